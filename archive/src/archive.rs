@@ -1,0 +1,384 @@
+//! One archive, open: identity, keys and store together.
+//!
+//! Everything that enters or leaves goes through here, so that nothing is stored unsealed and
+//! nothing is read unverified. Which object holds what is the catalog's knowledge.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use walvault_protocol::{SegmentSize, SystemId};
+
+use crate::error::Error;
+use crate::format::{Codec, FOOTER_LEN, HEADER_LEN, Header, Kind, Meta};
+use crate::keys::{KeyFile, Keyring};
+use crate::layout::ObjectKey;
+use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
+use crate::seal::{OpenError, Opened, Sealed, SealedMeta, SealedObject, Sealer};
+use crate::store::{Body, ObjectMeta, SharedStore, StoreError, list_all};
+
+mod wal;
+
+pub use wal::{StoredWal, WalPut, wal_key};
+
+/// What a first read of an object's end asks for: most meta frames fit.
+const META_GUESS: u64 = 16 << 10;
+
+/// An archive that was found, or begun.
+#[derive(Clone)]
+pub struct Archive {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    record: ArchiveRecord,
+    id: [u8; 16],
+    store: SharedStore,
+    keyring: Keyring,
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key, parsed.
+    pub key: ObjectKey,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was stored, by the store's clock.
+    pub modified: jiff::Timestamp,
+}
+
+impl Archive {
+    /// Opens the archive that `store` holds.
+    ///
+    /// # Errors
+    /// [`Error::NotAnArchive`] when there is none.
+    pub async fn open(store: SharedStore, identities: Vec<KeyFile>) -> Result<Archive, Error> {
+        match read_record(&store).await? {
+            Some(record) => Archive::assemble(record, store, identities),
+            None => Err(Error::NotAnArchive {
+                url: store.url().to_owned(),
+            }),
+        }
+    }
+
+    /// Opens the archive of the cluster `system_id`, beginning it when there is none.
+    ///
+    /// # Errors
+    /// When the archive belongs to another cluster.
+    pub async fn open_or_begin(
+        store: SharedStore,
+        identities: Vec<KeyFile>,
+        system_id: SystemId,
+        segment_size: SegmentSize,
+    ) -> Result<Archive, Error> {
+        let record = match read_record(&store).await? {
+            Some(record) => record,
+            None => begin(&store, system_id, segment_size).await?,
+        };
+        let archive = Archive::assemble(record, store, identities)?;
+        archive.belongs_to(system_id, segment_size)?;
+        Ok(archive)
+    }
+
+    /// Checks that a cluster may write here.
+    ///
+    /// # Errors
+    /// When the archive belongs to another cluster, or its segments have another size.
+    pub fn belongs_to(&self, system_id: SystemId, segment_size: SegmentSize) -> Result<(), Error> {
+        let record = self.record();
+        if record.system_id != system_id {
+            return Err(Error::OtherSystem {
+                url: self.url().to_owned(),
+                archive: record.system_id,
+                server: system_id,
+            });
+        }
+        if record.segment_size != segment_size {
+            return Err(Error::OtherSegmentSize {
+                url: self.url().to_owned(),
+                archive: record.segment_size.bytes(),
+                server: segment_size.bytes(),
+            });
+        }
+        Ok(())
+    }
+
+    fn assemble(
+        record: ArchiveRecord,
+        store: SharedStore,
+        identities: Vec<KeyFile>,
+    ) -> Result<Archive, Error> {
+        if record.format > ARCHIVE_FORMAT {
+            return Err(Error::NewerFormat {
+                url: store.url().to_owned(),
+                found: record.format,
+                supported: ARCHIVE_FORMAT,
+            });
+        }
+        let id = record.id_bytes().ok_or_else(|| Error::Record {
+            url: store.url().to_owned(),
+            key: ObjectKey::Archive.spell(record.segment_size),
+            reason: "archive_id is not 32 hexadecimal digits".to_owned(),
+        })?;
+        let keyring = Keyring::new(id, store.clone(), identities);
+        Ok(Archive {
+            inner: Arc::new(Inner {
+                record,
+                id,
+                store,
+                keyring,
+            }),
+        })
+    }
+
+    /// Whose archive this is.
+    #[must_use]
+    pub fn record(&self) -> &ArchiveRecord {
+        &self.inner.record
+    }
+
+    /// The cluster's segment size.
+    #[must_use]
+    pub fn segment_size(&self) -> SegmentSize {
+        self.inner.record.segment_size
+    }
+
+    /// Its URL, for messages.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.inner.store.url()
+    }
+
+    /// The store under it, for what is not about sealed objects.
+    #[must_use]
+    pub fn store(&self) -> &SharedStore {
+        &self.inner.store
+    }
+
+    /// Seals for this archive under its current data key, making one when there is none.
+    ///
+    /// # Errors
+    /// When no data key can be opened or made.
+    pub async fn sealer(&self, codec: Codec) -> Result<Sealer, Error> {
+        let key = self.inner.keyring.for_sealing().await?;
+        Ok(Sealer::new(self.inner.id, key, codec))
+    }
+
+    /// The name that `key` is stored and sealed under.
+    #[must_use]
+    pub fn name(&self, key: &ObjectKey) -> String {
+        key.spell(self.segment_size())
+    }
+
+    /// Stores a sealed object.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when the name is taken.
+    pub async fn put(&self, key: &ObjectKey, object: SealedObject) -> Result<(), Error> {
+        Ok(self.inner.store.put(&self.name(key), object.body).await?)
+    }
+
+    /// Reads and verifies a whole object.
+    ///
+    /// # Errors
+    /// When it is not there, or is not what was stored under this name.
+    pub async fn get(&self, key: &ObjectKey) -> Result<Opened, Error> {
+        let bytes = self.inner.store.get(&self.name(key), None).await?;
+        self.unseal(key, bytes).await
+    }
+
+    /// Verifies an object that was read.
+    async fn unseal(&self, key: &ObjectKey, bytes: Bytes) -> Result<Opened, Error> {
+        let name = self.name(key);
+        let header = Header::decode(&bytes).map_err(|error| self.corrupt(&name, error.into()))?;
+        let data_key = self.inner.keyring.get(header.key_id).await?;
+        let (id, kind) = (self.inner.id, kind_of(key));
+        let sealed_name = name.clone();
+        let open = move || Sealed::parse(bytes)?.open(&data_key, &id, kind, &sealed_name);
+        tokio::task::spawn_blocking(open)
+            .await
+            .expect("opening does not panic")
+            .map_err(|source| self.corrupt(&name, source))
+    }
+
+    /// Reads and verifies an object's meta frame alone, with two or three small requests.
+    /// `size` is the object's, as listed.
+    ///
+    /// # Errors
+    /// When it is not there, or is not what was stored under this name.
+    pub async fn get_meta(&self, key: &ObjectKey, size: u64) -> Result<Meta, Error> {
+        let name = self.name(key);
+        let corrupt = |source| self.corrupt(&name, source);
+        let store = &self.inner.store;
+        if size < (HEADER_LEN + FOOTER_LEN) as u64 {
+            return Err(corrupt(OpenError::Length {
+                expected: (HEADER_LEN + FOOTER_LEN) as u64,
+                actual: size,
+            }));
+        }
+        let (head, mut tail) = if size <= META_GUESS {
+            let whole = store.get(&name, None).await?;
+            (whole.clone(), whole)
+        } else {
+            let head = store.get(&name, Some(0..HEADER_LEN as u64));
+            let tail = store.get(&name, Some(size - META_GUESS..size));
+            tokio::try_join!(head, tail)?
+        };
+        let needed = SealedMeta::tail_needed(&tail).map_err(corrupt)?;
+        if needed > tail.len() as u64 {
+            let start = size.checked_sub(needed).ok_or_else(|| {
+                corrupt(OpenError::Length {
+                    expected: needed,
+                    actual: size,
+                })
+            })?;
+            tail = store.get(&name, Some(start..size)).await?;
+        }
+        let sealed = SealedMeta::new(&head, &tail).map_err(corrupt)?;
+        let data_key = self.inner.keyring.get(sealed.key_id()).await?;
+        sealed
+            .open(&data_key, &self.inner.id, kind_of(key), &name)
+            .map_err(corrupt)
+    }
+
+    /// Reads a JSON record that is stored sealed.
+    ///
+    /// # Errors
+    /// As [`Archive::get`], and when it does not read.
+    pub async fn get_record<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<T, Error> {
+        let opened = self.get(key).await?;
+        serde_json::from_slice(&opened.payload).map_err(|error| Error::Record {
+            url: self.url().to_owned(),
+            key: self.name(key),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Seals and stores a JSON record; returns the size of the object.
+    ///
+    /// # Errors
+    /// As [`Archive::put`].
+    pub async fn put_record<T: serde::Serialize>(
+        &self,
+        key: &ObjectKey,
+        record: &T,
+    ) -> Result<u64, Error> {
+        let json = serde_json::to_vec(record).expect("records are plain JSON");
+        self.put_payload(key, Bytes::from(json)).await
+    }
+
+    /// Seals and stores `payload`; returns the size of the object.
+    ///
+    /// # Errors
+    /// As [`Archive::put`].
+    pub async fn put_payload(&self, key: &ObjectKey, payload: Bytes) -> Result<u64, Error> {
+        let sealer = self.sealer(Codec::Lz4).await?;
+        let object = sealer.seal(kind_of(key), &self.name(key), &[payload], b"")?;
+        let size = object.body.bytes.len() as u64;
+        self.put(key, object).await?;
+        Ok(size)
+    }
+
+    /// The objects under `prefix` that walvault wrote, in order of their keys.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
+        let listed = |object: ObjectMeta| {
+            Some(Listed {
+                key: ObjectKey::parse(&object.key, self.segment_size())?,
+                size: object.size,
+                modified: object.modified,
+            })
+        };
+        let objects = list_all(&*self.inner.store, prefix).await?;
+        Ok(objects.into_iter().filter_map(listed).collect())
+    }
+
+    /// Removes an object.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn delete(&self, key: &ObjectKey) -> Result<(), Error> {
+        Ok(self.inner.store.delete(&self.name(key)).await?)
+    }
+
+    fn corrupt(&self, name: &str, source: OpenError) -> Error {
+        Error::Corrupt {
+            url: self.url().to_owned(),
+            key: name.to_owned(),
+            source,
+        }
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Archive").field(&self.url()).finish()
+    }
+}
+
+/// The kind of object that is stored under `key`. Unsealed objects have none; they are never opened.
+#[must_use]
+pub fn kind_of(key: &ObjectKey) -> Kind {
+    match key {
+        ObjectKey::Wal(_) => Kind::Wal,
+        ObjectKey::Tail(..) => Kind::Tail,
+        ObjectKey::History(_) => Kind::History,
+        ObjectKey::BackupPart(..) => Kind::BackupPart,
+        ObjectKey::BackupManifest(_) => Kind::BackupManifest,
+        ObjectKey::BackupFiles(_) => Kind::BackupFiles,
+        ObjectKey::Gap(..) => Kind::Gap,
+        ObjectKey::Writer(_) => Kind::Writer,
+        ObjectKey::BackupRecord(_) | ObjectKey::Archive | ObjectKey::Key(..) => Kind::BackupRecord,
+    }
+}
+
+async fn read_record(store: &SharedStore) -> Result<Option<ArchiveRecord>, Error> {
+    let name = ObjectKey::Archive.spell(SegmentSize::DEFAULT);
+    let bytes = match store.get(&name, None).await {
+        Ok(bytes) => bytes,
+        Err(StoreError::Missing { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let record = serde_json::from_slice(&bytes).map_err(|error| Error::Record {
+        url: store.url().to_owned(),
+        key: name,
+        reason: error.to_string(),
+    })?;
+    Ok(Some(record))
+}
+
+async fn begin(
+    store: &SharedStore,
+    system_id: SystemId,
+    segment_size: SegmentSize,
+) -> Result<ArchiveRecord, Error> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)?;
+    let record = ArchiveRecord {
+        format: ARCHIVE_FORMAT,
+        archive_id: hex::encode(id),
+        system_id,
+        segment_size,
+        created_at: jiff::Timestamp::now(),
+        created_by: concat!("walvault ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let json = serde_json::to_vec_pretty(&record).expect("a record is plain JSON");
+    let name = ObjectKey::Archive.spell(segment_size);
+    match store.put(&name, Body::new(Bytes::from(json))).await {
+        Ok(()) => {}
+        // Somebody else began it in the same moment; theirs counts.
+        Err(StoreError::Exists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    read_record(store)
+        .await?
+        .ok_or_else(|| Error::NotAnArchive {
+            url: store.url().to_owned(),
+        })
+}

@@ -1,0 +1,293 @@
+//! The catalog: what an archive holds, read off its listing.
+//!
+//! There is no second index that could drift: names carry ranges, and the upload is the commit.
+
+use std::collections::BTreeMap;
+
+use walvault_protocol::wal::WalMark;
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineHistory, TimelineId};
+
+use crate::archive::{Archive, Listed};
+use crate::coverage::Coverage;
+use crate::error::Error;
+use crate::layout::{
+    BACKUPS_PREFIX, BackupId, GAPS_PREFIX, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject,
+};
+use crate::record::{BackupRecord, GapRecord, commit_index};
+
+pub mod window;
+
+pub use window::RecoveryWindow;
+
+/// What an archive holds.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    segment_size: SegmentSize,
+    timelines: BTreeMap<TimelineId, TimelineWal>,
+    histories: BTreeMap<TimelineId, TimelineHistory>,
+    backups: Vec<BackupRecord>,
+    gap_ranges: Vec<(TimelineId, LsnRange)>,
+    gaps: Vec<GapRecord>,
+}
+
+/// The WAL held of one timeline.
+#[derive(Debug, Clone, Default)]
+pub struct TimelineWal {
+    /// Objects that hold it, in order of their start; chunks may overlap whole units.
+    pub objects: Vec<WalHeld>,
+    /// What they cover together.
+    pub coverage: Coverage,
+}
+
+/// One object of WAL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalHeld {
+    /// What it holds.
+    pub range: LsnRange,
+    /// Whether it is a whole unit.
+    pub whole: bool,
+    /// Bytes stored.
+    pub size: u64,
+    /// When it was stored, by the store's clock.
+    pub modified: jiff::Timestamp,
+}
+
+impl Catalog {
+    /// Reads what `archive` holds: WAL, histories, backups and gaps.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or a record in it does not open.
+    pub async fn load(archive: &Archive) -> Result<Catalog, Error> {
+        // A backup's record is stored after the WAL it needs: listed in this order, none lacks it.
+        let (backups, gaps) = tokio::try_join!(load_backups(archive), load_gaps(archive))?;
+        let mut catalog = Catalog::load_wal(archive).await?;
+        catalog.backups = backups;
+        catalog.gaps = gaps;
+        Ok(catalog)
+    }
+
+    /// Reads WAL, histories and where gaps are: all that a writer needs to know.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or a history does not open.
+    pub async fn load_wal(archive: &Archive) -> Result<Catalog, Error> {
+        // Chunks go away once their unit is stored whole: listed in this order, none is missed.
+        let tail = archive.list(TAIL_PREFIX).await?;
+        let wal = archive.list(WAL_PREFIX).await?;
+        let gaps = archive.list(GAPS_PREFIX).await?;
+        let listing = wal.iter().chain(&tail).chain(&gaps);
+        let mut catalog = Catalog::from_listing(archive.segment_size(), listing);
+        for object in &wal {
+            if let ObjectKey::History(timeline) = object.key {
+                let content = archive.get(&object.key).await?.payload;
+                let history =
+                    TimelineHistory::parse(timeline, &content).map_err(|error| Error::Record {
+                        url: archive.url().to_owned(),
+                        key: archive.name(&object.key),
+                        reason: error.to_string(),
+                    })?;
+                catalog.histories.insert(timeline, history);
+            }
+        }
+        Ok(catalog)
+    }
+
+    /// The WAL and the gaps that a listing names, without histories, backups and causes.
+    pub fn from_listing<'a>(
+        size: SegmentSize,
+        listing: impl IntoIterator<Item = &'a Listed>,
+    ) -> Catalog {
+        let mut timelines: BTreeMap<TimelineId, TimelineWal> = BTreeMap::new();
+        let mut gap_ranges = Vec::new();
+        for object in listing {
+            let (timeline, range, whole) = match object.key {
+                ObjectKey::Wal(WalObject { timeline, range }) => (timeline, range, true),
+                ObjectKey::Tail(timeline, range) => (timeline, range, false),
+                ObjectKey::Gap(timeline, range) => {
+                    gap_ranges.push((timeline, range));
+                    continue;
+                }
+                _ => continue,
+            };
+            let wal = timelines.entry(timeline).or_default();
+            wal.coverage.insert(range);
+            wal.objects.push(WalHeld {
+                range,
+                whole,
+                size: object.size,
+                modified: object.modified,
+            });
+        }
+        for wal in timelines.values_mut() {
+            wal.objects
+                .sort_by_key(|object| (object.range.start, !object.whole, object.range.end));
+        }
+        Catalog {
+            segment_size: size,
+            timelines,
+            histories: BTreeMap::new(),
+            backups: Vec::new(),
+            gap_ranges,
+            gaps: Vec::new(),
+        }
+    }
+
+    /// The cluster's segment size.
+    #[must_use]
+    pub fn segment_size(&self) -> SegmentSize {
+        self.segment_size
+    }
+
+    /// Complete backups, oldest first.
+    #[must_use]
+    pub fn backups(&self) -> &[BackupRecord] {
+        &self.backups
+    }
+
+    /// Recorded gaps, in order of timeline and start.
+    #[must_use]
+    pub fn gaps(&self) -> &[GapRecord] {
+        &self.gaps
+    }
+
+    /// The end of the recorded gap that the byte at `lsn` of `timeline` lies in.
+    #[must_use]
+    pub fn gap_at(&self, timeline: TimelineId, lsn: Lsn) -> Option<Lsn> {
+        let within = |(on, range): &&(TimelineId, LsnRange)| *on == timeline && range.contains(lsn);
+        self.gap_ranges
+            .iter()
+            .find(within)
+            .map(|(_, range)| range.end)
+    }
+
+    /// The timelines that WAL is held of, oldest first.
+    pub fn timelines(&self) -> impl DoubleEndedIterator<Item = (TimelineId, &TimelineWal)> {
+        self.timelines
+            .iter()
+            .map(|(timeline, wal)| (*timeline, wal))
+    }
+
+    /// The WAL held of `timeline`.
+    #[must_use]
+    pub fn wal(&self, timeline: TimelineId) -> Option<&TimelineWal> {
+        self.timelines.get(&timeline)
+    }
+
+    /// Every history file held.
+    #[must_use]
+    pub fn histories(&self) -> &BTreeMap<TimelineId, TimelineHistory> {
+        &self.histories
+    }
+
+    /// How `timeline` came to be. Without a history file it has no ancestors.
+    #[must_use]
+    pub fn history(&self, timeline: TimelineId) -> TimelineHistory {
+        self.histories
+            .get(&timeline)
+            .cloned()
+            .unwrap_or_else(|| TimelineHistory::root(timeline))
+    }
+
+    /// The newest timeline that WAL or a history is held of.
+    #[must_use]
+    pub fn latest_timeline(&self) -> Option<TimelineId> {
+        let wal = self.timelines.keys().next_back();
+        wal.max(self.histories.keys().next_back()).copied()
+    }
+
+    /// How far replay can go from `from` on the way to `history`'s timeline: over ancestors up to
+    /// where each was left, then over the timeline itself, without a hole. PostgreSQL reads the
+    /// segment of a switch point from the newest timeline that has it, so bytes below the switch
+    /// count when either timeline holds them.
+    #[must_use]
+    pub fn reach(&self, history: &TimelineHistory, from: Lsn) -> Lsn {
+        let mut at = from;
+        loop {
+            let timeline = history.timeline_at(at);
+            let limit = history.left_at(timeline).unwrap_or(Lsn(u64::MAX));
+            let held = |timeline: TimelineId| {
+                self.wal(timeline)
+                    .map_or(at, |wal| wal.coverage.unbroken_to(at))
+                    .min(limit)
+            };
+            let descendants = history.switches().iter().map(|switch| switch.timeline);
+            let reached = descendants
+                .chain([history.timeline()])
+                .filter(|candidate| *candidate >= timeline)
+                .map(held)
+                .max()
+                .unwrap_or(at);
+            if reached == at {
+                return at;
+            }
+            at = reached;
+        }
+    }
+
+    /// The commit index of one object of WAL.
+    ///
+    /// # Errors
+    /// When the object cannot be read, or its index does not decode.
+    pub async fn marks(
+        &self,
+        archive: &Archive,
+        timeline: TimelineId,
+        held: &WalHeld,
+    ) -> Result<Vec<WalMark>, Error> {
+        let key = crate::archive::wal_key(timeline, held.range, held.whole);
+        let meta = archive.get_meta(&key, held.size).await?;
+        commit_index::decode(&meta.attachment).map_err(|error| Error::Record {
+            url: archive.url().to_owned(),
+            key: archive.name(&key),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// Finds each backup by skipping from one name to the next, so that the number of parts does not
+/// matter; a backup without a record is unfinished and passed over.
+async fn load_backups(archive: &Archive) -> Result<Vec<BackupRecord>, Error> {
+    let mut backups = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = archive
+            .store()
+            .list(BACKUPS_PREFIX, after.as_deref())
+            .await?;
+        let mut last = None;
+        for object in &page.objects {
+            let id = object.key[BACKUPS_PREFIX.len()..]
+                .split('/')
+                .next()
+                .unwrap_or_default();
+            if last.as_deref() != Some(id) {
+                last = Some(id.to_owned());
+                if let Some(id) = BackupId::parse(id) {
+                    match archive.get_record(&ObjectKey::BackupRecord(id)).await {
+                        Ok(record) => backups.push(record),
+                        Err(error) if error.is_missing() => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        // Within a backup, keys go on up to `record`; '~' sorts after them all.
+        match (page.next, last) {
+            (Some(_), Some(id)) => after = Some(format!("{BACKUPS_PREFIX}{id}/~")),
+            _ => break,
+        }
+    }
+    backups.sort_by(|a: &BackupRecord, b| (a.started_at, &a.id).cmp(&(b.started_at, &b.id)));
+    Ok(backups)
+}
+
+async fn load_gaps(archive: &Archive) -> Result<Vec<GapRecord>, Error> {
+    let mut gaps = Vec::new();
+    for object in archive.list(GAPS_PREFIX).await? {
+        gaps.push(archive.get_record(&object.key).await?);
+    }
+    Ok(gaps)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use walvault_protocol::segment::SegmentNumber;
+
+use super::*;
+
+const SIZE: SegmentSize = SegmentSize::DEFAULT;
+
+fn tli(id: u32) -> TimelineId {
+    TimelineId::new(id).expect("not zero")
+}
+
+fn listed(key: ObjectKey) -> Listed {
+    Listed {
+        key,
+        size: 100,
+        modified: jiff::Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn segment(timeline: u32, number: u64) -> Listed {
+    let range = SegmentNumber(number).range(SIZE);
+    listed(ObjectKey::Wal(WalObject {
+        timeline: tli(timeline),
+        range,
+    }))
+}
+
+fn chunk(timeline: u32, start: u64, end: u64) -> Listed {
+    listed(ObjectKey::Tail(
+        tli(timeline),
+        LsnRange::new(Lsn(start), Lsn(end)),
+    ))
+}
+
+fn catalog(listing: &[Listed], histories: &[(u32, &str)]) -> Catalog {
+    let mut catalog = Catalog::from_listing(SIZE, listing);
+    for (timeline, text) in histories {
+        let history = TimelineHistory::parse(tli(*timeline), text.as_bytes()).expect("a history");
+        catalog.histories.insert(tli(*timeline), history);
+    }
+    catalog
+}
+
+#[test]
+fn replay_reaches_the_first_hole() {
+    let catalog = catalog(
+        &[
+            segment(1, 3),
+            segment(1, 4),
+            chunk(1, 0x500_0000, 0x500_0100),
+            segment(1, 6),
+        ],
+        &[],
+    );
+    let history = catalog.history(tli(1));
+    assert_eq!(catalog.reach(&history, Lsn(0x300_0028)), Lsn(0x500_0100));
+    assert_eq!(catalog.reach(&history, Lsn(0x600_0000)), Lsn(0x700_0000));
+    assert_eq!(catalog.reach(&history, Lsn(0x200_0000)), Lsn(0x200_0000));
+}
+
+#[test]
+fn replay_crosses_to_the_timeline_that_forked() {
+    // Timeline 2 forked in the middle of segment 4; its own copy of segment 4 is whole, timeline
+    // 1's was only ever a tail, and timeline 1 went on past the fork.
+    let listing = [
+        segment(1, 3),
+        chunk(1, 0x400_0000, 0x480_0000),
+        segment(2, 4),
+        chunk(2, 0x500_0000, 0x500_0200),
+    ];
+    let catalog = catalog(&listing, &[(2, "1\t0/4400000\tfork\n")]);
+    assert_eq!(
+        catalog.reach(&catalog.history(tli(2)), Lsn(0x300_0000)),
+        Lsn(0x500_0200)
+    );
+    // The abandoned branch is still there.
+    assert_eq!(
+        catalog.reach(&catalog.history(tli(1)), Lsn(0x300_0000)),
+        Lsn(0x480_0000)
+    );
+    let path = catalog.path_objects(tli(2), Lsn(0x300_0000), Lsn(0x500_0200));
+    let timelines: Vec<u32> = path.iter().map(|(timeline, _)| timeline.get()).collect();
+    assert_eq!(timelines, [1, 1, 2, 2]);
+}
+
+#[test]
+fn a_descendants_copy_fills_in_below_the_switch() {
+    let catalog = catalog(
+        &[segment(1, 3), segment(2, 4)],
+        &[(2, "1\t0/4400000\tfork\n")],
+    );
+    assert_eq!(
+        catalog.reach(&catalog.history(tli(2)), Lsn(0x300_0000)),
+        Lsn(0x500_0000)
+    );
+}
+
+#[test]
+fn whole_units_are_preferred_to_chunks() {
+    let listing = [
+        chunk(1, 0x300_0000, 0x300_0100),
+        chunk(1, 0x300_0100, 0x400_0000),
+        segment(1, 3),
+    ];
+    let catalog = catalog(&listing, &[]);
+    let path = catalog.path_objects(tli(1), Lsn(0x300_0028), Lsn(0x400_0000));
+    assert_eq!(path.len(), 1);
+    assert!(path[0].1.whole);
+}

@@ -1,0 +1,126 @@
+//! The configuration that both programs read: one TOML file, overridden by environment variables.
+//!
+//! `WALVAULT__ARCHIVE__URL` overrides `url` of `[archive]`, `WALVAULT__ARCHIVE__S3__REGION` that of
+//! `[archive.s3]`, and so on; an empty variable counts as unset. A key that is not known is an
+//! error, so that a misspelt one is not silently without effect. This module and those below it
+//! are the only ones that read the environment; AWS's credential chain reads its own variables.
+//!
+//! Every key with its default stands in [`DEFAULTS`].
+
+use std::path::{Path, PathBuf};
+
+mod archive;
+mod environment;
+mod error;
+mod reader;
+mod secret;
+mod sections;
+mod values;
+
+pub use archive::{ArchiveSettings, ArchiveUrl, S3Settings};
+pub use environment::env_lookup;
+pub use error::{ConfigError, Place};
+pub use secret::Secret;
+pub use sections::{
+    BackupSettings, Checkpoint, Compression, EncryptionSettings, LogLevel, LogSettings,
+    PostgresSettings, RestoreSettings, Standby, WalSettings,
+};
+
+use environment::Environment;
+use reader::Section;
+
+/// Where the configuration is, if neither `--config` nor `WALVAULT_CONFIG` says so.
+pub const DEFAULT_PATH: &str = "/etc/walvault/walvault.toml";
+
+/// A configuration with every key, its default and what it means; keys without a default stand
+/// in comments. Kept true by a test.
+pub const DEFAULTS: &str = include_str!("config/defaults.toml");
+
+/// The configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[postgres]`
+    pub postgres: PostgresSettings,
+    /// `[archive]`
+    pub archive: ArchiveSettings,
+    /// `[encryption]`
+    pub encryption: EncryptionSettings,
+    /// `[wal]`
+    pub wal: WalSettings,
+    /// `[backup]`
+    pub backup: BackupSettings,
+    /// `[restore]`
+    pub restore: RestoreSettings,
+    /// `[log]`
+    pub log: LogSettings,
+    /// The file that was read; `None` if everything came from the environment.
+    pub file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the configuration: the file `explicit` (from `--config`), else the one that
+    /// `WALVAULT_CONFIG` names, else [`DEFAULT_PATH`]; then the environment. A file that is named
+    /// has to be there. The default one need not be, if the environment says anything.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key and where it was set.
+    pub fn load(explicit: Option<&Path>) -> Result<Config, ConfigError> {
+        Config::read(
+            explicit,
+            &Environment::of_this_process()?,
+            Path::new(DEFAULT_PATH),
+        )
+    }
+
+    fn read(
+        explicit: Option<&Path>,
+        environment: &Environment,
+        default: &Path,
+    ) -> Result<Config, ConfigError> {
+        let named = explicit
+            .map(Path::to_path_buf)
+            .or_else(|| environment.config_file.clone());
+        let (path, must_exist) = match named {
+            Some(path) => (path, true),
+            None => (default.to_path_buf(), environment.overrides.is_empty()),
+        };
+        let file = match std::fs::read_to_string(&path) {
+            Ok(text) => Some((path, zeroize::Zeroizing::new(text))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => None,
+            Err(source) => return Err(ConfigError::Unreadable { path, source }),
+        };
+        let file = file
+            .as_ref()
+            .map(|(path, text)| (path.as_path(), text.as_str()));
+        Config::from_sources(file, environment)
+    }
+
+    fn from_sources(
+        file: Option<(&Path, &str)>,
+        environment: &Environment,
+    ) -> Result<Config, ConfigError> {
+        let mut root = Section::root(file, environment)?;
+        let postgres = root.section("postgres")?;
+        let archive = root.section("archive")?;
+        let encryption = root.section("encryption")?;
+        let wal = root.section("wal")?;
+        let backup = root.section("backup")?;
+        let restore = root.section("restore")?;
+        let log = root.section("log")?;
+        // Before what is in them: a section that seems to be missing may be misspelt.
+        root.finish()?;
+        Ok(Config {
+            postgres: PostgresSettings::read(postgres)?,
+            archive: ArchiveSettings::read(archive)?,
+            encryption: EncryptionSettings::read(encryption)?,
+            wal: WalSettings::read(wal)?,
+            backup: BackupSettings::read(backup)?,
+            restore: RestoreSettings::read(restore)?,
+            log: LogSettings::read(log)?,
+            file: file.map(|(path, _)| path.to_path_buf()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

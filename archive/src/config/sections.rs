@@ -1,0 +1,312 @@
+//! The sections of the configuration but `[archive]`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::reader::{Field, Section};
+use crate::config::{ConfigError, Secret, values};
+
+const MIB: u64 = 1 << 20;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The longest name PostgreSQL keeps, `NAMEDATALEN - 1`.
+const LONGEST_NAME: usize = 63;
+
+/// `[postgres]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresSettings {
+    /// `url`: a connection string as libpq reads it. It may hold a password.
+    pub url: Secret,
+    /// `slot`: the physical replication slot that keeps WAL for us.
+    pub slot: String,
+    /// `application_name`: what `synchronous_standby_names` knows us by.
+    pub application_name: String,
+    /// `standby`: what to do beside a server that is a standby.
+    pub standby: Standby,
+}
+
+/// What the sidecar of a standby does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standby {
+    /// `wait`: wait for its promotion.
+    Wait,
+    /// `stream`: archive from it as from a primary.
+    Stream,
+}
+
+impl Default for PostgresSettings {
+    fn default() -> PostgresSettings {
+        let url = "postgresql:///postgres?host=/var/run/postgresql";
+        PostgresSettings {
+            url: Secret::new(url.to_owned()),
+            slot: "walvault".to_owned(),
+            application_name: "walvault".to_owned(),
+            standby: Standby::Wait,
+        }
+    }
+}
+
+impl PostgresSettings {
+    pub(super) fn read(mut section: Section) -> Result<PostgresSettings, ConfigError> {
+        let mut settings = PostgresSettings::default();
+        if let Some(field) = section.take("url") {
+            settings.url = Secret::new(field.text()?);
+        }
+        if let Some(field) = section.take("slot") {
+            settings.slot = slot_name(&field)?;
+        }
+        if let Some(field) = section.take("application_name") {
+            settings.application_name = application_name(&field)?;
+        }
+        if let Some(field) = section.take("standby") {
+            let words = [("wait", Standby::Wait), ("stream", Standby::Stream)];
+            settings.standby = values::word(field, &words)?;
+        }
+        section.finish()?;
+        Ok(settings)
+    }
+}
+
+/// As `ReplicationSlotValidateName` in PostgreSQL's `slot.c`.
+fn slot_name(field: &Field) -> Result<String, ConfigError> {
+    let name = field.text()?;
+    let sound = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if name.len() <= LONGEST_NAME && name.bytes().all(sound) {
+        return Ok(name);
+    }
+    Err(field.invalid(format!(
+        "'{name}' cannot be a slot's name; use at most {LONGEST_NAME} lower-case letters, digits \
+         and underscores"
+    )))
+}
+
+/// What PostgreSQL would keep of it unchanged (`pg_clean_ascii`).
+fn application_name(field: &Field) -> Result<String, ConfigError> {
+    let name = field.text()?;
+    if name.len() <= LONGEST_NAME && name.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Ok(name);
+    }
+    Err(field.invalid(format!(
+        "PostgreSQL would change '{name}'; use at most {LONGEST_NAME} printable ASCII characters"
+    )))
+}
+
+/// `[encryption]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EncryptionSettings {
+    /// `key_file`: the file with the key that unwraps data keys.
+    pub key_file: Option<PathBuf>,
+}
+
+impl EncryptionSettings {
+    pub(super) fn read(mut section: Section) -> Result<EncryptionSettings, ConfigError> {
+        let key_file = section.take("key_file").map(values::path).transpose()?;
+        section.finish()?;
+        Ok(EncryptionSettings { key_file })
+    }
+
+    /// The key file, for who cannot do without.
+    ///
+    /// # Errors
+    /// [`ConfigError::Required`] when it is not set.
+    pub fn require_key_file(&self) -> Result<&Path, ConfigError> {
+        self.key_file.as_deref().ok_or(ConfigError::Required {
+            key: "encryption.key_file",
+            remedy: "set it to the path of the archive's key file",
+        })
+    }
+}
+
+/// How what is stored is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// `lz4`
+    Lz4,
+    /// `none`
+    None,
+}
+
+/// `[wal]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalSettings {
+    /// `max_delay`: how long WAL may wait to be stored; zero stores it at once.
+    pub max_delay: Duration,
+    /// `memory`: how many bytes of WAL may be on their way.
+    pub memory: u64,
+    /// `uploads`: how many PUTs run at once.
+    pub uploads: usize,
+    /// `compression`
+    pub compression: Compression,
+}
+
+impl Default for WalSettings {
+    fn default() -> WalSettings {
+        WalSettings {
+            max_delay: Duration::from_secs(1),
+            memory: 128 * MIB,
+            uploads: 4,
+            compression: Compression::Lz4,
+        }
+    }
+}
+
+impl WalSettings {
+    pub(super) fn read(mut section: Section) -> Result<WalSettings, ConfigError> {
+        let mut settings = WalSettings::default();
+        if let Some(field) = section.take("max_delay") {
+            settings.max_delay = values::duration(field, Duration::ZERO..=HOUR)?;
+        }
+        if let Some(field) = section.take("memory") {
+            // Two of the largest objects: one that fills while the other is stored.
+            let bounds = 2 * crate::layout::MAX_WAL_OBJECT..=1 << 40;
+            settings.memory = values::size(field, bounds)?;
+        }
+        if let Some(field) = section.take("uploads") {
+            settings.uploads = values::count(field, 1..=64)?;
+        }
+        if let Some(field) = section.take("compression") {
+            let words = [("lz4", Compression::Lz4), ("none", Compression::None)];
+            settings.compression = values::word(field, &words)?;
+        }
+        section.finish()?;
+        Ok(settings)
+    }
+}
+
+/// How PostgreSQL runs the checkpoint that a base backup begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// `fast`: at once.
+    Fast,
+    /// `spread`: as a scheduled one, which takes minutes and loads the disk less.
+    Spread,
+}
+
+/// `[backup]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupSettings {
+    /// `checkpoint`
+    pub checkpoint: Checkpoint,
+    /// `max_rate`: the most bytes a second that PostgreSQL sends; `None` for all it can.
+    pub max_rate: Option<u64>,
+    /// `part_size`: how many bytes of a backup make one object.
+    pub part_size: u64,
+}
+
+impl Default for BackupSettings {
+    fn default() -> BackupSettings {
+        BackupSettings {
+            checkpoint: Checkpoint::Fast,
+            max_rate: None,
+            part_size: 32 * MIB,
+        }
+    }
+}
+
+impl BackupSettings {
+    pub(super) fn read(mut section: Section) -> Result<BackupSettings, ConfigError> {
+        let mut settings = BackupSettings::default();
+        if let Some(field) = section.take("checkpoint") {
+            let words = [("fast", Checkpoint::Fast), ("spread", Checkpoint::Spread)];
+            settings.checkpoint = values::word(field, &words)?;
+        }
+        if let Some(field) = section.take("max_rate") {
+            // MAX_RATE_LOWER and MAX_RATE_UPPER of PostgreSQL's basebackup.c.
+            settings.max_rate = Some(values::size(field, 32 << 10..=1 << 30)?);
+        }
+        if let Some(field) = section.take("part_size") {
+            settings.part_size = values::size(field, MIB..=512 * MIB)?;
+        }
+        section.finish()?;
+        Ok(settings)
+    }
+}
+
+/// `[restore]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreSettings {
+    /// `retry_for`: how long an archive that cannot be reached is tried again.
+    pub retry_for: Duration,
+}
+
+impl Default for RestoreSettings {
+    fn default() -> RestoreSettings {
+        RestoreSettings {
+            retry_for: Duration::from_secs(60),
+        }
+    }
+}
+
+impl RestoreSettings {
+    pub(super) fn read(mut section: Section) -> Result<RestoreSettings, ConfigError> {
+        let mut settings = RestoreSettings::default();
+        if let Some(field) = section.take("retry_for") {
+            settings.retry_for = values::duration(field, Duration::ZERO..=24 * HOUR)?;
+        }
+        section.finish()?;
+        Ok(settings)
+    }
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// `error`
+    Error,
+    /// `warn`
+    Warn,
+    /// `info`
+    Info,
+    /// `debug`
+    Debug,
+    /// `trace`
+    Trace,
+}
+
+impl LogLevel {
+    const WORDS: [(&str, LogLevel); 5] = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> tracing::Level {
+        match level {
+            LogLevel::Error => tracing::Level::ERROR,
+            LogLevel::Warn => tracing::Level::WARN,
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Debug => tracing::Level::DEBUG,
+            LogLevel::Trace => tracing::Level::TRACE,
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// `level`
+    pub level: LogLevel,
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings {
+            level: LogLevel::Info,
+        }
+    }
+}
+
+impl LogSettings {
+    pub(super) fn read(mut section: Section) -> Result<LogSettings, ConfigError> {
+        let mut settings = LogSettings::default();
+        if let Some(field) = section.take("level") {
+            settings.level = values::word(field, &LogLevel::WORDS)?;
+        }
+        section.finish()?;
+        Ok(settings)
+    }
+}

@@ -1,0 +1,263 @@
+use std::ffi::OsString;
+
+use super::*;
+
+const FILE: &str = "/etc/walvault/walvault.toml";
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    let variables = variables
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Environment::new(variables).unwrap()
+}
+
+fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::from_sources(Some((Path::new(FILE), text)), &environment(variables))
+}
+
+fn with_url(text: &str) -> Result<Config, ConfigError> {
+    parse(
+        &format!("[archive]\nurl = \"s3://bucket/prod\"\n{text}"),
+        &[],
+    )
+}
+
+fn message(result: Result<Config, ConfigError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn everything_but_the_url_has_a_default() {
+    let config = with_url("").unwrap();
+    assert_eq!(config.postgres, PostgresSettings::default());
+    assert_eq!(config.archive.url.to_string(), "s3://bucket/prod");
+    assert_eq!(config.archive.s3, S3Settings::default());
+    assert_eq!(config.wal.max_delay, std::time::Duration::from_secs(1));
+    assert_eq!(config.wal.memory, 134_217_728);
+    assert_eq!(config.backup.part_size, 33_554_432);
+    assert!(message(parse("", &[])).starts_with("archive.url is not set"));
+}
+
+/// The documented defaults are the real ones, and the keys shown in comments are real as well.
+#[test]
+fn the_documented_defaults_are_true() {
+    let url = ("WALVAULT__ARCHIVE__URL", "s3://bucket/prod");
+    let documented = parse(DEFAULTS, &[url]).unwrap();
+    assert_eq!(
+        format!("{documented:?}"),
+        format!("{:?}", with_url("").unwrap())
+    );
+    assert_eq!(documented.postgres, PostgresSettings::default());
+
+    let mut uncommented = String::new();
+    for line in DEFAULTS.lines() {
+        let key = line.strip_prefix("# ").filter(|line| {
+            line.split_once(" = ")
+                .is_some_and(|(key, _)| !key.contains(' '))
+        });
+        uncommented.push_str(key.unwrap_or(line));
+        uncommented.push('\n');
+    }
+    let config = parse(&uncommented, &[]).unwrap();
+    assert_eq!(config.backup.max_rate, Some(64 << 20));
+    assert_eq!(config.archive.s3.profile.as_deref(), Some("default"));
+    assert_eq!(
+        config.encryption.require_key_file().unwrap(),
+        Path::new("/etc/walvault/key")
+    );
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let text = "[archive]\nurl = \"s3://bucket/file\"\n[wal]\nuploads = 2\nmemory = 67108864";
+    let config = parse(
+        text,
+        &[
+            ("WALVAULT__ARCHIVE__URL", "file:///archive"),
+            ("WALVAULT__ARCHIVE__S3__PATH_STYLE", "true"),
+            ("WALVAULT__ARCHIVE__S3__REGION", "garage"),
+            ("WALVAULT__WAL__UPLOADS", "8"),
+            ("WALVAULT__WAL__MAX_DELAY", "0"),
+            ("WALVAULT__WAL__COMPRESSION", ""),
+            ("WALVAULT_SERVICE_PORT", "9847"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.archive.url, ArchiveUrl::Directory("/archive".into()));
+    assert!(config.archive.s3.path_style);
+    assert_eq!(config.archive.s3.region.as_deref(), Some("garage"));
+    assert_eq!(config.wal.uploads, 8);
+    assert_eq!(config.wal.memory, 64 << 20);
+    assert_eq!(config.wal.max_delay, std::time::Duration::ZERO);
+    assert_eq!(config.wal.compression, Compression::Lz4);
+}
+
+#[test]
+fn misspelt_keys_are_errors_that_name_the_right_one() {
+    let error = message(with_url("[wal]\nmax_dealy = \"1s\""));
+    let expected = "unknown key in [wal] 'wal.max_dealy', set in /etc/walvault/walvault.toml; \
+                    did you mean 'wal.max_delay'?";
+    assert_eq!(error, expected);
+    let error = message(with_url("[archive.s3]\nendpont = \"https://x\""));
+    assert!(
+        error.contains("did you mean 'archive.s3.endpoint'?"),
+        "{error}"
+    );
+    let error = message(with_url("[postgress]\nslot = \"x\""));
+    assert!(error.contains("unknown section 'postgress'"), "{error}");
+    assert!(error.contains("did you mean 'postgres'?"), "{error}");
+    let error = message(with_url("[log]\nquux = 1"));
+    assert!(error.contains("known are: level"), "{error}");
+    let error = message(parse(
+        "url = \"s3://bucket/prod\"",
+        &[("WALVAULT__ARCHIVE__URL", "s3://b1a")],
+    ));
+    assert!(
+        error.contains("unknown key outside of any section 'url'"),
+        "{error}"
+    );
+    let error = message(parse("", &[("WALVAULT__ARCHIVE__ULR", "s3://bucket/prod")]));
+    let expected =
+        "set by the environment variable WALVAULT__ARCHIVE__ULR; did you mean 'archive.url'?";
+    assert!(error.contains(expected), "{error}");
+    let error = message(parse("", &[("WALVAULT__ARCHVE__URL", "s3://bucket/prod")]));
+    assert!(error.contains("did you mean 'archive'?"), "{error}");
+}
+
+#[test]
+fn bad_values_are_errors_that_name_the_key_and_the_right_form() {
+    for (text, expected) in [
+        (
+            "[wal]\nmax_delay = \"1 fortnight\"",
+            "wal.max_delay, set in /etc/walvault/walvault.toml: '1 fortnight' is not a time",
+        ),
+        (
+            "[wal]\nmax_delay = 5",
+            "'5' is not a time; write it with a unit",
+        ),
+        ("[wal]\nmax_delay = \"-1s\"", "is not a time"),
+        ("[wal]\nmax_delay = \"2h\"", "set it from 0s to 1h"),
+        ("[wal]\nmemory = \"1MiB\"", "set it from 32.0 MiB to"),
+        ("[wal]\nmemory = \"lots\"", "'lots' is not a size"),
+        ("[wal]\nuploads = 0", "set it to a number from 1 to 64"),
+        ("[wal]\nuploads = true", "wal.uploads"),
+        (
+            "[wal]\ncompression = \"gzip\"",
+            "set it to \"lz4\" or \"none\"",
+        ),
+        (
+            "[backup]\ncheckpoint = \"soon\"",
+            "set it to \"fast\" or \"spread\"",
+        ),
+        ("[backup]\nmax_rate = 1", "set it from 32.0 KiB to 1.0 GiB"),
+        ("[postgres]\nslot = \"Wal-Vault\"", "lower-case letters"),
+        ("[encryption]\nkey_file = \"key\"", "absolute path"),
+        ("[log]\nlevel = \"loud\"", "\"info\""),
+        ("[log]\nlevel = \"\"", "it is empty"),
+        (
+            "[archive.s3]\npath_style = \"maybe\"",
+            "neither true nor false",
+        ),
+        (
+            "[archive.s3]\nendpoint = \"http://minio:9000\"",
+            "archive.s3.endpoint",
+        ),
+    ] {
+        let error = message(with_url(text));
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    let error = message(parse("", &[("WALVAULT__ARCHIVE__URL", "gs://bucket")]));
+    let expected =
+        "archive.url, set by the environment variable WALVAULT__ARCHIVE__URL: 'gs://' is not known";
+    assert!(error.contains(expected), "{error}");
+    let error = message(parse(
+        "wal = 5",
+        &[("WALVAULT__ARCHIVE__URL", "s3://bucket")],
+    ));
+    assert!(
+        error.contains("wal, set in") && error.contains("it is a section"),
+        "{error}"
+    );
+}
+
+#[test]
+fn passwords_are_never_shown() {
+    let text = "[postgres]\nurl = \"postgresql://u:hunter2@db/postgres\"\n";
+    let config = with_url(text).unwrap();
+    assert!(config.postgres.url.reveal().contains("hunter2"));
+    assert!(!format!("{config:?} {config:#?}").contains("hunter2"));
+
+    let unclosed = with_url("[postgres]\nurl = \"postgresql://u:hunter2@db\nslot = \"x\"");
+    let error = unclosed.unwrap_err();
+    assert!(
+        !format!("{error} {error:?}").contains("hunter2"),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("line 4"), "{error}");
+    let error = with_url("[postgres]\nurl = [\"hunter2\"]").unwrap_err();
+    assert!(
+        !format!("{error} {error:?}").contains("hunter2"),
+        "{error:?}"
+    );
+    let error = with_url("[postgres]\npassword = \"hunter2\"").unwrap_err();
+    assert!(
+        !format!("{error} {error:?}").contains("hunter2"),
+        "{error:?}"
+    );
+
+    use std::os::unix::ffi::OsStringExt;
+    let name = OsString::from("WALVAULT__POSTGRES__URL");
+    let error = Environment::new([(name, OsString::from_vec(b"hunter2\xff".to_vec()))]);
+    let error = error.err().unwrap();
+    assert!(
+        !format!("{error} {error:?}").contains("hunter2"),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn the_file_is_the_one_that_is_named_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, url: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("[archive]\nurl = \"{url}\"")).unwrap();
+        path
+    };
+    let explicit = file("explicit.toml", "file:///explicit");
+    let named = file("named.toml", "file:///named");
+    let default = file("default.toml", "file:///default");
+    let absent = folder.path().join("absent.toml");
+    let variable = environment(&[("WALVAULT_CONFIG", named.to_str().unwrap())]);
+    let nothing = environment(&[]);
+    let url = |explicit: Option<&Path>, environment, default: &Path| {
+        Config::read(explicit, environment, default).map(|config| config.archive.url.to_string())
+    };
+    assert_eq!(
+        url(Some(&explicit), &variable, &default).unwrap(),
+        "file:///explicit"
+    );
+    assert_eq!(url(None, &variable, &default).unwrap(), "file:///named");
+    assert_eq!(url(None, &nothing, &default).unwrap(), "file:///default");
+
+    for missing in [
+        url(Some(&absent), &variable, &default),
+        url(None, &nothing, &absent),
+    ] {
+        let error = missing.unwrap_err().to_string();
+        let expected = format!("cannot read the configuration {}", absent.display());
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(error.contains("--config or WALVAULT_CONFIG"), "{error}");
+    }
+    let alone = environment(&[("WALVAULT__ARCHIVE__URL", "file:///alone")]);
+    assert_eq!(url(None, &alone, &absent).unwrap(), "file:///alone");
+    assert!(url(Some(&absent), &alone, &default).is_err());
+}
+
+#[test]
+fn the_reference_in_docs_is_the_one_that_is_tested() {
+    let documented = include_str!("../../../docs/configuration.md");
+    assert!(
+        documented.contains(DEFAULTS),
+        "docs/configuration.md must repeat config/defaults.toml"
+    );
+}

@@ -1,0 +1,133 @@
+//! What goes wrong with an archive, sorted by what the caller does next.
+
+use walvault_protocol::{LsnRange, SystemId, TimelineId};
+
+use crate::keys::{KeyError, KeyFileError};
+use crate::seal::OpenError;
+use crate::store::StoreError;
+
+/// Why an archive did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed, refused, or holds no such object.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A data key is not to be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A key file is not usable.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// An object is not what walvault stored. Nothing of it was used.
+    #[error(
+        "object '{key}' of {url} is damaged: {source}; restore it from a copy of the archive, or restore to an instant that does not need it"
+    )]
+    Corrupt {
+        /// The archive.
+        url: String,
+        /// The object.
+        key: String,
+        /// What is wrong with it.
+        source: OpenError,
+    },
+    /// A record opens but does not read.
+    #[error(
+        "record '{key}' of {url} is not readable: {reason}; use the walvault release that wrote it, or a newer one"
+    )]
+    Record {
+        /// The archive.
+        url: String,
+        /// The object.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no archive at this URL.
+    #[error(
+        "{url} holds no archive: archive.json is not there; check [archive] url, or run 'walvaultd run' to begin one"
+    )]
+    NotAnArchive {
+        /// Where it was looked for.
+        url: String,
+    },
+    /// The archive was written by a newer walvault.
+    #[error(
+        "{url} has archive format {found}, this walvault reads {supported}; use the release that wrote it, or a newer one"
+    )]
+    NewerFormat {
+        /// The archive.
+        url: String,
+        /// Its version.
+        found: u32,
+        /// What this build reads.
+        supported: u32,
+    },
+    /// The archive belongs to another PostgreSQL system.
+    #[error(
+        "{url} belongs to the PostgreSQL system {archive}, but the server is system {server}; give every cluster an archive of its own: choose another [archive] url"
+    )]
+    OtherSystem {
+        /// The archive.
+        url: String,
+        /// Whose it is.
+        archive: SystemId,
+        /// Who wanted to write.
+        server: SystemId,
+    },
+    /// The server's segments have another size than those archived.
+    #[error(
+        "{url} holds WAL segments of {archive} bytes, but the server's have {server}; begin a new archive after pg_resetwal --wal-segsize"
+    )]
+    OtherSegmentSize {
+        /// The archive.
+        url: String,
+        /// As archived.
+        archive: u64,
+        /// As the server says.
+        server: u64,
+    },
+    /// Different bytes are archived for the same WAL. Never overwritten.
+    #[error(
+        "'{key}' of {url} holds other WAL for timeline {timeline} {range} than this server sends: two servers wrote the same timeline apart; find out which one is right before anything else is archived"
+    )]
+    Diverged {
+        /// The archive.
+        url: String,
+        /// The object.
+        key: String,
+        /// The timeline.
+        timeline: TimelineId,
+        /// The WAL it holds.
+        range: LsnRange,
+    },
+    /// A newer writer took over.
+    #[error(
+        "{url} was taken over by a newer writer, {by}; one walvaultd writes an archive at a time: stop one of the two, or give each cluster an archive of its own"
+    )]
+    Fenced {
+        /// The archive.
+        url: String,
+        /// Who took over.
+        by: String,
+    },
+    /// No random bits.
+    #[error("the operating system gave no random bits: {0}; check /dev/urandom")]
+    Random(#[from] getrandom::Error),
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Store(error) | Error::Key(KeyError::Store(error)) => error.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// Whether an object was looked for and is proven absent.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Error::Store(StoreError::Missing { .. }))
+    }
+}

@@ -1,0 +1,269 @@
+//! The golden archive in `testdata/v1`: what version 1 wrote stays readable for ever.
+//!
+//! Its objects are sealed with fixed keys and salts. Those that are not compressed are pinned to
+//! the byte; LZ4's output may differ from release to release, so that compressed ones need only
+//! open. `WALVAULT_BLESS=1` writes what is missing, and never replaces a file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use walvault_protocol::wal::{MarkKind, WalMark};
+use walvault_protocol::{
+    Lsn, LsnRange, PgTimestamp, SegmentSize, ServerVersion, SystemId, TimelineId,
+};
+use zeroize::Zeroizing;
+
+use crate::archive::{kind_of, wal_key};
+use crate::catalog::Catalog;
+use crate::format::Codec;
+use crate::keys::wrap::{KeyRecord, wrap_for};
+use crate::keys::{DataKey, KeyFile, Secret};
+use crate::layout::{BackupId, KeyId, ObjectKey, unit_containing};
+use crate::record::{
+    ArchiveRecord, BackupFiles, BackupRecord, Extent, FileKind, FilePath, FileRecord, PartRecord,
+    commit_index,
+};
+use crate::seal::Sealer;
+use crate::store::SharedStore;
+use crate::store::directory::DirectoryStore;
+use crate::{Archive, Error};
+
+const ARCHIVE_ID: [u8; 16] = *b"golden archive 1";
+const SIZE: fn() -> SegmentSize = || SegmentSize::new(1 << 20).expect("a size");
+const BEGUN: fn() -> jiff::Timestamp = || "2026-11-21T06:30:00Z".parse().expect("a time");
+
+struct Golden {
+    key: ObjectKey,
+    codec: Codec,
+    payload: Vec<u8>,
+    attachment: Vec<u8>,
+}
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/v1")
+}
+
+fn secret(byte: u8) -> Secret {
+    Secret::from_bytes(&Zeroizing::new([byte; 32]))
+}
+
+fn data_key() -> Arc<DataKey> {
+    Arc::new(DataKey::new(KeyId(*b"golden data key!"), secret(0xD0)))
+}
+
+fn key_file() -> KeyFile {
+    KeyFile::from_secret(secret(0xF1))
+}
+
+fn text(length: usize) -> Vec<u8> {
+    b"WAL of a golden age. "
+        .iter()
+        .copied()
+        .cycle()
+        .take(length)
+        .collect()
+}
+
+fn marks() -> Vec<WalMark> {
+    let mark = |start: u64, kind| WalMark {
+        start: Lsn(0x30_0000 + start),
+        end: Lsn(0x30_0000 + start + 40),
+        time: PgTimestamp(848_500_000_000_000 + start as i64),
+        kind,
+    };
+    vec![
+        mark(0x100, MarkKind::Commit { xid: 731 }),
+        mark(0x200, MarkKind::Abort { xid: 730 }),
+        mark(
+            0x300,
+            MarkKind::RestorePoint {
+                name: "before".to_owned(),
+            },
+        ),
+    ]
+}
+
+fn backup() -> BackupId {
+    BackupId::new(BEGUN(), 0x9f3c)
+}
+
+fn objects() -> Vec<Golden> {
+    let tli = TimelineId::FIRST;
+    let unit = unit_containing(Lsn(0x30_0000), SIZE());
+    let chunk = LsnRange::new(unit.end, unit.end + 1000);
+    let plain = |key, payload: Vec<u8>| Golden {
+        key,
+        codec: Codec::None,
+        payload,
+        attachment: Vec::new(),
+    };
+    let files = BackupFiles {
+        version: 1,
+        parts: vec![PartRecord {
+            backup: None,
+            number: 1,
+            length: 3,
+            stored: 171,
+            sha256: "00".repeat(32),
+        }],
+        files: vec![FileRecord {
+            path: FilePath::Text("PG_VERSION".to_owned()),
+            kind: FileKind::File,
+            mode: 0o600,
+            size: 3,
+            mtime: 1_795_242_600,
+            crc32c: Some(crc32c::crc32c(b"15\n")),
+            extents: vec![Extent {
+                part: 0,
+                offset: 0,
+                length: 3,
+            }],
+        }],
+    };
+    let record = BackupRecord {
+        version: 1,
+        id: backup(),
+        kind: "full".to_owned(),
+        label: "golden".to_owned(),
+        system_id: SystemId(7_391_000_000_000_000_001),
+        server_version: ServerVersion(150_018),
+        timeline: tli,
+        start_lsn: Lsn(0x30_0028),
+        stop_lsn: Lsn(0x30_0400),
+        started_at: BEGUN(),
+        stopped_at: BEGUN(),
+        size: 3,
+        stored_size: 200,
+        file_count: 1,
+        tablespaces: Vec::new(),
+        part_count: 1,
+        kept: false,
+    };
+    vec![
+        Golden {
+            key: wal_key(tli, unit, true),
+            codec: Codec::Lz4,
+            payload: text(1 << 20),
+            attachment: commit_index::encode(&marks()),
+        },
+        Golden {
+            key: wal_key(tli, chunk, false),
+            codec: Codec::None,
+            payload: text(1000),
+            attachment: commit_index::encode(&[]),
+        },
+        plain(
+            ObjectKey::History(TimelineId::new(2).expect("not zero")),
+            b"1\t0/400000\tno recovery target specified\n".to_vec(),
+        ),
+        plain(ObjectKey::BackupPart(backup(), 1), b"15\n".to_vec()),
+        plain(
+            ObjectKey::BackupManifest(backup()),
+            b"{ \"PostgreSQL-Backup-Manifest-Version\": 1 }\n".to_vec(),
+        ),
+        plain(
+            ObjectKey::BackupFiles(backup()),
+            serde_json::to_vec(&files).expect("JSON"),
+        ),
+        plain(
+            ObjectKey::BackupRecord(backup()),
+            serde_json::to_vec(&record).expect("JSON"),
+        ),
+    ]
+}
+
+fn sealed(golden: &Golden, number: u8) -> Bytes {
+    let sealer = Sealer::new(ARCHIVE_ID, data_key(), golden.codec);
+    let mut writer = sealer.begin_salted(
+        kind_of(&golden.key),
+        &golden.key.spell(SIZE()),
+        [number; 32],
+    );
+    writer.write(&golden.payload);
+    writer.finish(&golden.attachment).body.bytes
+}
+
+/// The objects that are not sealed.
+fn plain_files() -> Vec<(String, Vec<u8>)> {
+    let record = ArchiveRecord {
+        format: 1,
+        archive_id: hex::encode(ARCHIVE_ID),
+        system_id: SystemId(7_391_000_000_000_000_001),
+        segment_size: SIZE(),
+        created_at: BEGUN(),
+        created_by: "walvault 0.1.0".to_owned(),
+    };
+    let wrapped = wrap_for(&ARCHIVE_ID, &data_key(), &key_file(), [0x5A; 32]);
+    let key = KeyRecord::new(&data_key(), vec![wrapped], BEGUN());
+    vec![
+        (
+            ObjectKey::Archive.spell(SIZE()),
+            serde_json::to_vec_pretty(&record).expect("JSON"),
+        ),
+        (
+            ObjectKey::Key(data_key().id, 1).spell(SIZE()),
+            serde_json::to_vec_pretty(&key).expect("JSON"),
+        ),
+    ]
+}
+
+fn written() -> Vec<(String, Vec<u8>, Codec)> {
+    let plain = plain_files()
+        .into_iter()
+        .map(|(name, bytes)| (name, bytes, Codec::None));
+    let sealed = objects().into_iter().zip(1..).map(|(golden, number)| {
+        let bytes = sealed(&golden, number).to_vec();
+        (golden.key.spell(SIZE()), bytes, golden.codec)
+    });
+    plain.chain(sealed).collect()
+}
+
+fn bless() {
+    if std::env::var_os("WALVAULT_BLESS").is_none() {
+        return;
+    }
+    for (name, bytes, _) in written() {
+        let path = directory().join(name);
+        if !path.exists() {
+            std::fs::create_dir_all(path.parent().expect("a directory")).expect("mkdir");
+            std::fs::write(path, bytes).expect("write");
+        }
+    }
+}
+
+#[test]
+fn version_1_is_pinned_to_the_byte() {
+    bless();
+    for (name, bytes, codec) in written() {
+        let golden = std::fs::read(directory().join(&name)).expect(&name);
+        if codec == Codec::None {
+            assert!(
+                golden == bytes,
+                "{name} is written differently than version 1 was"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn version_1_opens() -> Result<(), Error> {
+    bless();
+    let store: SharedStore = Arc::new(DirectoryStore::open(directory())?);
+    let archive = Archive::open(store, vec![key_file()]).await?;
+    for golden in objects() {
+        let opened = archive.get(&golden.key).await?;
+        assert!(opened.payload == golden.payload, "{:?}", golden.key);
+        assert_eq!(opened.attachment, golden.attachment);
+    }
+    let catalog = Catalog::load(&archive).await?;
+    assert_eq!(catalog.backups().len(), 1);
+    let windows = catalog.windows(&archive).await?;
+    assert_eq!(
+        windows.len(),
+        2,
+        "the two branches of the fork: {windows:?}"
+    );
+    assert_eq!(windows[0].end_lsn, Lsn(0x40_0000 + 1000));
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! Data keys, and what wraps them.
+//!
+//! Objects are sealed under keys derived from a data key: 256 random bits that are stored only
+//! wrapped, once for each recipient. An identity is what unwraps: here, a key file.
+
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::format::SALT_LEN;
+use crate::layout::KeyId;
+
+pub mod key_file;
+pub mod keyring;
+pub mod wrap;
+
+pub use key_file::{KeyFile, KeyFileError};
+pub use keyring::{KeyError, Keyring};
+
+/// 256 secret bits. They neither print nor copy, and are wiped when dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// Fresh random bits from the operating system.
+    ///
+    /// # Errors
+    /// When the operating system has none to give.
+    pub fn generate() -> Result<Secret, getrandom::Error> {
+        let mut secret = Secret([0; 32]);
+        getrandom::fill(&mut secret.0)?;
+        Ok(secret)
+    }
+
+    /// Takes over bytes that are secret already.
+    #[must_use]
+    pub fn from_bytes(bytes: &Zeroizing<[u8; 32]>) -> Secret {
+        Secret(**bytes)
+    }
+
+    /// Derives another secret: HKDF-SHA-256 (RFC 5869) of this one, `salt` and the parts of `info`.
+    #[must_use]
+    pub fn derive(&self, salt: &[u8], info: &[&[u8]]) -> Secret {
+        let mut out = Secret([0; 32]);
+        Hkdf::<Sha256>::new(Some(salt), &self.0)
+            .expand_multi_info(info, &mut out.0)
+            .expect("32 bytes are within HKDF's limit of 8160");
+        out
+    }
+
+    /// The bytes, for the cipher alone.
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// A data key and its name.
+pub struct DataKey {
+    /// Its name, stored in the header of every object sealed under it.
+    pub id: KeyId,
+    secret: Secret,
+}
+
+impl DataKey {
+    /// A new random key with a new random name.
+    ///
+    /// # Errors
+    /// When the operating system has no random bits to give.
+    pub fn generate() -> Result<DataKey, getrandom::Error> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id)?;
+        Ok(DataKey::new(KeyId(id), Secret::generate()?))
+    }
+
+    /// A key that was unwrapped.
+    #[must_use]
+    pub fn new(id: KeyId, secret: Secret) -> DataKey {
+        DataKey { id, secret }
+    }
+
+    /// The key of the one object that has `salt`.
+    #[must_use]
+    pub fn object_key(&self, archive: &[u8; 16], salt: &[u8; SALT_LEN]) -> Secret {
+        self.secret.derive(salt, &[b"walvault/v1/object", archive])
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}

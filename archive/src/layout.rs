@@ -1,0 +1,293 @@
+//! The only place where an object key is spelled or parsed.
+//!
+//! A listing is the archive's index: keys carry what an object holds, so that coverage is known
+//! without opening anything. `docs/format.md` tables them.
+
+use std::fmt;
+
+use walvault_protocol::segment::{SegmentNumber, parse_segment, segment_name};
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
+
+/// Where segments and timeline histories are kept.
+pub const WAL_PREFIX: &str = "wal/";
+/// Where the chunks of segments that are not stored whole yet are kept.
+pub const TAIL_PREFIX: &str = "tail/";
+/// Where base backups are kept.
+pub const BACKUPS_PREFIX: &str = "backups/";
+/// Where wrapped data keys are kept.
+pub const KEYS_PREFIX: &str = "keys/";
+/// Where the epochs of writers are kept.
+pub const WRITERS_PREFIX: &str = "writers/";
+/// Where gaps are recorded with their cause.
+pub const GAPS_PREFIX: &str = "gaps/";
+/// Written to find out whether a store refuses to overwrite an object. It holds nothing and stays,
+/// so that the next writer needs one request to know.
+pub const CONDITIONAL_PROBE: &str = "probe/conditional";
+
+/// The most WAL that one object holds. A cluster with larger segments has each of them stored in
+/// pieces of this size, so that memory does not depend on `--wal-segsize`.
+pub const MAX_WAL_OBJECT: u64 = 16 << 20;
+
+/// A data key's name: 128 random bits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub [u8; 16]);
+
+impl KeyId {
+    /// Reads 32 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<KeyId> {
+        let mut id = [0; 16];
+        hex::decode_to_slice(text, &mut id).ok()?;
+        (hex::encode(id) == text).then_some(KeyId(id))
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A base backup's name: the UTC time it was begun and four random hexadecimal digits, such as
+/// `20261121T063000Z-9f3c`. Names sort as backups were begun.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackupId(String);
+
+impl BackupId {
+    /// The name of a backup begun at `second` (`YYYYMMDDTHHMMSSZ`).
+    #[must_use]
+    pub fn new(begun: jiff::Timestamp, random: u16) -> BackupId {
+        BackupId(format!("{}-{random:04x}", begun.strftime("%Y%m%dT%H%M%SZ")))
+    }
+
+    /// Checks the form of a name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<BackupId> {
+        let (time, random) = text.split_once('-')?;
+        let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+        let time_ok = time.len() == 16
+            && time.is_ascii()
+            && digits(&time[..8])
+            && &time[8..9] == "T"
+            && digits(&time[9..15])
+            && &time[15..] == "Z";
+        let random_ok = random.len() == 4
+            && random
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        (time_ok && random_ok).then(|| BackupId(text.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BackupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for BackupId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for BackupId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<BackupId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BackupId::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!("'{text}' is not the name of a backup"))
+        })
+    }
+}
+
+/// The name of every object an archive holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ObjectKey {
+    /// `archive.json`: identity and format version.
+    Archive,
+    /// `keys/<key-id>/<generation>`: a data key, wrapped for each recipient.
+    Key(KeyId, u32),
+    /// `writers/<epoch>`: who may write.
+    Writer(u64),
+    /// `wal/<TTTTTTTT>/<SEGMENT>`, or `…/<SEGMENT>.<start>-<end>` for a piece of a segment
+    /// larger than [`MAX_WAL_OBJECT`].
+    Wal(WalObject),
+    /// `wal/<TTTTTTTT>.history`.
+    History(TimelineId),
+    /// `tail/<TTTTTTTT>/<SEGMENT>/<start>-<end>`: a chunk.
+    Tail(TimelineId, LsnRange),
+    /// `gaps/<TTTTTTTT>/<start>-<end>`: WAL that was lost before it could be archived.
+    Gap(TimelineId, LsnRange),
+    /// `backups/<id>/part-<number>`.
+    BackupPart(BackupId, u32),
+    /// `backups/<id>/backup_manifest`: PostgreSQL's own.
+    BackupManifest(BackupId),
+    /// `backups/<id>/files`: where each file lies in the parts.
+    BackupFiles(BackupId),
+    /// `backups/<id>/record`: written last; without it there is no backup.
+    BackupRecord(BackupId),
+}
+
+/// A run of WAL stored as one object: a whole segment or a piece of a large one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WalObject {
+    /// The timeline it is on.
+    pub timeline: TimelineId,
+    /// The WAL it holds: `[n * size, (n + 1) * size)` of the unit [`wal_unit`].
+    pub range: LsnRange,
+}
+
+/// How much WAL an object under `wal/` holds: a segment, or [`MAX_WAL_OBJECT`] of a larger one.
+#[must_use]
+pub fn wal_unit(size: SegmentSize) -> u64 {
+    size.bytes().min(MAX_WAL_OBJECT)
+}
+
+/// The unit that holds the byte at `lsn`.
+#[must_use]
+pub fn unit_containing(lsn: Lsn, size: SegmentSize) -> LsnRange {
+    let unit = wal_unit(size);
+    let start = lsn.0 / unit * unit;
+    LsnRange::new(Lsn(start), Lsn(start + unit))
+}
+
+impl ObjectKey {
+    /// Spells the key. Segment names depend on the cluster's segment size.
+    #[must_use]
+    pub fn spell(&self, size: SegmentSize) -> String {
+        let segment = |timeline: TimelineId, lsn: Lsn| {
+            segment_name(timeline, SegmentNumber::containing(lsn, size), size)
+        };
+        match self {
+            ObjectKey::Archive => "archive.json".to_owned(),
+            ObjectKey::Key(id, generation) => format!("{KEYS_PREFIX}{id}/{generation:08}"),
+            ObjectKey::Writer(epoch) => format!("{WRITERS_PREFIX}{epoch:016}"),
+            ObjectKey::Wal(WalObject { timeline, range }) => {
+                let name = segment(*timeline, range.start);
+                if size.bytes() > MAX_WAL_OBJECT {
+                    format!("{WAL_PREFIX}{timeline}/{name}.{}", spell_range(range))
+                } else {
+                    format!("{WAL_PREFIX}{timeline}/{name}")
+                }
+            }
+            ObjectKey::History(timeline) => format!("{WAL_PREFIX}{timeline}.history"),
+            ObjectKey::Tail(timeline, range) => {
+                let name = segment(*timeline, range.start);
+                format!("{TAIL_PREFIX}{timeline}/{name}/{}", spell_range(range))
+            }
+            ObjectKey::Gap(timeline, range) => {
+                format!("{GAPS_PREFIX}{timeline}/{}", spell_range(range))
+            }
+            ObjectKey::BackupPart(id, number) => format!("{BACKUPS_PREFIX}{id}/part-{number:08}"),
+            ObjectKey::BackupManifest(id) => format!("{BACKUPS_PREFIX}{id}/backup_manifest"),
+            ObjectKey::BackupFiles(id) => format!("{BACKUPS_PREFIX}{id}/files"),
+            ObjectKey::BackupRecord(id) => format!("{BACKUPS_PREFIX}{id}/record"),
+        }
+    }
+
+    /// Parses a key; `None` for what walvault did not write. Only spellings that
+    /// [`ObjectKey::spell`] gives are accepted, so that no two names mean one object.
+    #[must_use]
+    pub fn parse(key: &str, size: SegmentSize) -> Option<ObjectKey> {
+        let (top, rest) = key.split_once('/').unwrap_or((key, ""));
+        let parsed = match top {
+            "archive.json" => ObjectKey::Archive,
+            "keys" => {
+                let (id, generation) = rest.split_once('/')?;
+                ObjectKey::Key(KeyId::parse(id)?, generation.parse().ok()?)
+            }
+            "writers" => ObjectKey::Writer(rest.parse().ok()?),
+            "wal" => match rest.strip_suffix(".history") {
+                Some(timeline) => ObjectKey::History(parse_timeline(timeline)?),
+                None => parse_wal(rest, size)?,
+            },
+            "tail" => {
+                let (_, file) = rest.rsplit_once('/')?;
+                let (timeline, _) = rest.split_once('/')?;
+                ObjectKey::Tail(parse_timeline(timeline)?, parse_range(file)?)
+            }
+            "gaps" => {
+                let (timeline, range) = rest.split_once('/')?;
+                ObjectKey::Gap(parse_timeline(timeline)?, parse_range(range)?)
+            }
+            "backups" => {
+                let (id, file) = rest.split_once('/')?;
+                let id = BackupId::parse(id)?;
+                match file {
+                    "backup_manifest" => ObjectKey::BackupManifest(id),
+                    "files" => ObjectKey::BackupFiles(id),
+                    "record" => ObjectKey::BackupRecord(id),
+                    _ => ObjectKey::BackupPart(id, file.strip_prefix("part-")?.parse().ok()?),
+                }
+            }
+            _ => return None,
+        };
+        (parsed.spell(size) == key).then_some(parsed)
+    }
+}
+
+/// The prefix of the chunks of the segment that holds `lsn`.
+#[must_use]
+pub fn tail_prefix(timeline: TimelineId, lsn: Lsn, size: SegmentSize) -> String {
+    let name = segment_name(timeline, SegmentNumber::containing(lsn, size), size);
+    format!("{TAIL_PREFIX}{timeline}/{name}/")
+}
+
+/// The prefix of everything of one backup.
+#[must_use]
+pub fn backup_prefix(id: &BackupId) -> String {
+    format!("{BACKUPS_PREFIX}{id}/")
+}
+
+fn parse_wal(rest: &str, size: SegmentSize) -> Option<ObjectKey> {
+    let (timeline, file) = rest.split_once('/')?;
+    let timeline = parse_timeline(timeline)?;
+    let (name, piece) = match file.split_once('.') {
+        Some((name, piece)) => (name, Some(piece)),
+        None => (file, None),
+    };
+    let (named, number) = parse_segment(name, size)?;
+    let segment = number.range(size);
+    let range = match piece {
+        None => segment,
+        Some(piece) => {
+            let range = parse_range(piece)?;
+            let aligned = range.start.0.is_multiple_of(MAX_WAL_OBJECT);
+            (aligned && range.len() == MAX_WAL_OBJECT && segment.covers(&range)).then_some(range)?
+        }
+    };
+    (named == timeline).then_some(ObjectKey::Wal(WalObject { timeline, range }))
+}
+
+fn parse_timeline(text: &str) -> Option<TimelineId> {
+    (text.len() == 8).then(|| TimelineId::new(u32::from_str_radix(text, 16).ok()?))?
+}
+
+fn spell_range(range: &LsnRange) -> String {
+    format!(
+        "{}-{}",
+        range.start.to_fixed_hex(),
+        range.end.to_fixed_hex()
+    )
+}
+
+fn parse_range(text: &str) -> Option<LsnRange> {
+    let (start, end) = text.split_once('-')?;
+    let (start, end) = (Lsn::from_fixed_hex(start)?, Lsn::from_fixed_hex(end)?);
+    (start < end).then_some(LsnRange { start, end })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn sizes() -> impl Strategy<Value = SegmentSize> {
+    (20u32..=30).prop_map(|shift| SegmentSize::new(1 << shift).expect("a valid size"))
+}
+
+fn timelines() -> impl Strategy<Value = TimelineId> {
+    (1u32..).prop_map(|id| TimelineId::new(id).expect("not zero"))
+}
+
+proptest! {
+    #[test]
+    fn every_key_round_trips(
+        size in sizes(),
+        timeline in timelines(),
+        lsn in 0..u64::MAX / 2,
+        length in 1u64..1 << 20,
+        id: [u8; 16],
+        number: u32,
+        epoch: u64,
+        random: u16,
+    ) {
+        let lsn = Lsn(lsn);
+        let range = LsnRange::new(lsn, lsn + length);
+        let backup = BackupId::new(jiff::Timestamp::UNIX_EPOCH, random);
+        for key in [
+            ObjectKey::Archive,
+            ObjectKey::Key(KeyId(id), number),
+            ObjectKey::Writer(epoch),
+            ObjectKey::Wal(WalObject { timeline, range: unit_containing(lsn, size) }),
+            ObjectKey::History(timeline),
+            ObjectKey::Tail(timeline, range),
+            ObjectKey::Gap(timeline, range),
+            ObjectKey::BackupPart(backup.clone(), number),
+            ObjectKey::BackupManifest(backup.clone()),
+            ObjectKey::BackupFiles(backup.clone()),
+            ObjectKey::BackupRecord(backup),
+        ] {
+            prop_assert_eq!(ObjectKey::parse(&key.spell(size), size), Some(key));
+        }
+    }
+
+    #[test]
+    fn parse_accepts_only_what_spell_writes(text in "[a-z0-9A-F/.\\-]{0,80}", size in sizes()) {
+        if let Some(key) = ObjectKey::parse(&text, size) {
+            prop_assert_eq!(key.spell(size), text);
+        }
+    }
+}
+
+#[test]
+fn keys_look_as_documented() {
+    let size = SegmentSize::DEFAULT;
+    let range = LsnRange::new(Lsn(0x0300_0028), Lsn(0x0300_1000));
+    let spelled = |key: ObjectKey| key.spell(size);
+    assert_eq!(
+        spelled(ObjectKey::Tail(TimelineId::FIRST, range)),
+        "tail/00000001/000000010000000000000003/0000000003000028-0000000003001000"
+    );
+    assert_eq!(
+        spelled(ObjectKey::Wal(WalObject {
+            timeline: TimelineId::FIRST,
+            range: unit_containing(Lsn(0x0300_0028), size),
+        })),
+        "wal/00000001/000000010000000000000003"
+    );
+    assert_eq!(
+        spelled(ObjectKey::History(TimelineId::FIRST)),
+        "wal/00000001.history"
+    );
+}

@@ -1,0 +1,26 @@
+//! What walvault stores, and where.
+//!
+//! Owns the format of every stored object, sealing and opening, data keys, object stores, the
+//! layout of an archive, and the catalog that reads an archive's contents off its listing. It
+//! knows no sockets to PostgreSQL.
+
+pub mod archive;
+pub mod catalog;
+pub mod config;
+pub mod coverage;
+pub mod error;
+pub mod fence;
+pub mod format;
+pub mod keys;
+pub mod layout;
+pub mod record;
+pub mod seal;
+pub mod store;
+
+pub use archive::{Archive, StoredWal, WalPut};
+pub use catalog::Catalog;
+pub use coverage::Coverage;
+pub use error::Error;
+
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,250 @@
+//! From a sealed object back to plaintext, refusing whatever was altered.
+
+use aes_gcm::aead::array::Array;
+use aes_gcm::{AeadInOut, Aes256Gcm};
+use bytes::Bytes;
+use ring::digest::{SHA256, digest};
+
+use super::{OpenError, associated_data, body_len, cipher, nonce};
+use crate::format::{
+    FOOTER_LEN, FRAME_SIZE, Footer, FormatError, HEADER_LEN, Header, Kind, Meta, TAG_LEN,
+};
+use crate::keys::DataKey;
+use crate::layout::KeyId;
+
+/// A stored object whose bytes are not believed yet.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    bytes: Bytes,
+    header: Header,
+    footer: Footer,
+}
+
+/// What an object held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// What its kind attaches.
+    pub attachment: Vec<u8>,
+}
+
+impl Sealed {
+    /// Reads header and footer and checks the object's own SHA-256: what can be known without a key.
+    ///
+    /// # Errors
+    /// When it is no sealed object, of a newer version, cut short, or damaged.
+    pub fn parse(bytes: Bytes) -> Result<Sealed, OpenError> {
+        let header = Header::decode(&bytes)?;
+        let footer = Footer::decode(&bytes[HEADER_LEN.min(bytes.len())..])?;
+        let covered = bytes.len() - (FOOTER_LEN - 8);
+        if digest(&SHA256, &bytes[..covered]).as_ref() != footer.sha256 {
+            return Err(OpenError::Digest);
+        }
+        Ok(Sealed {
+            bytes,
+            header,
+            footer,
+        })
+    }
+
+    /// The data key it needs.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        self.header.key_id
+    }
+
+    /// What it says it holds; believed only once it is opened.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.header.kind
+    }
+
+    /// Verifies and decrypts all of it.
+    ///
+    /// # Errors
+    /// When it is not what was sealed as `kind` under `name` in `archive`.
+    pub fn open(
+        &self,
+        key: &DataKey,
+        archive: &[u8; 16],
+        kind: Kind,
+        name: &str,
+    ) -> Result<Opened, OpenError> {
+        let meta_start = self
+            .bytes
+            .len()
+            .checked_sub(FOOTER_LEN + self.footer.meta_len as usize)
+            .filter(|start| *start >= HEADER_LEN)
+            .ok_or(FormatError::Lengths("meta length and size"))?;
+        let sealed_meta = SealedMeta::new(&self.bytes[..HEADER_LEN], &self.bytes[meta_start..])?;
+        let opener = Opener::new(
+            key,
+            archive,
+            &sealed_meta.header,
+            &self.bytes[..HEADER_LEN],
+            name,
+        );
+        let meta = opener.meta(&sealed_meta, kind)?;
+        let expected = (HEADER_LEN + FOOTER_LEN) as u64 + body_len(&self.footer, meta.stored_len());
+        if expected != self.bytes.len() as u64 {
+            return Err(OpenError::Length {
+                expected,
+                actual: self.bytes.len() as u64,
+            });
+        }
+        let payload = opener.frames(&meta, 0, &self.bytes[HEADER_LEN..meta_start])?;
+        if crc32c::crc32c(&payload) != meta.crc32c {
+            return Err(OpenError::Payload("CRC-32C"));
+        }
+        Ok(Opened {
+            payload,
+            attachment: meta.attachment,
+        })
+    }
+}
+
+/// The header and the end of an object, fetched by range: enough to open its meta frame.
+#[derive(Debug, Clone)]
+pub struct SealedMeta {
+    header: Header,
+    footer: Footer,
+    header_bytes: [u8; HEADER_LEN],
+    sealed: Vec<u8>,
+}
+
+impl SealedMeta {
+    /// From the first 64 bytes and a tail that reaches back at least to the meta frame's start.
+    ///
+    /// # Errors
+    /// When these are not the ends of a sealed object, or the tail is too short:
+    /// [`SealedMeta::tail_needed`] tells how much it takes.
+    pub fn new(head: &[u8], tail: &[u8]) -> Result<SealedMeta, OpenError> {
+        let header = Header::decode(head)?;
+        let footer = Footer::decode(tail)?;
+        let start = tail
+            .len()
+            .checked_sub(FOOTER_LEN + footer.meta_len as usize)
+            .filter(|_| footer.meta_len as usize >= TAG_LEN)
+            .ok_or(FormatError::Lengths("meta length and size"))?;
+        Ok(SealedMeta {
+            header,
+            footer,
+            header_bytes: head[..HEADER_LEN].try_into().expect("decoded as a header"),
+            sealed: tail[start..tail.len() - FOOTER_LEN].to_vec(),
+        })
+    }
+
+    /// How many bytes of an object's end hold its meta frame and footer, told by its footer.
+    ///
+    /// # Errors
+    /// When `tail` is shorter than a footer.
+    pub fn tail_needed(tail: &[u8]) -> Result<u64, OpenError> {
+        let footer = Footer::decode(tail)?;
+        Ok(u64::from(footer.meta_len) + FOOTER_LEN as u64)
+    }
+
+    /// The data key it needs.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        self.header.key_id
+    }
+
+    /// Verifies and decrypts the meta frame alone.
+    ///
+    /// # Errors
+    /// When it is not what was sealed as `kind` under `name` in `archive`.
+    pub fn open(
+        &self,
+        key: &DataKey,
+        archive: &[u8; 16],
+        kind: Kind,
+        name: &str,
+    ) -> Result<Meta, OpenError> {
+        Opener::new(key, archive, &self.header, &self.header_bytes, name).meta(self, kind)
+    }
+}
+
+struct Opener {
+    cipher: Aes256Gcm,
+    associated: Vec<u8>,
+}
+
+impl Opener {
+    fn new(key: &DataKey, archive: &[u8; 16], header: &Header, bytes: &[u8], name: &str) -> Opener {
+        let bytes = bytes.try_into().expect("a header is 64 bytes");
+        Opener {
+            cipher: cipher(key, archive, header),
+            associated: associated_data(archive, bytes, name),
+        }
+    }
+
+    fn meta(&self, sealed: &SealedMeta, kind: Kind) -> Result<Meta, OpenError> {
+        let counter = u64::from(sealed.footer.frames);
+        let plain = self.decrypt(&sealed.sealed, nonce(counter, true), || {
+            "the meta frame".to_owned()
+        })?;
+        if sealed.header.kind != kind {
+            return Err(OpenError::Kind {
+                expected: kind,
+                found: sealed.header.kind,
+            });
+        }
+        let meta = Meta::decode(&plain)?;
+        if meta.frames.len() as u64 != counter {
+            return Err(FormatError::Lengths("frame counts").into());
+        }
+        Ok(meta)
+    }
+
+    /// Opens the frames from number `first` on that `stored` holds whole.
+    fn frames(&self, meta: &Meta, first: usize, mut stored: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let most = (meta.frames.len() - first) * FRAME_SIZE;
+        let mut payload = Vec::with_capacity(most.min(meta.length as usize));
+        for (index, frame) in meta.frames.iter().enumerate().skip(first) {
+            let Some((sealed, rest)) = stored.split_at_checked(frame.stored as usize) else {
+                break;
+            };
+            stored = rest;
+            let plain = self.decrypt(sealed, nonce(index as u64, false), || {
+                format!("frame {index}")
+            })?;
+            let length = meta.plain_len(index);
+            if !frame.compressed {
+                payload.extend_from_slice(&plain);
+                if plain.len() != length {
+                    return Err(OpenError::Payload("length"));
+                }
+                continue;
+            }
+            let start = payload.len();
+            payload.resize(start + length, 0);
+            match lz4_flex::block::decompress_into(&plain, &mut payload[start..]) {
+                Ok(written) if written == length => {}
+                _ => return Err(OpenError::Payload("compression")),
+            }
+        }
+        Ok(payload)
+    }
+
+    fn decrypt(
+        &self,
+        sealed: &[u8],
+        nonce: [u8; 12],
+        what: impl Fn() -> String,
+    ) -> Result<Vec<u8>, OpenError> {
+        let refused = || OpenError::Authentication { frame: what() };
+        let split = sealed.len().checked_sub(TAG_LEN).ok_or_else(refused)?;
+        let mut plain = sealed[..split].to_vec();
+        let tag: [u8; TAG_LEN] = sealed[split..].try_into().expect("split at the tag");
+        self.cipher
+            .decrypt_inout_detached(
+                &Array(nonce),
+                &self.associated,
+                plain.as_mut_slice().into(),
+                &Array(tag),
+            )
+            .map_err(|_| refused())?;
+        Ok(plain)
+    }
+}

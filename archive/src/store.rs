@@ -1,0 +1,276 @@
+//! Object stores: the few operations an archive needs, and decorators that each add one concern.
+//!
+//! A store holds bytes under keys and knows nothing of what they mean. Keys are relative to the
+//! archive's URL and use `/`.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+mod key;
+
+pub mod directory;
+pub mod memory;
+pub mod retrying;
+pub mod s3;
+
+pub use directory::DirectoryStore;
+pub use memory::MemoryStore;
+pub use retrying::{RetryPolicy, Retrying};
+pub use s3::S3Store;
+
+use crate::config::{ArchiveSettings, ArchiveUrl};
+
+/// A store that parts of the program share.
+pub type SharedStore = Arc<dyn ObjectStore>;
+
+/// Opens the store that an archive's URL names. Nothing is asked of it yet, and nothing is retried:
+/// wrap it in [`Retrying`].
+///
+/// # Errors
+/// [`StoreError::Refused`] when the settings cannot work: a directory that is not there, an
+/// endpoint without TLS, an unreadable CA file.
+pub async fn open(settings: &ArchiveSettings) -> Result<SharedStore, StoreError> {
+    Ok(match &settings.url {
+        ArchiveUrl::Directory(path) => Arc::new(DirectoryStore::open(path)?),
+        ArchiveUrl::S3 { bucket, prefix } => {
+            Arc::new(S3Store::open(bucket, prefix, &settings.s3).await?)
+        }
+    })
+}
+
+/// A body to store, hashed once.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// SHA-256 of all of `bytes`: sent along, so that the store refuses a body altered on the way.
+    pub sha256: [u8; 32],
+}
+
+impl Body {
+    /// Hashes `bytes`.
+    #[must_use]
+    pub fn new(bytes: Bytes) -> Body {
+        let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
+        let sha256 = digest.as_ref().try_into().expect("SHA-256 is 32 bytes");
+        Body { bytes, sha256 }
+    }
+}
+
+/// What a listing tells of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was stored, by the store's clock.
+    pub modified: jiff::Timestamp,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    /// In ascending order of their keys' bytes.
+    pub objects: Vec<ObjectMeta>,
+    /// Where the next page begins: pass it as `after`. `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Why a store did not do what it was asked, sorted by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It may work later: unreachable, slow, throttling, failing. Retry.
+    #[error("{store}: {action} '{key}' failed: {reason}")]
+    Unavailable {
+        /// Which store.
+        store: String,
+        /// What was asked of it, as a verb.
+        action: &'static str,
+        /// The object or prefix.
+        key: String,
+        /// What it said.
+        reason: String,
+    },
+    /// There is no such object.
+    #[error("{store} has no object '{key}'")]
+    Missing {
+        /// Which store.
+        store: String,
+        /// The object.
+        key: String,
+    },
+    /// The object is there already, and objects are written once.
+    #[error("{store} already has an object '{key}'; walvault never overwrites one")]
+    Exists {
+        /// Which store.
+        store: String,
+        /// The object.
+        key: String,
+    },
+    /// It will not work until somebody changes something: no such bucket, access denied, a
+    /// directory that cannot be written.
+    #[error("{store}: {action} '{key}' was refused: {reason}; {remedy}")]
+    Refused {
+        /// Which store.
+        store: String,
+        /// What was asked of it, as a verb.
+        action: &'static str,
+        /// The object or prefix.
+        key: String,
+        /// What it said.
+        reason: String,
+        /// What the operator can do.
+        remedy: String,
+    },
+}
+
+impl StoreError {
+    /// A [`StoreError::Unavailable`].
+    pub fn unavailable(
+        store: &str,
+        action: &'static str,
+        key: &str,
+        reason: impl fmt::Display,
+    ) -> StoreError {
+        StoreError::Unavailable {
+            store: store.to_owned(),
+            action,
+            key: key.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A [`StoreError::Missing`].
+    #[must_use]
+    pub fn missing(store: &str, key: &str) -> StoreError {
+        StoreError::Missing {
+            store: store.to_owned(),
+            key: key.to_owned(),
+        }
+    }
+
+    /// A [`StoreError::Exists`].
+    #[must_use]
+    pub fn exists(store: &str, key: &str) -> StoreError {
+        StoreError::Exists {
+            store: store.to_owned(),
+            key: key.to_owned(),
+        }
+    }
+
+    /// A [`StoreError::Refused`].
+    pub fn refused(
+        store: &str,
+        action: &'static str,
+        key: &str,
+        reason: impl fmt::Display,
+        remedy: impl Into<String>,
+    ) -> StoreError {
+        StoreError::Refused {
+            store: store.to_owned(),
+            action,
+            key: key.to_owned(),
+            reason: reason.to_string(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, StoreError::Unavailable { .. })
+    }
+}
+
+/// Whether a store itself keeps an object from being overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConditionalPut {
+    /// It does: of two writers of one key, exactly one succeeds.
+    Enforced,
+    /// It takes the condition and ignores it, or does not know it. walvault looks before it
+    /// writes, which leaves a race: two writers that both look before either has written both
+    /// succeed, and the later one's object stays.
+    Ignored,
+}
+
+/// Where an archive's objects are kept.
+#[async_trait]
+pub trait ObjectStore: Send + Sync + fmt::Debug {
+    /// The URL of the archive, for messages; no secret is in it.
+    fn url(&self) -> &str;
+
+    /// Stores a new object, durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when there is one under this key, whatever it holds. On
+    /// [`StoreError::Unavailable`] the object may or may not have been stored.
+    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError>;
+
+    /// As [`ObjectStore::put`], for a key that only we could have given: a store that enforces
+    /// write-once does so here as well, but one that does not is not looked at first, which would
+    /// cost as much time as the PUT itself.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::put`].
+    async fn put_fresh(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        self.put(key, body).await
+    }
+
+    /// Reads an object, or the bytes `range` of it (cut to its size).
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is none.
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError>;
+
+    /// What the store knows of an object; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError>;
+
+    /// A page of the objects whose keys begin with `prefix` and come after `after`.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError>;
+
+    /// Removes an object. Removing what is not there succeeds.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or refuses.
+    async fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// Whether the store enforces that objects are written once; asked of it at most once. A
+    /// decorator passes the question on.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or does not let us write.
+    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
+        Ok(ConditionalPut::Enforced)
+    }
+}
+
+/// All objects under `prefix`, in order.
+///
+/// # Errors
+/// As [`ObjectStore::list`].
+pub async fn list_all(
+    store: &dyn ObjectStore,
+    prefix: &str,
+) -> Result<Vec<ObjectMeta>, StoreError> {
+    let mut objects = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.list(prefix, after.as_deref()).await?;
+        objects.extend(page.objects);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(objects),
+        }
+    }
+}

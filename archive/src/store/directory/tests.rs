@@ -1,0 +1,166 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::store::list_all;
+
+fn body(text: &str) -> Body {
+    Body::new(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn files_are_private_and_nothing_temporary_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(root.path()).unwrap();
+    store.put("wal/00000001/segment", body("x")).await.unwrap();
+    assert_eq!(mode(&root.path().join("wal/00000001/segment")), 0o600);
+    assert_eq!(mode(&root.path().join("wal/00000001")), 0o700);
+    let names: Vec<_> = fs::read_dir(root.path().join("wal/00000001"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["segment"]);
+}
+
+#[tokio::test]
+async fn listings_are_sorted_as_keys_and_hide_what_is_unfinished() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = DirectoryStore::open(root.path()).unwrap();
+    Arc::get_mut(&mut store.inner).unwrap().page = 2;
+    let keys = [
+        "a", "b-c", "b.d", "b/a", "b/b/c", "b0", "c/d/e", "c/d/f", "c/e",
+    ];
+    for key in keys {
+        store.put(key, body(key)).await.unwrap();
+    }
+    fs::write(root.path().join("b/.tmp-1234"), "half").unwrap();
+    let list = async |prefix: &str| {
+        let objects = list_all(&store, prefix).await.unwrap();
+        objects
+            .into_iter()
+            .map(|object| object.key)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(list("").await, keys);
+    assert_eq!(list("b").await, ["b-c", "b.d", "b/a", "b/b/c", "b0"]);
+    assert_eq!(list("b/").await, ["b/a", "b/b/c"]);
+    assert_eq!(list("c/d/").await, ["c/d/e", "c/d/f"]);
+    assert_eq!(list("x/").await, [""; 0]);
+    let page = store.list("", Some("b/a")).await.unwrap();
+    assert_eq!(page.objects[0].key, "b/b/c");
+    assert_eq!(page.next.as_deref(), Some("b0"));
+}
+
+#[tokio::test]
+async fn empty_directories_below_the_top_go_with_their_last_object() {
+    let root = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(root.path()).unwrap();
+    store.put("tail/1/a/x", body("x")).await.unwrap();
+    store.put("tail/1/b/y", body("y")).await.unwrap();
+    store.delete("tail/1/a/x").await.unwrap();
+    assert!(!root.path().join("tail/1/a").exists());
+    assert!(root.path().join("tail/1/b").exists());
+    store.delete("tail/1/b/y").await.unwrap();
+    assert!(root.path().join("tail").exists());
+    assert!(!root.path().join("tail/1").exists());
+    store.put("tail/1/a/x", body("again")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_survive_directories_that_fall_empty_under_them() {
+    let root = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(root.path()).unwrap();
+    let tasks: Vec<_> = (0..4)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for round in 0..40 {
+                    let key = format!("tail/1/a/{task}-{round}");
+                    store.put(&key, body("x")).await.unwrap();
+                    store.delete(&key).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(list_all(&store, "").await.unwrap().is_empty());
+}
+
+#[test]
+fn a_hard_link_does_for_file_systems_that_cannot_rename_without_replacing() {
+    let root = tempfile::tempdir().unwrap();
+    let (temporary, target) = (root.path().join(".tmp-1"), root.path().join("object"));
+    write_durably(&temporary, b"first").unwrap();
+    link(&temporary, &target).unwrap();
+    assert!(!temporary.exists());
+    write_durably(&temporary, b"second").unwrap();
+    let error = link(&temporary, &target).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(&target).unwrap(), b"first");
+}
+
+#[tokio::test]
+async fn a_volume_that_is_gone_is_an_outage_not_an_empty_archive() {
+    let parent = tempfile::tempdir().unwrap();
+    let root = parent.path().join("archive");
+    let missing = DirectoryStore::open(&root).unwrap_err();
+    assert!(matches!(missing, StoreError::Refused { .. }), "{missing}");
+    assert!(
+        missing.to_string().contains("mount its volume"),
+        "{missing}"
+    );
+
+    fs::create_dir(&root).unwrap();
+    let store = DirectoryStore::open(&root).unwrap();
+    store.put("archive.json", body("{}")).await.unwrap();
+    // The moved directory keeps its inode, so the new one cannot get the same.
+    fs::rename(&root, parent.path().join("elsewhere")).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            fs::create_dir(&root).unwrap();
+        }
+        assert!(
+            store
+                .get("archive.json", None)
+                .await
+                .unwrap_err()
+                .is_transient()
+        );
+        assert!(store.head("archive.json").await.unwrap_err().is_transient());
+        assert!(store.list("", None).await.unwrap_err().is_transient());
+        assert!(
+            store
+                .put("wal/x", body(""))
+                .await
+                .unwrap_err()
+                .is_transient()
+        );
+        assert!(
+            store
+                .delete("archive.json")
+                .await
+                .unwrap_err()
+                .is_transient()
+        );
+    }
+    assert!(fs::read_dir(&root).unwrap().next().is_none());
+    fs::remove_dir(&root).unwrap();
+    fs::rename(parent.path().join("elsewhere"), &root).unwrap();
+    assert_eq!(store.get("archive.json", None).await.unwrap(), "{}");
+}
+
+#[tokio::test]
+async fn a_file_in_a_directorys_place_is_refused_with_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("wal"), "not walvault's").unwrap();
+    let store = DirectoryStore::open(root.path()).unwrap();
+    let error = store.put("wal/1/x", body("x")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+    let error = store.get("wal/1/x", None).await.unwrap_err();
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+}

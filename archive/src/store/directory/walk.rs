@@ -1,0 +1,113 @@
+//! Listing a directory tree as a store does: by the bytes of whole keys, a page at a time.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::store::directory::{error, object_meta};
+use crate::store::{ListPage, ObjectMeta, key};
+
+/// The first `limit` objects whose keys begin with `prefix` and come after `after`.
+pub(super) fn page(
+    root: &Path,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> io::Result<ListPage> {
+    let mut walk = Walk {
+        root,
+        prefix,
+        after: after.unwrap_or(""),
+        limit,
+        objects: Vec::new(),
+    };
+    // One more than a page tells whether there is another.
+    walk.visit("")?;
+    let mut objects = walk.objects;
+    let more = objects.len() > limit;
+    objects.truncate(limit);
+    Ok(ListPage {
+        next: objects.last().filter(|_| more).map(|last| last.key.clone()),
+        objects,
+    })
+}
+
+struct Walk<'a> {
+    root: &'a Path,
+    prefix: &'a str,
+    after: &'a str,
+    limit: usize,
+    objects: Vec<ObjectMeta>,
+}
+
+impl Walk<'_> {
+    /// Visits what is in `folder`, a key prefix that is empty or ends in `/`.
+    fn visit(&mut self, folder: &str) -> io::Result<()> {
+        for entry in self.entries(folder)? {
+            if self.objects.len() > self.limit {
+                return Ok(());
+            }
+            if entry.ends_with('/') {
+                self.visit(&entry)?;
+                continue;
+            }
+            match fs::symlink_metadata(self.root.join(&entry)) {
+                Ok(meta) => self.objects.push(object_meta(entry, &meta)),
+                // Removed since the directory was read.
+                Err(error) if error::is_absence(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys of files and prefixes of directories in `folder` that can be on the page.
+    ///
+    /// A directory is sorted with the `/` that follows its name in a key: `a.b` comes before
+    /// `a/b` though `a` comes before `a.b`.
+    fn entries(&self, folder: &str) -> io::Result<Vec<String>> {
+        let read = match fs::read_dir(self.root.join(folder)) {
+            Ok(read) => read,
+            // Removed as empty since its parent was read, or never there. The root is checked
+            // by the caller.
+            Err(error) if error::is_absence(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut entries = Vec::new();
+        for entry in read {
+            let entry = entry?;
+            // walvault's own names are all UTF-8.
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if name.starts_with(key::TEMPORARY) {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                Ok(kind) => kind,
+                Err(error) if error::is_absence(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let (found, wanted) = if kind.is_dir() {
+                let found = format!("{folder}{name}/");
+                let wanted = self.may_hold(&found);
+                (found, wanted)
+            } else {
+                let found = format!("{folder}{name}");
+                let on_page = found.starts_with(self.prefix) && found.as_str() > self.after;
+                (found, on_page && kind.is_file())
+            };
+            if wanted {
+                entries.push(found);
+            }
+        }
+        entries.sort_unstable();
+        Ok(entries)
+    }
+
+    /// Whether keys below `folder` can match the prefix and come after `after`.
+    fn may_hold(&self, folder: &str) -> bool {
+        let matches = folder.starts_with(self.prefix) || self.prefix.starts_with(folder);
+        matches && (folder > self.after || self.after.starts_with(folder))
+    }
+}

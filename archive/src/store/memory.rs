@@ -1,0 +1,113 @@
+//! Objects in memory, for tests.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::store::{Body, ListPage, ObjectMeta, ObjectStore, StoreError, key};
+
+/// How many objects a page of a listing holds.
+const PAGE: usize = 1000;
+
+/// A store that lives as long as the process.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    objects: Mutex<BTreeMap<String, Stored>>,
+}
+
+#[derive(Debug, Clone)]
+struct Stored {
+    bytes: Bytes,
+    modified: jiff::Timestamp,
+}
+
+impl Stored {
+    fn meta(&self, key: &str) -> ObjectMeta {
+        ObjectMeta {
+            key: key.to_owned(),
+            size: self.bytes.len() as u64,
+            modified: self.modified,
+        }
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
+        // Every change is a single call on the map, so a panic elsewhere leaves it whole.
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for MemoryStore {
+    fn url(&self) -> &str {
+        "memory:"
+    }
+
+    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        key::check(self.url(), "put", key)?;
+        let mut objects = self.objects();
+        if objects.contains_key(key) {
+            return Err(StoreError::exists(self.url(), key));
+        }
+        let stored = Stored {
+            bytes: body.bytes,
+            modified: jiff::Timestamp::now(),
+        };
+        objects.insert(key.to_owned(), stored);
+        Ok(())
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        key::check(self.url(), "get", key)?;
+        let stored = self.objects().get(key).cloned();
+        let bytes = stored
+            .ok_or_else(|| StoreError::missing(self.url(), key))?
+            .bytes;
+        let Some(range) = range else {
+            return Ok(bytes);
+        };
+        let cut = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+        let (start, end) = (cut(range.start), cut(range.end));
+        Ok(bytes.slice(start..end.max(start)))
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        key::check(self.url(), "head", key)?;
+        Ok(self.objects().get(key).map(|stored| stored.meta(key)))
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
+        key::check_prefix(self.url(), prefix)?;
+        let objects = self.objects();
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let mut found = objects
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, stored)| stored.meta(key));
+        let page: Vec<ObjectMeta> = found.by_ref().take(PAGE).collect();
+        let more = found.next().is_some();
+        Ok(ListPage {
+            next: page.last().filter(|_| more).map(|last| last.key.clone()),
+            objects: page,
+        })
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        key::check(self.url(), "delete", key)?;
+        self.objects().remove(key);
+        Ok(())
+    }
+}

@@ -1,0 +1,339 @@
+//! Objects in a bucket that speaks S3.
+//!
+//! Owns what S3's answers mean. A body is hashed by whoever made it and not again: its SHA-256
+//! goes along as `x-amz-checksum-sha256`, which the signature covers, while the body itself is
+//! left out of the signature (`UNSIGNED-PAYLOAD`). The SDK retries nothing; [`Retrying`] does.
+//!
+//! [`Retrying`]: crate::store::Retrying
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use crate::config::S3Settings;
+use crate::layout::CONDITIONAL_PROBE;
+use crate::store::{Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, StoreError, key};
+
+mod client;
+mod error;
+mod read;
+
+use error::{Answer, Context};
+
+/// How many objects a page of a listing holds: the most that S3 gives.
+const PAGE: i32 = 1000;
+
+/// How long an answer may take that carries no body.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The slowest upload that is let finish, in bytes a second.
+const SLOWEST_UPLOAD: u64 = 64 << 10;
+
+/// An archive in a bucket, below a prefix.
+pub struct S3Store {
+    client: Client,
+    url: String,
+    bucket: String,
+    /// Empty, or ends in `/`.
+    prefix: String,
+    conditional: OnceCell<ConditionalPut>,
+    /// Whether the bucket is known to exist. A HEAD that finds nothing cannot say whether it is
+    /// the object or the bucket that is missing.
+    bucket_seen: AtomicBool,
+}
+
+impl fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Store")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl S3Store {
+    /// Opens the archive in `bucket` below `prefix`, which may be empty. Credentials come from
+    /// AWS's own chain: environment, profile, web identity, container, instance. They are looked
+    /// up at the first request, and renewed as they expire.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the settings cannot work.
+    pub async fn open(
+        bucket: &str,
+        prefix: &str,
+        settings: &S3Settings,
+    ) -> Result<S3Store, StoreError> {
+        S3Store::connect(bucket, prefix, settings, None).await
+    }
+
+    /// As [`S3Store::open`] with credentials from elsewhere than AWS's chain.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the settings cannot work.
+    pub async fn open_with(
+        bucket: &str,
+        prefix: &str,
+        settings: &S3Settings,
+        credentials: SharedCredentialsProvider,
+    ) -> Result<S3Store, StoreError> {
+        S3Store::connect(bucket, prefix, settings, Some(credentials)).await
+    }
+
+    async fn connect(
+        bucket: &str,
+        prefix: &str,
+        settings: &S3Settings,
+        credentials: Option<SharedCredentialsProvider>,
+    ) -> Result<S3Store, StoreError> {
+        let prefix = prefix.trim_matches('/');
+        let separator = if prefix.is_empty() { "" } else { "/" };
+        let url = format!("s3://{bucket}{separator}{prefix}");
+        Ok(S3Store {
+            client: client::connect(&url, settings, credentials).await?,
+            bucket: bucket.to_owned(),
+            prefix: format!("{prefix}{separator}"),
+            conditional: OnceCell::new(),
+            bucket_seen: AtomicBool::new(false),
+            url,
+        })
+    }
+
+    /// Whether the store enforces that objects are written once. The first call finds out by
+    /// writing an empty object, `probe/conditional`, on the condition that there is none, until
+    /// the store refuses or has overwritten it. The object stays. It needs no right but to write.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or does not let us write.
+    pub async fn probe_conditional_put(&self) -> Result<ConditionalPut, StoreError> {
+        self.conditional
+            .get_or_try_init(async || {
+                for _ in 0..2 {
+                    let probe = Body::new(Bytes::new());
+                    match self.put_object(CONDITIONAL_PROBE, probe, true).await {
+                        Ok(()) => {}
+                        Err(Answer::Exists) => return Ok(ConditionalPut::Enforced),
+                        Err(Answer::NotImplemented) => break,
+                        Err(answer) => {
+                            return Err(self.context("put", CONDITIONAL_PROBE).settle(answer));
+                        }
+                    }
+                }
+                tracing::warn!(
+                    store = self.url,
+                    "this store does not refuse to overwrite objects (it ignores If-None-Match); \
+                     walvault looks before it writes, so let one walvault write to an archive"
+                );
+                Ok(ConditionalPut::Ignored)
+            })
+            .await
+            .copied()
+    }
+
+    async fn put_object(&self, key: &str, body: Body, only_new: bool) -> Result<(), Answer> {
+        let context = self.context("put", key);
+        let length = body.bytes.len() as u64;
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.full(key))
+            .set_if_none_match(only_new.then(|| "*".to_owned()))
+            .content_length(i64::try_from(length).unwrap_or(i64::MAX))
+            .content_type("application/octet-stream")
+            .checksum_sha256(BASE64.encode(body.sha256))
+            .body(ByteStream::from(body.bytes))
+            .customize()
+            .disable_payload_signing();
+        let limit = ANSWER_TIMEOUT + Duration::from_secs(length / SLOWEST_UPLOAD);
+        let sent = within(limit, &context, request.send()).await?;
+        sent.map_err(|error| context.answer(&error))?;
+        self.bucket_seen.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Finds one object by listing: it is the first whose key begins with `key`.
+    async fn find(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        let page = self.list_page("head", key, None, 1).await?;
+        Ok(page.objects.into_iter().find(|object| object.key == key))
+    }
+
+    async fn list_page(
+        &self,
+        action: &'static str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<ListPage, StoreError> {
+        let context = self.context(action, prefix);
+        // What comes before the prefix excludes nothing, but Garage 2 then lists nothing at all.
+        let after = after.filter(|after| *after >= prefix);
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(self.full(prefix))
+            .set_start_after(after.map(|after| self.full(after)))
+            .max_keys(limit)
+            .send();
+        let listed = within(ANSWER_TIMEOUT, &context, request).await?;
+        let listed = listed.map_err(|error| context.error(&error))?;
+        self.bucket_seen.store(true, Ordering::Relaxed);
+        let more = listed.is_truncated().unwrap_or(false);
+        let mut objects = Vec::with_capacity(listed.contents().len());
+        for object in listed.contents() {
+            let key = object.key().and_then(|key| key.strip_prefix(&self.prefix));
+            let size = object.size().and_then(|size| u64::try_from(size).ok());
+            let modified = object.last_modified().copied().map(timestamp);
+            let (Some(key), Some(size), Some(modified)) = (key, size, modified) else {
+                let reason = "its listing lacks an object's key, size or time";
+                return Err(context.unavailable(reason));
+            };
+            let key = key.to_owned();
+            objects.push(ObjectMeta {
+                key,
+                size,
+                modified,
+            });
+        }
+        Ok(ListPage {
+            next: objects.last().filter(|_| more).map(|last| last.key.clone()),
+            objects,
+        })
+    }
+
+    /// The key in the bucket.
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn context<'a>(&'a self, action: &'static str, key: &'a str) -> Context<'a> {
+        Context {
+            store: &self.url,
+            bucket: &self.bucket,
+            action,
+            key,
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for S3Store {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        key::check(&self.url, "put", key)?;
+        let only_new = self.probe_conditional_put().await? == ConditionalPut::Enforced;
+        if !only_new && self.head(key).await?.is_some() {
+            return Err(StoreError::exists(&self.url, key));
+        }
+        let put = self.put_object(key, body, only_new).await;
+        put.map_err(|answer| self.context("put", key).settle(answer))
+    }
+
+    async fn put_fresh(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        key::check(&self.url, "put", key)?;
+        let only_new = self.probe_conditional_put().await? == ConditionalPut::Enforced;
+        let put = self.put_object(key, body, only_new).await;
+        put.map_err(|answer| self.context("put", key).settle(answer))
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        key::check(&self.url, "get", key)?;
+        let bytes = read::object(self, key, range).await?;
+        self.bucket_seen.store(true, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        key::check(&self.url, "head", key)?;
+        let context = self.context("head", key);
+        let request = self
+            .client
+            .head_object()
+            .bucket(&self.bucket)
+            .key(self.full(key));
+        let found = match within(ANSWER_TIMEOUT, &context, request.send()).await? {
+            Ok(found) => found,
+            // An answer to HEAD has no body to say why. What is not found may be the bucket, what
+            // is denied may be listed, and where the listing fails it says what is wrong.
+            Err(error) => {
+                let status = error.raw_response().map_or(0, |raw| raw.status().as_u16());
+                return match status {
+                    404 if self.bucket_seen.load(Ordering::Relaxed) => Ok(None),
+                    300..=499 => self.find(key).await,
+                    _ => Err(context.error(&error)),
+                };
+            }
+        };
+        self.bucket_seen.store(true, Ordering::Relaxed);
+        let size = found
+            .content_length()
+            .and_then(|size| u64::try_from(size).ok());
+        let Some(size) = size else {
+            return Err(context.unavailable("the answer lacks a size"));
+        };
+        let modified = found.last_modified().copied().map(timestamp);
+        Ok(Some(ObjectMeta {
+            key: key.to_owned(),
+            size,
+            modified: modified.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+        }))
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
+        key::check_prefix(&self.url, prefix)?;
+        self.list_page("list", prefix, after, PAGE).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        key::check(&self.url, "delete", key)?;
+        let context = self.context("delete", key);
+        let request = self
+            .client
+            .delete_object()
+            .bucket(&self.bucket)
+            .key(self.full(key));
+        match within(ANSWER_TIMEOUT, &context, request.send()).await? {
+            Ok(_) => Ok(()),
+            Err(error) => match context.error(&error) {
+                StoreError::Missing { .. } => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
+        self.probe_conditional_put().await
+    }
+}
+
+/// Waits for an answer, but not for ever.
+async fn within<T>(
+    limit: Duration,
+    context: &Context<'_>,
+    answer: impl Future<Output = T>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .map_err(|_| context.unavailable(format!("no answer within {} s", limit.as_secs())))
+}
+
+fn timestamp(time: aws_sdk_s3::primitives::DateTime) -> jiff::Timestamp {
+    let nanos = i32::try_from(time.subsec_nanos()).unwrap_or(0);
+    jiff::Timestamp::new(time.secs(), nanos).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests;

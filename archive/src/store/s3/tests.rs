@@ -1,0 +1,286 @@
+//! Against a server that follows a script: what a real one does too seldom to test with.
+
+use std::sync::{Arc, Mutex};
+
+use aws_credential_types::Credentials;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// A server that gives the answers of a script in turn, one to a connection.
+struct Script {
+    endpoint: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Script {
+    async fn begin(answers: Vec<String>) -> Script {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let request = read_request(&mut stream).await;
+                seen.lock().unwrap().push(request);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        Script { endpoint, requests }
+    }
+
+    async fn store(&self) -> S3Store {
+        let settings = S3Settings {
+            endpoint: Some(self.endpoint.clone()),
+            region: Some("x".to_owned()),
+            path_style: true,
+            ..S3Settings::default()
+        };
+        let credentials = Credentials::new("id", "secret", None, None, "test");
+        let credentials = SharedCredentialsProvider::new(credentials);
+        S3Store::open_with("wal", "p", &settings, credentials)
+            .await
+            .unwrap()
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+/// The head of a request, in lower case.
+async fn read_request(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let length = head.split("content-length: ").nth(1);
+    let length = length.and_then(|rest| rest.split("\r\n").next());
+    let length: usize = length.map_or(0, |length| length.parse().unwrap());
+    stream.read_exact(&mut vec![0; length]).await.unwrap();
+    head
+}
+
+fn answer(status: u16, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} -\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    )
+}
+
+fn error(status: u16, code: &str) -> String {
+    answer(
+        status,
+        "",
+        &format!("<Error><Code>{code}</Code><Message>no</Message></Error>"),
+    )
+}
+
+/// An answer to HEAD: nothing but a status.
+fn bare(status: u16) -> String {
+    answer(status, "", "")
+}
+
+/// A body that ends before its announced length.
+fn cut(status: u16, headers: &str, length: usize, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status} -\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    )
+}
+
+fn listing(key: &str) -> String {
+    answer(
+        200,
+        "",
+        &format!(
+            "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>{key}</Key>\
+             <LastModified>2026-11-21T06:30:00.000Z</LastModified><Size>5</Size></Contents>\
+             </ListBucketResult>"
+        ),
+    )
+}
+
+fn body() -> Body {
+    Body::new(Bytes::from_static(b"bytes"))
+}
+
+#[tokio::test]
+async fn a_put_sends_the_hash_it_was_given_and_none_of_its_own() {
+    let script = Script::begin(vec![error(412, "PreconditionFailed"), bare(200)]).await;
+    let store = script.store().await;
+    store.put("a", body()).await.unwrap();
+    assert_eq!(
+        store.conditional_put().await.unwrap(),
+        ConditionalPut::Enforced
+    );
+    let requests = script.requests();
+    assert_eq!(requests.len(), 2);
+    assert!(
+        requests[0].starts_with("put /wal/p/probe/conditional?"),
+        "{}",
+        requests[0]
+    );
+    let put = &requests[1];
+    let hash = BASE64.encode(body().sha256).to_lowercase();
+    assert!(put.starts_with("put /wal/p/a?"), "{put}");
+    assert!(
+        put.contains("x-amz-content-sha256: unsigned-payload\r\n"),
+        "{put}"
+    );
+    assert!(
+        put.contains(&format!("x-amz-checksum-sha256: {hash}\r\n")),
+        "{put}"
+    );
+    assert!(put.contains("if-none-match: *\r\n"), "{put}");
+    let signed = put.split("signedheaders=").nth(1).unwrap();
+    assert!(
+        signed
+            .split(", ")
+            .next()
+            .unwrap()
+            .contains("x-amz-checksum-sha256"),
+        "{put}"
+    );
+    for computed in ["trailer", "crc32", "content-encoding", "content-md5"] {
+        assert!(!put.contains(computed), "{computed}: {put}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_enforces_conditions_is_not_asked_to_look_first() {
+    let taken = || error(412, "PreconditionFailed");
+    let script = Script::begin(vec![
+        bare(200),
+        taken(),
+        taken(),
+        error(409, "ConditionalRequestConflict"),
+    ])
+    .await;
+    let store = script.store().await;
+    let exists = store.put("a", body()).await.unwrap_err();
+    assert!(matches!(exists, StoreError::Exists { .. }), "{exists}");
+    let raced = store.put("a", body()).await.unwrap_err();
+    assert!(raced.is_transient(), "{raced}");
+    assert_eq!(script.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_store_without_conditions_is_not_sent_any() {
+    let script = Script::begin(vec![error(501, "NotImplemented"), bare(404), bare(200)]);
+    let script = script.await;
+    let store = script.store().await;
+    assert_eq!(
+        store.conditional_put().await.unwrap(),
+        ConditionalPut::Ignored
+    );
+    // The probe was not stored, so nothing shows yet that the bucket is there.
+    store.bucket_seen.store(true, Ordering::Relaxed);
+    store.put("a", body()).await.unwrap();
+    let requests = script.requests();
+    assert!(requests[1].starts_with("head /wal/p/a"), "{}", requests[1]);
+    assert!(!requests[2].contains("if-none-match"), "{}", requests[2]);
+}
+
+#[tokio::test]
+async fn where_head_is_denied_a_listing_tells_whether_an_object_is_there() {
+    let script = Script::begin(vec![
+        bare(200),
+        bare(200),
+        bare(403),
+        listing("p/a"),
+        bare(403),
+        listing("p/another"),
+        bare(200),
+    ])
+    .await;
+    let store = script.store().await;
+    let exists = store.put("a", body()).await.unwrap_err();
+    assert!(matches!(exists, StoreError::Exists { .. }), "{exists}");
+    store.put("a", body()).await.unwrap();
+    assert_eq!(script.requests().len(), 7);
+}
+
+#[tokio::test]
+async fn a_head_that_finds_nothing_does_not_hide_a_missing_bucket() {
+    let script = Script::begin(vec![bare(404), error(404, "NoSuchBucket")]).await;
+    let missing = script.store().await.head("a").await.unwrap_err();
+    assert!(
+        missing.to_string().contains("create the bucket 'wal'"),
+        "{missing}"
+    );
+
+    let script = Script::begin(vec![answer(404, "", "<html>not here</html>")]).await;
+    let error = script.store().await.get("a", None).await.unwrap_err();
+    assert!(!matches!(error, StoreError::Missing { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_get_goes_on_where_it_broke_off() {
+    let script = Script::begin(vec![
+        cut(200, "etag: \"v1\"\r\n", 10, "0123"),
+        cut(206, "content-range: bytes 4-9/10\r\n", 6, "45"),
+        answer(206, "content-range: bytes 6-9/10\r\n", "6789"),
+    ])
+    .await;
+    assert_eq!(
+        script.store().await.get("a", None).await.unwrap(),
+        "0123456789"
+    );
+    let requests = script.requests();
+    assert!(!requests[0].contains("\r\nrange:"), "{}", requests[0]);
+    assert!(
+        requests[1].contains("\r\nrange: bytes=4-9\r\n"),
+        "{}",
+        requests[1]
+    );
+    assert!(requests[1].contains("if-match: \"v1\""), "{}", requests[1]);
+    assert!(
+        requests[2].contains("\r\nrange: bytes=6-9\r\n"),
+        "{}",
+        requests[2]
+    );
+
+    let script = Script::begin(vec![
+        cut(206, "content-range: bytes 5-9/10\r\n", 5, "56"),
+        answer(206, "content-range: bytes 7-9/10\r\n", "789"),
+    ])
+    .await;
+    let bytes = script.store().await.get("a", Some(5..100)).await.unwrap();
+    assert_eq!(bytes, "56789");
+    assert!(script.requests()[1].contains("\r\nrange: bytes=7-9\r\n"));
+}
+
+#[tokio::test]
+async fn a_get_that_keeps_breaking_off_is_given_up() {
+    let mut answers = vec![cut(200, "", 10, "0")];
+    for at in 1..=4 {
+        let range = format!("content-range: bytes {at}-9/10\r\n");
+        answers.push(cut(206, &range, 10 - at, "x"));
+    }
+    let script = Script::begin(answers).await;
+    let error = script.store().await.get("a", None).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert!(error.to_string().contains("5 of 10 bytes came"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_the_range_asked_for_is_not_taken_for_it() {
+    for answer in [
+        answer(200, "", "0123456789"),
+        answer(206, "content-range: bytes 0-4/10\r\n", "01234"),
+        answer(206, "content-range: bytes 5-9999/10000\r\n", "56789"),
+    ] {
+        let script = Script::begin(vec![answer]).await;
+        let error = script
+            .store()
+            .await
+            .get("a", Some(5..10))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("honour Range"), "{error}");
+    }
+}

@@ -1,0 +1,4 @@
+//! What the tests of stores share.
+
+pub mod conformance;
+pub mod garage;

@@ -1,0 +1,163 @@
+//! Wiring: from a configuration to the parts that do the work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use walvault_archive::config::{Checkpoint, Compression, Config, ConfigError, Standby, env_lookup};
+use walvault_archive::format::Codec;
+use walvault_archive::keys::KeyFile;
+use walvault_archive::store::retrying::{RetryPolicy, Retrying};
+use walvault_archive::store::{self, SharedStore, StoreError};
+use walvault_protocol::client::{ConnInfo, ConnInfoError};
+use walvault_protocol::replication::{SlotName, SlotNameError};
+
+use crate::backup::BackupOptions;
+use crate::pipeline::{Settings, StreamState};
+use crate::stream::follow::{Context, Origin};
+
+/// Why the parts cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `[postgres] url`.
+    #[error("[postgres] url: {0}")]
+    ConnInfo(#[from] ConnInfoError),
+    /// `[postgres] slot`.
+    #[error("[postgres] slot: {0}")]
+    SlotName(#[from] SlotNameError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key.
+    #[error(transparent)]
+    Archive(#[from] walvault_archive::Error),
+}
+
+/// The parts that every command of the sidecar needs.
+pub struct App {
+    /// As it was read.
+    pub config: Config,
+    /// The server.
+    pub info: ConnInfo,
+    /// Where the archive is kept; faults that pass are retried within.
+    pub store: SharedStore,
+    /// How WAL is cut and stored.
+    pub settings: Settings,
+    /// The slot to stream from.
+    pub slot: SlotName,
+}
+
+impl App {
+    /// Puts the parts together. Faults of the store that pass by themselves are retried for
+    /// `patience`, or for ever.
+    ///
+    /// # Errors
+    /// When the configuration names something that cannot be used.
+    pub async fn new(config: Config, patience: Option<Duration>) -> Result<App, SetupError> {
+        let info = ConnInfo::parse(config.postgres.url.reveal(), &env_lookup)?
+            .with_application_name(&config.postgres.application_name);
+        let slot = SlotName::new(config.postgres.slot.clone())?;
+        // A wrong key is said before anything is connected to.
+        read_identities(&config)?;
+        let store = store::open(&config.archive).await?;
+        let policy = RetryPolicy {
+            deadline: patience,
+            ..RetryPolicy::default()
+        };
+        let retrying = Retrying::new(store, policy).with_on_retry(Arc::new(|error, attempt, delay| {
+            tracing::warn!(%error, attempt, retry_in_ms = delay.as_millis() as u64, "the archive is away");
+        }));
+        Ok(App {
+            settings: Settings {
+                max_delay: config.wal.max_delay,
+                memory: config.wal.memory,
+                uploads: config.wal.uploads,
+                codec: match config.wal.compression {
+                    Compression::Lz4 => Codec::Lz4,
+                    Compression::None => Codec::None,
+                },
+            },
+            info,
+            slot,
+            store: Arc::new(retrying),
+            config,
+        })
+    }
+
+    /// What opens the archive's data keys.
+    ///
+    /// # Errors
+    /// When the key file cannot be used.
+    pub fn identities(&self) -> Result<Vec<KeyFile>, walvault_archive::Error> {
+        let path = self.config.encryption.key_file.as_deref();
+        Ok(path.map(KeyFile::read).transpose()?.into_iter().collect())
+    }
+
+    /// A backup as the configuration wants it.
+    #[must_use]
+    pub fn backup_options(&self) -> BackupOptions {
+        let settings = &self.config.backup;
+        // Both ends of what the configuration allows are whole KiB within u32.
+        let kib = |bytes: u64| u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+        BackupOptions {
+            fast_checkpoint: settings.checkpoint == Checkpoint::Fast,
+            max_rate_kib: settings.max_rate.map(kib),
+            part_size: settings.part_size,
+            codec: self.settings.codec,
+            ..BackupOptions::default()
+        }
+    }
+
+    /// What a stream from the configured slot needs to know.
+    #[must_use]
+    pub fn stream_context(&self) -> Context {
+        Context {
+            info: self.info.clone(),
+            slot: self.slot.clone(),
+            temporary: false,
+            from: Origin::Archive,
+            standby_waits: self.config.postgres.standby == Standby::Wait,
+            settings: self.settings,
+            state: watch::Sender::new(StreamState::default()),
+            backup_wanted: None,
+        }
+    }
+}
+
+fn read_identities(config: &Config) -> Result<(), SetupError> {
+    let path = config.encryption.require_key_file()?;
+    KeyFile::read(path).map_err(walvault_archive::Error::from)?;
+    Ok(())
+}
+
+/// Cancelled by SIGTERM or SIGINT. A second one ends the process at once.
+///
+/// # Errors
+/// When the operating system does not let signals be watched.
+pub fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stopping.is_cancelled() {
+                std::process::exit(130);
+            }
+            tracing::info!("stopping");
+            stopping.cancel();
+        }
+    });
+    Ok(stop)
+}

@@ -1,0 +1,184 @@
+//! Base backups: from PostgreSQL's own `BASE_BACKUP` to a record in the archive.
+//!
+//! Owns the way of a backup through the process and what must hold before it counts. It does not
+//! own WAL: [`WalSecured`] answers for that.
+//!
+//! ```text
+//! socket → archives (tar) → cutter → sealing ×2 → uploads
+//!                     └ checksums ─────────────────────────→ compared with PostgreSQL's manifest
+//! ```
+//!
+//! Everything is bounded, so that a store that is slow makes the server wait: plaintext by one part,
+//! sealed parts by three, whatever the size of the database. Only the list of files grows with it.
+
+use walvault_archive::layout::{BackupId, ObjectKey};
+use walvault_archive::record::{BackupFiles, BackupRecord, TablespaceRecord};
+use walvault_archive::{Archive, Error as ArchiveError};
+use walvault_protocol::LsnRange;
+use walvault_protocol::client::{BackupStream, Session, Tablespace};
+use walvault_protocol::manifest::BackupManifest;
+
+mod copy;
+mod cutter;
+mod error;
+mod input;
+pub mod on_need;
+mod options;
+mod progress;
+mod seal;
+mod secure;
+mod tarball;
+mod upload;
+mod verify;
+
+pub use error::{BackupError, Difference};
+pub use options::{BackupOptions, Label};
+pub use progress::{Bar, Lines, Progress, Silent, Stage};
+pub use secure::{Patience, WalSecured, Watched, slot_is_active};
+
+/// Takes a full base backup over `session`, which must be in replication mode, and returns its
+/// record once that is stored. Until then there is no backup: whatever fails, or when the returned
+/// future is dropped, what was stored is garbage that nothing lists.
+///
+/// `wal` must see to it that the server keeps, or the archive receives, the WAL written from now on.
+///
+/// # Errors
+/// When anything of it cannot be read, does not agree with PostgreSQL's manifest, or cannot be
+/// stored, and when its WAL does not reach the archive.
+pub async fn take(
+    archive: &Archive,
+    mut session: Session,
+    options: &BackupOptions,
+    wal: &mut dyn WalSecured,
+    progress: &dyn Progress,
+) -> Result<BackupRecord, BackupError> {
+    options.check()?;
+    let system_id = session
+        .identify_system()
+        .await
+        .map_err(|error| error::of_client(error, 0))?
+        .system_id;
+    if system_id != archive.record().system_id {
+        return Err(BackupError::Archive(ArchiveError::OtherSystem {
+            url: archive.url().to_owned(),
+            archive: archive.record().system_id,
+            server: system_id,
+        }));
+    }
+    let server_version = session.server_version();
+    let started_at = jiff::Timestamp::now();
+    let id = BackupId::new(started_at, rand::random());
+    let sealer = archive.sealer(options.codec).await?;
+
+    progress.stage(&Stage::Checkpoint);
+    let mut stream = begin(session, options).await?;
+    let started = *stream.started();
+    let tablespaces = stream.tablespaces().to_vec();
+    progress.stage(&Stage::Copying {
+        start: started.lsn,
+        estimate: estimate(&tablespaces),
+    });
+    let copied = copy::copy(
+        archive,
+        &id,
+        sealer,
+        &mut stream,
+        server_version,
+        options.part_size,
+        progress,
+    )
+    .await?;
+    let stopped_at = jiff::Timestamp::now();
+    drop(stream);
+    if copied.end.timeline != started.timeline {
+        return Err(BackupError::TimelineChanged {
+            start: started.timeline,
+            end: copied.end.timeline,
+        });
+    }
+
+    progress.stage(&Stage::Verifying);
+    let needed = LsnRange::new(started.lsn, copied.end.lsn);
+    let manifest = BackupManifest::parse(&copied.manifest)?;
+    verify::belongs(&manifest, system_id, started.timeline, needed)?;
+    verify::agrees(&manifest, &copied.files)?;
+
+    let stored_manifest = archive
+        .put_payload(
+            &ObjectKey::BackupManifest(id.clone()),
+            copied.manifest.into(),
+        )
+        .await?;
+    let files = BackupFiles {
+        version: 1,
+        parts: copied.parts,
+        files: copied.files,
+    };
+    let stored_files = archive
+        .put_record(&ObjectKey::BackupFiles(id.clone()), &files)
+        .await?;
+
+    progress.stage(&Stage::Wal { range: needed });
+    wal.secure(started.timeline, needed).await?;
+
+    let parts_stored: u64 = files.parts.iter().map(|part| part.stored).sum();
+    let record = BackupRecord {
+        version: 1,
+        id: id.clone(),
+        kind: "full".to_owned(),
+        label: options.label.as_str().to_owned(),
+        system_id,
+        server_version,
+        timeline: started.timeline,
+        start_lsn: needed.start,
+        stop_lsn: needed.end,
+        started_at,
+        stopped_at,
+        size: files.files.iter().map(|file| file.size).sum(),
+        stored_size: parts_stored + stored_manifest + stored_files,
+        file_count: verify::plain_files(&files.files).count() as u64,
+        tablespaces: tablespaces.iter().filter_map(outside).collect(),
+        part_count: files.parts.len() as u64,
+        kept: options.keep,
+    };
+    archive
+        .put_record(&ObjectKey::BackupRecord(id), &record)
+        .await?;
+    progress.stage(&Stage::Done);
+    Ok(record)
+}
+
+/// Asks for the backup and waits for its checkpoint.
+async fn begin(session: Session, options: &BackupOptions) -> Result<BackupStream, BackupError> {
+    let asked = options.command();
+    let begun = session.base_backup(&asked);
+    let begun = match options.checkpoint_timeout {
+        None => begun.await,
+        Some(limit) => tokio::time::timeout(limit, begun)
+            .await
+            .map_err(|_| BackupError::Checkpoint { waited: limit })?,
+    };
+    begun.map_err(|error| error::of_client(error, 0))
+}
+
+/// What the server thinks it will send, in bytes.
+fn estimate(tablespaces: &[Tablespace]) -> Option<u64> {
+    tablespaces
+        .iter()
+        .map(|tablespace| tablespace.size_kib)
+        .sum::<Option<u64>>()
+        .map(|kib| kib.saturating_mul(1024))
+}
+
+/// A tablespace that lies outside the data directory. One in place
+/// (`allow_in_place_tablespaces`) has a relative location and is part of the directory.
+fn outside(tablespace: &Tablespace) -> Option<TablespaceRecord> {
+    let location = tablespace
+        .location
+        .as_ref()
+        .filter(|location| location.starts_with('/'))?;
+    Some(TablespaceRecord {
+        oid: tablespace.oid?,
+        location: location.clone(),
+    })
+}

@@ -1,0 +1,140 @@
+//! From the server's stream to stored parts: what runs side by side while a backup is copied.
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use walvault_archive::Archive;
+use walvault_archive::layout::BackupId;
+use walvault_archive::record::{FileRecord, PartRecord};
+use walvault_archive::seal::Sealer;
+use walvault_protocol::ServerVersion;
+use walvault_protocol::client::{BackupEnd, BackupEvent, BackupStream, Tablespace};
+
+use super::error::of_client;
+use super::input::{Input, Piece, Root, pipe};
+use super::progress::Progress;
+use super::seal::{self, Feed};
+use super::tarball::{self, EndMark};
+use super::{BackupError, upload};
+
+/// What came over the socket, contents aside.
+pub(super) struct Copied {
+    /// Where the backup ends.
+    pub(super) end: BackupEnd,
+    /// PostgreSQL's manifest, as sent.
+    pub(super) manifest: Vec<u8>,
+    /// Every file, directory and link.
+    pub(super) files: Vec<FileRecord>,
+    /// Every part, stored.
+    pub(super) parts: Vec<PartRecord>,
+}
+
+/// Reads the whole backup and stores its parts. The first thing that fails ends all of it; threads
+/// end when their channels close, which dropping the future does.
+pub(super) async fn copy(
+    archive: &Archive,
+    id: &BackupId,
+    sealer: Sealer,
+    stream: &mut BackupStream,
+    version: ServerVersion,
+    part_size: u64,
+    progress: &dyn Progress,
+) -> Result<Copied, BackupError> {
+    let end_mark = if version.major() >= 15 {
+        EndMark::Required
+    } else {
+        EndMark::LeftOut
+    };
+    let (pieces, input) = pipe();
+    let (feed, sealed, threads) = seal::start(archive, id, sealer, part_size);
+    let parser = tokio::task::spawn_blocking(move || parse(input, end_mark, part_size, feed));
+    let ((end, manifest), files, parts, ()) = tokio::try_join!(
+        receive(stream, pieces, progress),
+        joined(parser),
+        upload::store(archive, id, sealed),
+        all_joined(threads),
+    )?;
+    Ok(Copied {
+        end,
+        manifest,
+        files,
+        parts,
+    })
+}
+
+/// Forwards archives to the parser and keeps the manifest.
+async fn receive(
+    stream: &mut BackupStream,
+    pieces: mpsc::Sender<Piece>,
+    progress: &dyn Progress,
+) -> Result<(BackupEnd, Vec<u8>), BackupError> {
+    let roots: Vec<Root> = stream.tablespaces().iter().map(root).collect();
+    let (mut received, mut manifest) = (0, Vec::new());
+    loop {
+        let event = stream
+            .next()
+            .await
+            .map_err(|error| of_client(error, received))?;
+        let piece = match event {
+            BackupEvent::ArchiveStart { index } => {
+                Piece::Archive(roots.get(index).copied().unwrap_or(Root::DataDirectory))
+            }
+            BackupEvent::Data(bytes) => {
+                received += bytes.len() as u64;
+                progress.received(received);
+                Piece::Data(bytes)
+            }
+            BackupEvent::ManifestData(bytes) => {
+                manifest.extend_from_slice(&bytes);
+                continue;
+            }
+            BackupEvent::ManifestStart | BackupEvent::Progress(_) => continue,
+            BackupEvent::Finished(end) => {
+                forward(&pieces, Piece::End).await;
+                return Ok((end, manifest));
+            }
+        };
+        forward(&pieces, piece).await;
+    }
+}
+
+/// Hands a piece to the parser. It stops taking them only when it has failed, which then ends
+/// everything; to report anything here would hide why.
+async fn forward(pieces: &mpsc::Sender<Piece>, piece: Piece) {
+    if pieces.send(piece).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn root(tablespace: &Tablespace) -> Root {
+    tablespace.oid.map_or(Root::DataDirectory, Root::Tablespace)
+}
+
+fn parse(
+    mut input: Input,
+    end_mark: EndMark,
+    part_size: u64,
+    mut feed: Feed,
+) -> Result<Vec<FileRecord>, BackupError> {
+    let files = tarball::read(&mut input, end_mark, part_size, &mut feed)?;
+    feed.finish().map_err(|source| BackupError::Tar {
+        archive: "the last part".to_owned(),
+        source,
+    })?;
+    Ok(files)
+}
+
+async fn joined<T>(thread: JoinHandle<Result<T, BackupError>>) -> Result<T, BackupError> {
+    match thread.await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+async fn all_joined(mut threads: JoinSet<()>) -> Result<(), BackupError> {
+    while let Some(ended) = threads.join_next().await {
+        if let Err(error) = ended {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+    Ok(())
+}

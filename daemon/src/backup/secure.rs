@@ -1,0 +1,164 @@
+//! That a backup's WAL is in the archive before the backup counts.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+use walvault_archive::layout::{
+    ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject, unit_containing, wal_unit,
+};
+use walvault_archive::{Archive, Coverage, Error as ArchiveError};
+use walvault_protocol::client::{ClientError, Session};
+use walvault_protocol::replication::SlotName;
+use walvault_protocol::{Lsn, LsnRange, TimelineId};
+
+use super::BackupError;
+
+/// Answers for a backup's WAL. It is made before the backup begins, and from then on the server
+/// must not remove what it has not secured.
+#[async_trait]
+pub trait WalSecured: Send {
+    /// Returns when every byte of `range` on `timeline` is in the archive.
+    ///
+    /// # Errors
+    /// When that is not going to happen.
+    async fn secure(&mut self, timeline: TimelineId, range: LsnRange) -> Result<(), BackupError>;
+}
+
+/// Whether somebody streams from a slot: then a backup only waits for its WAL.
+///
+/// # Errors
+/// When the server cannot be asked. `session` must take SQL.
+pub async fn slot_is_active(session: &mut Session, slot: &SlotName) -> Result<bool, ClientError> {
+    // A slot's name has no character that would end the literal.
+    let sql =
+        format!("SELECT active FROM pg_catalog.pg_replication_slots WHERE slot_name = '{slot}'");
+    let answer = session.query(&sql).await?;
+    let active = answer
+        .rows
+        .first()
+        .and_then(|row| row.first())
+        .and_then(Option::as_ref);
+    Ok(active.is_some_and(|value| value.as_ref() == b"t"))
+}
+
+/// How long [`Watched`] waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Between two looks, at least.
+    pub poll_min: Duration,
+    /// Between two looks, at most. Where in between is random, so that several watchers spread.
+    pub poll_max: Duration,
+    /// How long the archive may stand still.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            poll_min: Duration::from_millis(300),
+            poll_max: Duration::from_secs(1),
+            stall: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Watches the archive while somebody else brings the WAL: for when `walvaultd run` streams.
+#[derive(Debug)]
+pub struct Watched {
+    archive: Archive,
+    patience: Patience,
+}
+
+impl Watched {
+    /// Watches `archive`.
+    #[must_use]
+    pub fn new(archive: Archive, patience: Patience) -> Watched {
+        Watched { archive, patience }
+    }
+
+    fn pause(&self) -> Duration {
+        let spread = self
+            .patience
+            .poll_max
+            .saturating_sub(self.patience.poll_min);
+        self.patience.poll_min + spread.mul_f64(rand::random())
+    }
+}
+
+#[async_trait]
+impl WalSecured for Watched {
+    async fn secure(&mut self, timeline: TimelineId, range: LsnRange) -> Result<(), BackupError> {
+        let mut reached = range.start;
+        let mut since = Instant::now();
+        loop {
+            let now = held(&self.archive, timeline, range).await?;
+            if now >= range.end {
+                return Ok(());
+            }
+            if now > reached {
+                reached = now;
+                since = Instant::now();
+            }
+            if since.elapsed() >= self.patience.stall {
+                return Err(BackupError::WalStalled {
+                    timeline,
+                    range,
+                    reached,
+                    waited: self.patience.stall,
+                });
+            }
+            sleep(self.pause()).await;
+        }
+    }
+}
+
+/// How far the archive holds `range` without a hole. Only names from there on are listed, since an
+/// archive may hold years of WAL.
+async fn held(
+    archive: &Archive,
+    timeline: TimelineId,
+    range: LsnRange,
+) -> Result<Lsn, ArchiveError> {
+    let size = archive.segment_size();
+    let mut coverage = Coverage::default();
+    let first = unit_containing(range.start, size);
+    // The name before the first one that matters, if there is one.
+    let mut after = first.start.0.checked_sub(wal_unit(size)).map(|before| {
+        let range = unit_containing(Lsn(before), size);
+        archive.name(&ObjectKey::Wal(WalObject { timeline, range }))
+    });
+    // Chunks go away when their unit is stored: look for them first, and none is missed.
+    for chunk in archive.list(TAIL_PREFIX).await? {
+        if let ObjectKey::Tail(of, held) = chunk.key
+            && of == timeline
+        {
+            coverage.insert(held);
+        }
+    }
+    'pages: loop {
+        let page = archive.store().list(WAL_PREFIX, after.as_deref()).await?;
+        for object in &page.objects {
+            if let Some(ObjectKey::Wal(WalObject {
+                timeline: of,
+                range: held,
+            })) = ObjectKey::parse(&object.key, size)
+            {
+                if (of, held.start) >= (timeline, range.end) {
+                    break 'pages;
+                }
+                if of == timeline {
+                    coverage.insert(held);
+                }
+            }
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    Ok(coverage.unbroken_to(range.start).max(range.start))
+}
+
+#[cfg(test)]
+mod tests;

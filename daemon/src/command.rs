@@ -1,0 +1,4 @@
+//! The sidecar's commands.
+
+pub mod backup;
+pub mod run;

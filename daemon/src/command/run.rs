@@ -1,0 +1,66 @@
+//! `walvaultd run`: streams WAL until told to stop.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use walvault_archive::config::Config;
+
+use crate::app::{App, SetupError};
+use crate::backup::on_need::back_up_on_need;
+use crate::stream::follow::Context;
+use crate::stream::{StreamError, supervise};
+
+/// How long storing what was received may take after SIGTERM, a little less than the 30 s that
+/// Kubernetes waits before it kills. PostgreSQL still has whatever is not stored by then.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// Why `run` ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It never began.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// It must not go on.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// Told to stop, it could not store everything in time.
+    #[error("stopped after {} s with WAL not stored yet; PostgreSQL keeps it, and the next run fetches it again", GRACE.as_secs())]
+    Grace,
+}
+
+/// Streams until `stop`, then stores what was received.
+///
+/// # Errors
+/// When it cannot begin, must not go on, or cannot end in time.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let app = App::new(config, None).await?;
+    let wanted = watch::Sender::new(None);
+    let backup_options = app.backup_options();
+    let backups = back_up_on_need(&app, &backup_options, wanted.subscribe());
+    let context = Context {
+        backup_wanted: Some(wanted),
+        ..app.stream_context()
+    };
+    tracing::info!(
+        server = app.info.endpoint(),
+        archive = app.store.url(),
+        slot = app.slot.as_str(),
+        "walvaultd {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    let identities = || app.identities();
+    let streaming = supervise(&context, &app.store, &identities, &stop);
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let ended = tokio::select! {
+        result = streaming => result.map_err(RunError::from),
+        never = backups => match never {},
+        () = overdue => Err(RunError::Grace),
+    };
+    let state = *context.state.borrow();
+    tracing::info!(archived_to = %state.durable, received_to = %state.received, "stopped");
+    ended
+}

@@ -1,0 +1,7 @@
+//! walvaultd, the sidecar: streams WAL and takes base backups into the archive.
+
+pub mod app;
+pub mod backup;
+pub mod command;
+pub mod pipeline;
+pub mod stream;

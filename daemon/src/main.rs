@@ -1,0 +1,77 @@
+//! `walvaultd`: the sidecar's command line.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+use walvault_archive::config::Config;
+use walvault_daemon::{app, command};
+
+/// Streams PostgreSQL's WAL and takes base backups into an encrypted archive.
+#[derive(Parser)]
+#[command(name = "walvaultd", version)]
+struct Arguments {
+    /// The configuration [default: $WALVAULT_CONFIG, else /etc/walvault/walvault.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Stream WAL into the archive until told to stop
+    Run,
+    /// Take a base backup now
+    Backup(command::backup::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("walvaultd: error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(arguments.config.as_deref())?;
+    log_to_stderr(config.log.level.into());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let stop = app::stop_on_signal()?;
+        match arguments.command {
+            Command::Run => command::run::run(config, stop).await?,
+            Command::Backup(arguments) => command::backup::run(config, arguments, stop).await?,
+        }
+        Ok(())
+    })
+}
+
+/// Text for people at a terminal, JSON for whoever collects logs.
+fn log_to_stderr(level: tracing::Level) {
+    let filter = tracing_subscriber::filter::Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("walvault_daemon", level)
+        .with_target("walvault_archive", level)
+        .with_target("walvault_protocol", level);
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    if std::io::stderr().is_terminal() {
+        registry.with(layer).init();
+    } else {
+        registry.with(layer.json().flatten_event(true)).init();
+    }
+}

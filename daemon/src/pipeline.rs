@@ -1,0 +1,50 @@
+//! The streaming pipeline: `socket → receive → chunk → seal → store`, and the watermark back.
+//!
+//! Each stage is a file that says what it owns. Data flows one way; only the watermark travels
+//! back and becomes the flush position.
+
+use std::time::Duration;
+
+use walvault_archive::format::Codec;
+use walvault_protocol::{Lsn, TimelineId};
+
+pub mod chunker;
+pub mod group_commit;
+pub mod pump;
+pub mod source;
+pub mod tail_ledger;
+pub mod upload;
+pub mod watermark;
+
+pub use chunker::{Chunker, Cut};
+pub use pump::{Pump, PumpEnd, PumpError};
+pub use source::WalSource;
+pub use watermark::{Durable, Watermark};
+
+/// What the operator decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How long WAL may wait for more before it is cut into a chunk.
+    pub max_delay: Duration,
+    /// Bytes that may be in memory at once; beyond them the socket is not read.
+    pub memory: u64,
+    /// Whole units, and as many chunks, that are stored at once.
+    pub uploads: usize,
+    /// How objects are compressed.
+    pub codec: Codec,
+}
+
+/// Where the stream is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamState {
+    /// The timeline that is streamed; `None` before streaming began.
+    pub timeline: Option<TimelineId>,
+    /// The end of what was received.
+    pub received: Lsn,
+    /// The watermark.
+    pub durable: Lsn,
+    /// The end of the server's WAL, as it last said.
+    pub server_end: Lsn,
+    /// Bytes in memory.
+    pub memory: u64,
+}

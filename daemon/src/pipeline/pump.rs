@@ -1,0 +1,424 @@
+//! The loop between the socket and the archive.
+//!
+//! Owns the moment: when to read, when to cut, when to tell PostgreSQL. It validates what it
+//! reads before anything of it is kept. How WAL is cut, stored and accounted for is the chunker's,
+//! the uploader's and the watermark's concern.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use walvault_archive::seal::Sealer;
+use walvault_archive::{Archive, Catalog};
+use walvault_protocol::client::{ClientError, WalMessage};
+use walvault_protocol::replication::StandbyStatus;
+use walvault_protocol::wal::{ScanStart, WalError, WalScanner};
+use walvault_protocol::{Lsn, PgTimestamp, TimelineId};
+
+use super::chunker::{Chunker, Cut};
+use super::group_commit::{GATHER_LIMIT, GroupCommit};
+use super::source::WalSource;
+use super::tail_ledger::TailLedger;
+use super::upload::{Uploaded, Uploader};
+use super::watermark::Watermark;
+use super::{Settings, StreamState};
+use crate::stream::resume::Resume;
+
+/// How often PostgreSQL hears from us when nothing happens, well within the 30 s (half of
+/// `wal_sender_timeout`) after which it asks.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it hears of WAL that was received and not stored, while commits wait: those under
+/// `remote_write` wait for this.
+const WRITE_INTERVAL: Duration = Duration::from_millis(1);
+/// How long the server may be silent before it is asked for an answer, and how long before the
+/// connection is given up: as a standby's `wal_receiver_timeout` does, which is 60 s.
+const SILENCE_ASKED: Duration = Duration::from_secs(30);
+const SILENCE_LOST: Duration = Duration::from_secs(60);
+
+/// How a stream came to its end. Whatever was received is in the archive by then.
+#[derive(Debug)]
+pub enum PumpEnd {
+    /// The server says the timeline ends here; the next one follows.
+    TimelineEnded,
+    /// We were asked to stop.
+    Stopped,
+    /// The connection was lost.
+    Lost(ClientError),
+    /// The server said nothing for so long, though it was asked to.
+    Silent(Duration),
+}
+
+/// Why a stream must not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PumpError {
+    /// What the server sends is not sound WAL. Nothing of it was stored or acknowledged.
+    #[error("the WAL that was received is not sound: {0}")]
+    Wal(#[from] WalError),
+    /// The server skipped or repeated WAL.
+    #[error(
+        "the server sent WAL from {found}, {expected} was expected; reconnecting asks for it again"
+    )]
+    Continuity {
+        /// The position reached.
+        expected: Lsn,
+        /// Where the message began.
+        found: Lsn,
+    },
+    /// The archive contradicts what we store.
+    #[error(transparent)]
+    Archive(#[from] walvault_archive::Error),
+}
+
+/// One timeline's stream on its way into the archive.
+pub struct Pump {
+    settings: Settings,
+    timeline: TimelineId,
+    scanner: WalScanner,
+    chunker: Chunker,
+    watermark: Watermark,
+    ledger: TailLedger,
+    uploader: Uploader,
+    events: mpsc::UnboundedReceiver<Uploaded>,
+    state: watch::Sender<StreamState>,
+    /// Whether commits wait for us.
+    commits_wait: watch::Receiver<bool>,
+    server_end: Lsn,
+    /// When the oldest byte that no chunk holds arrived.
+    uncut_since: Option<Instant>,
+    chunks_under_way: usize,
+    group: GroupCommit,
+    last_heard: Instant,
+    asked: bool,
+    status_due: bool,
+    last_status: Instant,
+    last_written: Lsn,
+}
+
+impl Pump {
+    /// A pump from `place` on into `archive`, of which `catalog` tells what it holds.
+    #[must_use]
+    pub fn new(
+        archive: &Archive,
+        sealer: Sealer,
+        catalog: &Catalog,
+        place: Resume,
+        settings: Settings,
+        state: watch::Sender<StreamState>,
+        commits_wait: watch::Receiver<bool>,
+    ) -> Pump {
+        let segment_size = archive.segment_size();
+        let Resume {
+            timeline, start, ..
+        } = place;
+        let watermark = Watermark::resume(catalog, timeline, start);
+        let (ledger, superfluous) = TailLedger::open(catalog, timeline);
+        let (mut uploader, events) = Uploader::new(archive.clone(), sealer, settings.uploads);
+        uploader.remove_chunks(
+            superfluous
+                .into_iter()
+                .map(|range| (timeline, range))
+                .collect(),
+        );
+        let scan = ScanStart {
+            system_id: archive.record().system_id,
+            segment_size,
+            timeline,
+            start,
+        };
+        Pump {
+            scanner: WalScanner::new(scan),
+            chunker: Chunker::new(timeline, segment_size, start, watermark.durable().lsn()),
+            settings,
+            timeline,
+            watermark,
+            ledger,
+            uploader,
+            events,
+            state,
+            commits_wait,
+            server_end: start,
+            uncut_since: None,
+            chunks_under_way: 0,
+            group: GroupCommit::default(),
+            last_heard: Instant::now(),
+            asked: false,
+            status_due: true,
+            last_status: Instant::now(),
+            last_written: Lsn::INVALID,
+        }
+    }
+
+    /// Moves WAL until the timeline ends, the connection is lost or `stop` asks for an end, then
+    /// stores what was received.
+    ///
+    /// # Errors
+    /// When the WAL is not sound, or contradicts the archive.
+    pub async fn run<S: WalSource>(
+        mut self,
+        source: &mut S,
+        stop: &CancellationToken,
+    ) -> Result<PumpEnd, PumpError> {
+        let end = self.stream(source, stop).await;
+        if let Err(error @ PumpError::Archive(_)) = end {
+            // What is on its way contradicts the archive as well, or cannot be told from it.
+            return Err(error);
+        }
+        let lost = matches!(end, Err(_) | Ok(PumpEnd::Lost(_) | PumpEnd::Silent(_)));
+        let drained = self.drain(if lost { None } else { Some(source) }).await;
+        self.uploader.finish().await;
+        match (end, drained) {
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(end), Ok(())) => Ok(end),
+        }
+    }
+
+    async fn stream<S: WalSource>(
+        &mut self,
+        source: &mut S,
+        stop: &CancellationToken,
+    ) -> Result<PumpEnd, PumpError> {
+        loop {
+            while self.has_room() {
+                match source.try_next() {
+                    Ok(Some(WalMessage::EndOfTimeline)) => return Ok(PumpEnd::TimelineEnded),
+                    Ok(Some(message)) => self.take(message)?,
+                    Ok(None) => break,
+                    Err(error) => return Ok(PumpEnd::Lost(error)),
+                }
+            }
+            self.cut_if_due();
+            if let Err(error) = self.tell(source).await {
+                return Ok(PumpEnd::Lost(error));
+            }
+            let wake = self.next_wake();
+            let has_room = self.has_room();
+            if !has_room {
+                // Whoever does not listen cannot complain of silence.
+                self.heard();
+            } else if self.last_heard.elapsed() >= SILENCE_LOST {
+                return Ok(PumpEnd::Silent(SILENCE_LOST));
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(PumpEnd::Stopped),
+                Some(event) = self.events.recv() => self.settle(event)?,
+                message = source.next(), if has_room => match message {
+                    Ok(WalMessage::EndOfTimeline) => return Ok(PumpEnd::TimelineEnded),
+                    Ok(message) => self.take(message)?,
+                    Err(error) => return Ok(PumpEnd::Lost(error)),
+                },
+                Ok(()) = self.commits_wait.changed() => {}
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Cuts what is left and waits for every receipt, telling the server of each advance as long
+    /// as it listens.
+    async fn drain<S: WalSource>(&mut self, mut source: Option<&mut S>) -> Result<(), PumpError> {
+        self.cut();
+        while self.uploader.under_way() > 0 {
+            let Some(event) = self.events.recv().await else {
+                break;
+            };
+            self.settle(event)?;
+            self.status_due = true;
+            if let Some(listening) = source.as_mut()
+                && self.tell(*listening).await.is_err()
+            {
+                source = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        let under_way = self.uploader.memory();
+        under_way == 0 || under_way + self.chunker.held() < self.settings.memory
+    }
+
+    fn heard(&mut self) {
+        self.last_heard = Instant::now();
+        self.asked = false;
+    }
+
+    fn take(&mut self, message: WalMessage) -> Result<(), PumpError> {
+        self.heard();
+        match message {
+            WalMessage::Data(data) => {
+                self.server_end = self.server_end.max(data.server_end);
+                self.append(data.start, &data.bytes)?;
+            }
+            WalMessage::Keepalive(keepalive) => {
+                self.server_end = self.server_end.max(keepalive.server_end);
+                if keepalive.reply_requested {
+                    self.status_due = true;
+                    // PostgreSQL shuts down, or waits for a switchover: it ends once everything
+                    // it sent is flushed here, so nothing is held back.
+                    if self.chunker.position() >= keepalive.server_end {
+                        self.cut();
+                    }
+                }
+            }
+            WalMessage::EndOfTimeline => {}
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, start: Lsn, mut bytes: &[u8]) -> Result<(), PumpError> {
+        let expected = self.chunker.position();
+        if start != expected {
+            return Err(PumpError::Continuity {
+                expected,
+                found: start,
+            });
+        }
+        while !bytes.is_empty() {
+            let (head, rest) = bytes.split_at(self.chunker.room().min(bytes.len()));
+            self.scanner.push(head)?;
+            let marks = self.scanner.take_marks();
+            self.group.received(&marks);
+            if let Some(unit) = self.chunker.push(head, marks) {
+                // A waiting commit is not held back until all of the unit is stored.
+                if let Some(rest) = unit.rest.filter(|_| *self.commits_wait.borrow()) {
+                    self.submit_chunk(rest);
+                }
+                self.group.cut(unit.whole.range.end);
+                self.uploader.submit(unit.whole);
+                self.uncut_since = None;
+            }
+            self.uncut_since = match self.chunker.uncut() {
+                0 => None,
+                _ => self.uncut_since.or_else(|| Some(Instant::now())),
+            };
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self) {
+        if let Some(chunk) = self.chunker.cut() {
+            self.submit_chunk(chunk);
+        }
+        self.uncut_since = None;
+    }
+
+    fn submit_chunk(&mut self, chunk: Cut) {
+        self.chunks_under_way += 1;
+        self.group.cut(chunk.range.end);
+        self.uploader.submit(chunk);
+    }
+
+    fn cut_if_due(&mut self) {
+        let Some(since) = self.uncut_since else {
+            return;
+        };
+        let gathered = *self.commits_wait.borrow() && self.group.is_gathered(self.settings.uploads);
+        let due = gathered || since.elapsed() >= self.patience();
+        // While enough are on their way the next chunk gathers.
+        if due && self.may_cut() {
+            self.cut();
+        }
+    }
+
+    /// How long what was received may wait for more.
+    fn patience(&self) -> Duration {
+        match *self.commits_wait.borrow() {
+            true => GATHER_LIMIT.min(self.settings.max_delay),
+            false => self.settings.max_delay,
+        }
+    }
+
+    fn may_cut(&self) -> bool {
+        self.chunks_under_way < self.settings.uploads
+    }
+
+    fn settle(&mut self, event: Uploaded) -> Result<(), PumpError> {
+        match event {
+            Uploaded::Stored {
+                stored,
+                whole,
+                size,
+                took,
+            } => {
+                tracing::debug!(range = %stored.range(), whole, size, ms = took.as_millis() as u64, "stored");
+                self.uploader.settled();
+                if !whole {
+                    self.chunks_under_way -= 1;
+                }
+                if self.watermark.advance(&stored) {
+                    self.group.durable(self.watermark.durable().lsn());
+                    self.status_due = true;
+                }
+                let superseded = self.ledger.stored(stored.range(), whole);
+                let timeline = self.timeline;
+                self.uploader.remove_chunks(
+                    superseded
+                        .into_iter()
+                        .map(|range| (timeline, range))
+                        .collect(),
+                );
+                self.publish();
+                Ok(())
+            }
+            Uploaded::Freed => Ok(()),
+            Uploaded::Fatal(error) => {
+                self.uploader.settled();
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn tell<S: WalSource>(&mut self, source: &mut S) -> Result<(), ClientError> {
+        let written = self.chunker.position();
+        let received = self.write_due().is_some_and(|due| due <= Instant::now());
+        let ask = !self.asked && self.last_heard.elapsed() >= SILENCE_ASKED;
+        if !(self.status_due || received || ask || self.last_status.elapsed() >= STATUS_INTERVAL) {
+            return Ok(());
+        }
+        if self.last_status.elapsed() >= STATUS_INTERVAL && written == self.last_written {
+            self.chunker.pack();
+        }
+        let durable = self.watermark.durable();
+        let status = StandbyStatus {
+            write: written.max(durable.lsn()),
+            flush: &durable,
+            now: PgTimestamp::from(SystemTime::now()),
+            reply_requested: ask,
+        };
+        source.send_status(&status).await?;
+        self.asked |= ask;
+        self.status_due = false;
+        self.last_status = Instant::now();
+        self.last_written = written;
+        self.publish();
+        Ok(())
+    }
+
+    /// When the server is to hear how much was received, if it is to.
+    fn write_due(&self) -> Option<Instant> {
+        let news = self.chunker.position() != self.last_written && *self.commits_wait.borrow();
+        news.then(|| self.last_status + WRITE_INTERVAL)
+    }
+
+    fn next_wake(&self) -> Instant {
+        let status = self
+            .write_due()
+            .unwrap_or(self.last_status + STATUS_INTERVAL);
+        match self.uncut_since {
+            Some(since) if self.may_cut() => status.min(since + self.patience()),
+            _ => status,
+        }
+    }
+
+    fn publish(&self) {
+        self.state.send_replace(StreamState {
+            timeline: Some(self.timeline),
+            received: self.chunker.position(),
+            durable: self.watermark.durable().lsn(),
+            server_end: self.server_end,
+            memory: self.uploader.memory() + self.chunker.held(),
+        });
+    }
+}

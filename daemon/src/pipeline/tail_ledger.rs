@@ -1,0 +1,98 @@
+//! Which chunks a whole unit has made superfluous.
+//!
+//! `tail/` is the only place where the sidecar deletes, and it deletes a chunk only after the
+//! whole unit that holds the same WAL is confirmed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use walvault_archive::Catalog;
+use walvault_archive::layout::unit_containing;
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
+
+/// Units remembered as whole, so that a chunk whose receipt comes late is noticed.
+const REMEMBERED: usize = 256;
+
+/// The chunks stored on one timeline.
+#[derive(Debug)]
+pub struct TailLedger {
+    segment_size: SegmentSize,
+    chunks: BTreeMap<Lsn, Vec<LsnRange>>,
+    whole: BTreeSet<Lsn>,
+}
+
+impl TailLedger {
+    /// The ledger of `timeline` as the archive stands, and the chunks in it that are superfluous
+    /// already: a process ended between storing the unit and removing them.
+    #[must_use]
+    pub fn open(catalog: &Catalog, timeline: TimelineId) -> (TailLedger, Vec<LsnRange>) {
+        let mut ledger = TailLedger {
+            segment_size: catalog.segment_size(),
+            chunks: BTreeMap::new(),
+            whole: BTreeSet::new(),
+        };
+        let objects = catalog
+            .wal(timeline)
+            .map(|wal| wal.objects.as_slice())
+            .unwrap_or_default();
+        let units: BTreeSet<Lsn> = objects
+            .iter()
+            .filter(|held| held.whole)
+            .map(|held| held.range.start)
+            .collect();
+        let mut superfluous = Vec::new();
+        for held in objects.iter().filter(|held| !held.whole) {
+            let unit = ledger.unit(held.range);
+            if units.contains(&unit) {
+                superfluous.push(held.range);
+            } else {
+                ledger.chunks.entry(unit).or_default().push(held.range);
+            }
+        }
+        (ledger, superfluous)
+    }
+
+    /// Notes an object that was stored; returns the chunks that may go now.
+    pub fn stored(&mut self, range: LsnRange, whole: bool) -> Vec<LsnRange> {
+        let unit = self.unit(range);
+        if whole {
+            self.whole.insert(unit);
+            while self.whole.len() > REMEMBERED {
+                self.whole.pop_first();
+            }
+            self.chunks.remove(&unit).unwrap_or_default()
+        } else if self.whole.contains(&unit) {
+            vec![range]
+        } else {
+            self.chunks.entry(unit).or_default().push(range);
+            Vec::new()
+        }
+    }
+
+    fn unit(&self, range: LsnRange) -> Lsn {
+        unit_containing(range.start, self.segment_size).start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_go_only_after_their_unit_is_whole() {
+        let size = SegmentSize::DEFAULT;
+        let catalog = Catalog::from_listing(size, []);
+        let (mut ledger, superfluous) = TailLedger::open(&catalog, TimelineId::FIRST);
+        assert!(superfluous.is_empty());
+        let unit = unit_containing(Lsn(0x300_0000), size);
+        let (one, two) = (
+            LsnRange::new(unit.start, unit.start + 100),
+            LsnRange::new(unit.start + 100, unit.start + 200),
+        );
+        assert!(ledger.stored(one, false).is_empty());
+        assert_eq!(ledger.stored(unit, true), [one]);
+        // The receipt of a chunk that was on its way meanwhile.
+        assert_eq!(ledger.stored(two, false), [two]);
+        let next = LsnRange::new(unit.end, unit.end + 5);
+        assert!(ledger.stored(next, false).is_empty());
+    }
+}

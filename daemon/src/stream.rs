@@ -1,0 +1,22 @@
+//! One server's WAL, followed from connection to connection and from timeline to timeline.
+//!
+//! Owns the decision where to resume and what a failure means. What happens to the bytes is the
+//! pipeline's concern.
+
+pub mod bring_along;
+pub mod connect;
+pub mod fence;
+pub mod follow;
+pub mod gap;
+pub mod histories;
+pub mod monitor;
+pub mod overlap;
+pub mod resume;
+pub mod slot_guard;
+pub mod standby;
+pub mod supervise;
+
+pub use bring_along::BringAlong;
+pub use connect::{Server, connect};
+pub use follow::{Followed, StreamError};
+pub use supervise::supervise;

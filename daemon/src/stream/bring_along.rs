@@ -1,0 +1,106 @@
+//! WAL for a backup when nobody streams: from a temporary slot, for as long as the backup takes.
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use walvault_archive::{Archive, Catalog};
+use walvault_protocol::replication::SlotName;
+use walvault_protocol::{Lsn, LsnRange, TimelineId};
+
+use super::connect::connect;
+use super::follow::{Context, Followed, Origin, StreamError, Writer, follow};
+use crate::backup::{BackupError, WalSecured};
+use crate::pipeline::StreamState;
+
+/// A stream beside a backup. It ends with its owner.
+pub struct BringAlong {
+    archive: Archive,
+    state: watch::Receiver<StreamState>,
+    stream: JoinHandle<Result<Followed, StreamError>>,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+impl BringAlong {
+    /// Reserves WAL in a temporary slot and begins to stream it. Once this returns, the server
+    /// keeps whatever a backup begun from now on needs.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or has no slot or sender left.
+    pub async fn start(archive: &Archive, like: &Context) -> Result<BringAlong, StreamError> {
+        let name = format!(
+            "walvault_backup_{}_{:08x}",
+            std::process::id(),
+            rand::random::<u32>()
+        );
+        let context = Context {
+            slot: SlotName::new(name).expect("letters, digits and underscores"),
+            temporary: true,
+            from: Origin::Slot,
+            state: watch::Sender::new(StreamState::default()),
+            ..like.clone()
+        };
+        let server = connect(&context.info).await?;
+        let stop = CancellationToken::new();
+        let mut state = context.state.subscribe();
+        let mut stream = tokio::spawn({
+            let (archive, stop) = (archive.clone(), stop.clone());
+            async move { follow(server, &archive, &context, &mut Writer::Beside, &stop).await }
+        });
+        tokio::select! {
+            began = state.wait_for(|state| state.timeline.is_some()) => { let _ = began; }
+            ended = &mut stream => {
+                ended.expect("streaming does not panic")?;
+            }
+        }
+        Ok(BringAlong {
+            archive: archive.clone(),
+            state,
+            stream,
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the stream of timeline {timeline:?} ended at {reached}, and the backup needs {range}; take the backup again"
+)]
+struct Missing {
+    timeline: TimelineId,
+    range: LsnRange,
+    reached: Lsn,
+}
+
+#[async_trait]
+impl WalSecured for BringAlong {
+    async fn secure(&mut self, timeline: TimelineId, range: LsnRange) -> Result<(), BackupError> {
+        let there = |state: &StreamState| {
+            state.timeline.is_some_and(|on| on > timeline) || state.durable >= range.end
+        };
+        tokio::select! {
+            reached = self.state.wait_for(there) => { let _ = reached; }
+            ended = &mut self.stream => {
+                ended.expect("streaming does not panic").map_err(|error| BackupError::Wal(Box::new(error)))?;
+            }
+        }
+        self.stop.cancel();
+        if !self.stream.is_finished() {
+            let ended = (&mut self.stream).await.expect("streaming does not panic");
+            ended.map_err(|error| BackupError::Wal(Box::new(error)))?;
+        }
+        let catalog = Catalog::load_wal(&self.archive).await?;
+        let reached = catalog.reach(&catalog.history(timeline), range.start);
+        if reached >= range.end {
+            Ok(())
+        } else {
+            Err(BackupError::Wal(Box::new(Missing {
+                timeline,
+                range,
+                reached,
+            })))
+        }
+    }
+}

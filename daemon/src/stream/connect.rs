@@ -1,0 +1,183 @@
+//! Connecting to the server and finding out what it is.
+
+use walvault_protocol::client::{ClientError, ConnInfo, Mode, Session};
+use walvault_protocol::replication::{SlotName, SlotOptions, SystemIdentity};
+use walvault_protocol::{Lsn, SegmentSize, ServerVersion};
+
+use super::StreamError;
+
+/// A server we are connected to.
+pub struct Server {
+    /// The connection, in replication mode.
+    pub session: Session,
+    /// Who it is and where it is.
+    pub identity: SystemIdentity,
+    /// Its segment size.
+    pub segment_size: SegmentSize,
+}
+
+/// Connects in replication mode and asks who is there.
+///
+/// # Errors
+/// When the server cannot be reached, refuses us, or is older than version 13.
+pub async fn connect(info: &ConnInfo) -> Result<Server, StreamError> {
+    let mut session = Session::connect(info, Mode::Replication).await?;
+    let version = session.server_version();
+    if version < ServerVersion::OLDEST {
+        return Err(StreamError::TooOld(version));
+    }
+    let identity = session.identify_system().await?;
+    let shown = session.show("wal_segment_size").await?;
+    let segment_size = parse_size(&shown)
+        .and_then(|bytes| SegmentSize::new(bytes).ok())
+        .ok_or(StreamError::SegmentSize(shown))?;
+    Ok(Server {
+        session,
+        identity,
+        segment_size,
+    })
+}
+
+/// What a slot keeps for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserved {
+    /// All WAL from here on.
+    At(Lsn),
+    /// Nothing: it was invalidated, or never reserved any.
+    Nothing,
+    /// The server cannot be asked.
+    Unknown,
+}
+
+impl Reserved {
+    /// The position, where there is one.
+    #[must_use]
+    pub fn lsn(self) -> Option<Lsn> {
+        match self {
+            Reserved::At(lsn) => Some(lsn),
+            Reserved::Nothing | Reserved::Unknown => None,
+        }
+    }
+}
+
+/// Makes sure that the slot is there with WAL reserved, and returns what it reserves. A slot that
+/// keeps nothing is made anew: what it should have kept is looked for on the server all the same.
+///
+/// # Errors
+/// When the server has no room for another slot, or refuses.
+pub async fn ensure_slot(
+    session: &mut Session,
+    info: &ConnInfo,
+    slot: &SlotName,
+    temporary: bool,
+) -> Result<Reserved, StreamError> {
+    let options = SlotOptions {
+        temporary,
+        reserve_wal: true,
+    };
+    match session.create_physical_slot(slot, options).await {
+        Ok(()) => tracing::info!(
+            slot = slot.as_str(),
+            temporary,
+            "created the replication slot"
+        ),
+        Err(error) if error.sqlstate() == Some("42710") => {}
+        Err(error) => return Err(error.into()),
+    }
+    match reserved(session, info, slot).await? {
+        Reserved::Nothing if !temporary => recreate_slot(session, info, slot).await,
+        kept => Ok(kept),
+    }
+}
+
+/// Drops the slot and makes it anew, with WAL reserved from the server's last checkpoint on.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn recreate_slot(
+    session: &mut Session,
+    info: &ConnInfo,
+    slot: &SlotName,
+) -> Result<Reserved, StreamError> {
+    tracing::warn!(
+        slot = slot.as_str(),
+        "the replication slot does not keep the WAL we need; making it anew"
+    );
+    session.drop_slot(slot).await?;
+    let options = SlotOptions {
+        temporary: false,
+        reserve_wal: true,
+    };
+    session.create_physical_slot(slot, options).await?;
+    reserved(session, info, slot).await
+}
+
+/// What the slot reserves.
+///
+/// # Errors
+/// When the connection is lost.
+pub async fn reserved(
+    session: &mut Session,
+    info: &ConnInfo,
+    slot: &SlotName,
+) -> Result<Reserved, StreamError> {
+    let known = |lsn: Option<Lsn>| lsn.map_or(Reserved::Nothing, Reserved::At);
+    if session.server_version().major() >= 15 {
+        let position = session.read_physical_slot(slot).await?;
+        return Ok(known(position.and_then(|position| position.restart_lsn)));
+    }
+    // Before READ_REPLICATION_SLOT only SQL tells.
+    let query = format!(
+        "select restart_lsn from pg_catalog.pg_replication_slots where slot_name = '{}'",
+        slot.as_str()
+    );
+    let answer = async {
+        let mut sql = Session::connect(info, Mode::Regular).await?;
+        let result = sql.query(&query).await?;
+        sql.close().await;
+        Ok::<_, ClientError>(result)
+    };
+    match answer.await {
+        Ok(result) => {
+            let value = result
+                .rows
+                .first()
+                .and_then(|row| row.first())
+                .cloned()
+                .flatten();
+            Ok(known(value.and_then(|text| {
+                std::str::from_utf8(&text).ok()?.parse().ok()
+            })))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the slot's position is not known; the archive alone decides where to resume");
+            Ok(Reserved::Unknown)
+        }
+    }
+}
+
+/// Reads what `SHOW` prints for a setting in bytes, such as `16MB`.
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "" | "B" => 1,
+        "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_sizes_as_show_prints_them() {
+        assert_eq!(parse_size("16MB"), Some(16 << 20));
+        assert_eq!(parse_size("1GB"), Some(1 << 30));
+        assert_eq!(parse_size("16 MB"), None);
+    }
+}

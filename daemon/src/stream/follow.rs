@@ -1,0 +1,318 @@
+//! One connection's life: from timeline to timeline until it ends.
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use walvault_archive::fence::Epoch;
+use walvault_archive::{Archive, Catalog};
+use walvault_protocol::client::{ClientError, ConnInfo, StartReplication};
+use walvault_protocol::replication::SlotName;
+use walvault_protocol::timeline::TimelineHistoryError;
+use walvault_protocol::{Lsn, ServerVersion, TimelineId};
+
+use super::connect::{Server, ensure_slot};
+use super::fence;
+use super::histories::archive_histories;
+use super::monitor::watch_server;
+use super::overlap::confirm;
+use super::resume::{Resume, Superseded, beside, resume};
+use crate::pipeline::{Pump, PumpEnd, PumpError, Settings, StreamState};
+
+/// Why a stream ended or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// PostgreSQL, or the way to it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] walvault_archive::Error),
+    /// What was received, or what it contradicts.
+    #[error(transparent)]
+    Pump(#[from] PumpError),
+    /// A history file that cannot be believed.
+    #[error(transparent)]
+    History(#[from] TimelineHistoryError),
+    /// Another server took over.
+    #[error(transparent)]
+    Superseded(#[from] Superseded),
+    /// A server of a version that walvault does not speak to.
+    #[error("the server is PostgreSQL {0}; walvault needs version 13 or newer")]
+    TooOld(ServerVersion),
+    /// `wal_segment_size` is not one.
+    #[error(
+        "the server shows wal_segment_size as '{0}', which is not a segment size; check what [postgres] url points at"
+    )]
+    SegmentSize(String),
+    /// The server's WAL ends before the archive's.
+    #[error(
+        "the archive holds timeline {timeline:?} up to {archived_to}, but this server's WAL ends at {server_end}: it is a clone, or was set back to an older state; archive it elsewhere, or restore it from the archive and promote it, which gives it a timeline of its own"
+    )]
+    Behind {
+        /// The timeline.
+        timeline: TimelineId,
+        /// The end of what is archived.
+        archived_to: Lsn,
+        /// The end of what the server has.
+        server_end: Lsn,
+    },
+    /// The server, or the network, hangs.
+    #[error("the server said nothing for {} s, though it was asked to; connecting again", .0.as_secs())]
+    Silent(std::time::Duration),
+    /// The server no longer has the WAL that comes next.
+    #[error("the WAL from {} of timeline {:?} on, which is to be archived next, is gone from the server: {cause}", .place.archived_to, .place.timeline)]
+    WalRemoved {
+        /// Where streaming was to go on.
+        place: Resume,
+        /// What the server said.
+        cause: String,
+    },
+    /// The server ended a timeline without saying what follows.
+    #[error("timeline {0:?} ended at the server, but nothing follows it there; reconnecting")]
+    DeadEnd(TimelineId),
+}
+
+impl StreamError {
+    /// Whether trying again is futile until somebody changes something.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            StreamError::Client(error) => !error.is_transient(),
+            StreamError::Archive(error) | StreamError::Pump(PumpError::Archive(error)) => {
+                !error.is_transient()
+            }
+            StreamError::TooOld(_) | StreamError::SegmentSize(_) | StreamError::Behind { .. } => {
+                true
+            }
+            // The old primary will be rewound and come back as a standby.
+            StreamError::Superseded(_)
+            | StreamError::Pump(_)
+            | StreamError::History(_)
+            | StreamError::DeadEnd(_)
+            | StreamError::Silent(_)
+            | StreamError::WalRemoved { .. } => false,
+        }
+    }
+
+    /// Whether the server answered and refused, though it is not just starting or stopping.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            StreamError::Client(error) => error
+                .sqlstate()
+                .is_some_and(|code| !code.starts_with("57P")),
+            _ => false,
+        }
+    }
+
+    /// Whether going on could harm the archive: it is another system's, or holds other bytes.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        use walvault_archive::Error;
+        match self {
+            StreamError::Archive(error) | StreamError::Pump(PumpError::Archive(error)) => matches!(
+                error,
+                Error::OtherSystem { .. }
+                    | Error::OtherSegmentSize { .. }
+                    | Error::Diverged { .. }
+                    | Error::Fenced { .. }
+                    | Error::Record { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// What decides where streaming begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The archive: its WAL is continued without a hole.
+    Archive,
+    /// The slot: its WAL is brought along for a backup, whatever the archive holds before it.
+    Slot,
+}
+
+/// What a stream needs to know.
+#[derive(Clone)]
+pub struct Context {
+    /// The server.
+    pub info: ConnInfo,
+    /// The slot to stream from.
+    pub slot: SlotName,
+    /// Whether the slot ends with the connection.
+    pub temporary: bool,
+    /// What decides where streaming begins.
+    pub from: Origin,
+    /// Whether a standby is left alone until it is promoted.
+    pub standby_waits: bool,
+    /// How WAL is cut and stored.
+    pub settings: Settings,
+    /// Where progress is published.
+    pub state: watch::Sender<StreamState>,
+    /// Who takes a backup when one is needed, and is told why.
+    pub backup_wanted: Option<watch::Sender<Option<String>>>,
+}
+
+/// By what right WAL is written.
+pub enum Writer {
+    /// As the archive's one writer, under an epoch, taken on this timeline once the server's WAL was
+    /// confirmed.
+    Epoch(Option<(Epoch, TimelineId)>),
+    /// Beside it: WAL that a backup brings along, the same that the writer stores.
+    Beside,
+}
+
+impl Writer {
+    /// Takes an epoch, or checks that the one taken is still the highest. A server that was promoted
+    /// since, seen on a `fresh` connection, gives the right back to its sidecar: whoever wrote
+    /// meanwhile did so for another primary.
+    async fn claim(
+        &mut self,
+        archive: &Archive,
+        server: &ConnInfo,
+        timeline: TimelineId,
+        fresh: bool,
+    ) -> Result<(), walvault_archive::Error> {
+        let Writer::Epoch(taken) = self else {
+            return Ok(());
+        };
+        if let Some((epoch, taken_on)) = taken {
+            match epoch.check().await {
+                Err(walvault_archive::Error::Fenced { .. }) if fresh && timeline > *taken_on => {}
+                checked => return checked,
+            }
+        }
+        let epoch = fence::take(archive, &server.endpoint(), timeline).await?;
+        *taken = Some((epoch, timeline));
+        Ok(())
+    }
+
+    /// Returns when another writer took over.
+    async fn overtaken(&self) -> walvault_archive::Error {
+        match self {
+            Writer::Epoch(Some((epoch, _))) => fence::overtaken(epoch).await,
+            Writer::Epoch(None) | Writer::Beside => std::future::pending().await,
+        }
+    }
+}
+
+/// How following a server came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Followed {
+    /// We were asked to stop; everything received is stored.
+    Stopped,
+}
+
+/// Streams from `server` into `archive`, from timeline to timeline, until asked to stop.
+///
+/// # Errors
+/// When the connection is lost, or the stream must not go on.
+pub async fn follow(
+    server: Server,
+    archive: &Archive,
+    context: &Context,
+    writer: &mut Writer,
+    stop: &CancellationToken,
+) -> Result<Followed, StreamError> {
+    let Server {
+        mut session,
+        mut identity,
+        ..
+    } = server;
+    let monitor = watch_server(&context.info, session.backend_pid(), &context.slot);
+    let mut before: Option<Resume> = None;
+    loop {
+        let history = archive_histories(archive, &mut session, identity.timeline).await?;
+        let reserved = ensure_slot(
+            &mut session,
+            &context.info,
+            &context.slot,
+            context.temporary,
+        )
+        .await?
+        .lsn();
+        let catalog = Catalog::load_wal(archive).await?;
+        let place = match context.from {
+            Origin::Archive => resume(&catalog, &history, reserved, identity.flushed_lsn)?,
+            Origin::Slot => beside(&catalog, &history, reserved.unwrap_or(identity.flushed_lsn)),
+        };
+        if before == Some(place) {
+            return Err(StreamError::DeadEnd(place.timeline));
+        }
+        let fresh = before.is_none();
+        before = Some(place);
+        if place.timeline == identity.timeline && place.archived_to > identity.flushed_lsn {
+            // A backup may have brought WAL that was written since the server was asked.
+            identity = session.identify_system().await?;
+            if place.timeline == identity.timeline && place.archived_to > identity.flushed_lsn {
+                return Err(StreamError::Behind {
+                    timeline: place.timeline,
+                    archived_to: place.archived_to,
+                    server_end: identity.flushed_lsn,
+                });
+            }
+        }
+        if let Writer::Epoch(_) = writer {
+            let confirmed = confirm(archive, &catalog, session, &context.slot, place).await;
+            session = confirmed.map_err(|error| removed(error, place))?;
+        }
+        let sealer = archive.sealer(context.settings.codec).await?;
+        let refused = |error: ClientError| removed(error.into(), place);
+        let started = session
+            .start_replication(Some(&context.slot), place.start, place.timeline)
+            .await;
+        session = match started.map_err(refused)? {
+            StartReplication::TimelineEnded(session, _) => session,
+            StartReplication::Streaming(mut stream) => {
+                // Only now that the slot is ours: whoever merely tries must not fence anybody.
+                writer
+                    .claim(archive, &context.info, place.timeline, fresh)
+                    .await?;
+                tracing::info!(
+                    timeline = place.timeline.get(), start = %place.start, archived_to = %place.archived_to,
+                    slot = context.slot.as_str(), "streaming"
+                );
+                let pump = Pump::new(
+                    archive,
+                    sealer,
+                    &catalog,
+                    place,
+                    context.settings,
+                    context.state.clone(),
+                    monitor.commits_wait(),
+                );
+                let ended = tokio::select! {
+                    ended = pump.run(&mut stream, stop) => ended?,
+                    fenced = writer.overtaken() => return Err(fenced.into()),
+                };
+                match ended {
+                    PumpEnd::Stopped => {
+                        // Everything is stored and said; how the server takes its leave is its matter.
+                        let _ = stream.finish().await;
+                        return Ok(Followed::Stopped);
+                    }
+                    PumpEnd::TimelineEnded => {
+                        let (session, next) = stream.finish().await?;
+                        if let Some(next) = next {
+                            tracing::info!(from = place.timeline.get(), to = next.next.get(), at = %next.at, "the timeline ended");
+                        }
+                        session
+                    }
+                    PumpEnd::Lost(error) => return Err(refused(error)),
+                    PumpEnd::Silent(waited) => return Err(StreamError::Silent(waited)),
+                }
+            }
+        };
+        identity = session.identify_system().await?;
+    }
+}
+
+/// Tells WAL that is gone from every other failure.
+fn removed(error: StreamError, place: Resume) -> StreamError {
+    match error {
+        StreamError::Client(error) if error.is_wal_removed() => StreamError::WalRemoved {
+            place,
+            cause: error.to_string(),
+        },
+        error => error,
+    }
+}

@@ -1,0 +1,76 @@
+//! Timeline histories: fetched from the server, stored for every ancestor.
+
+use walvault_archive::layout::ObjectKey;
+use walvault_archive::store::StoreError;
+use walvault_archive::{Archive, Error};
+use walvault_protocol::client::{ClientError, Session};
+use walvault_protocol::{TimelineHistory, TimelineId};
+
+use super::StreamError;
+
+/// The history of the server's `timeline`, stored in the archive with those of its ancestors.
+///
+/// # Errors
+/// When the server does not give it, it cannot be believed, or the archive holds another one.
+pub async fn archive_histories(
+    archive: &Archive,
+    session: &mut Session,
+    timeline: TimelineId,
+) -> Result<TimelineHistory, StreamError> {
+    if timeline == TimelineId::FIRST {
+        return Ok(TimelineHistory::root(timeline));
+    }
+    let file = session.timeline_history(timeline).await?;
+    let history = TimelineHistory::parse(timeline, &file.content)?;
+    store(archive, timeline, file.content).await?;
+    for switch in history.switches() {
+        if switch.timeline == TimelineId::FIRST {
+            continue;
+        }
+        match session.timeline_history(switch.timeline).await {
+            Ok(file) => store(archive, switch.timeline, file.content).await?,
+            // An old ancestor's file may be gone from the server; the descendant's tells the same.
+            Err(error @ ClientError::Server { .. }) => {
+                tracing::warn!(timeline = %switch.timeline, %error, "the server no longer has an ancestor's history");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(history)
+}
+
+async fn store(
+    archive: &Archive,
+    timeline: TimelineId,
+    content: bytes::Bytes,
+) -> Result<(), Error> {
+    let key = ObjectKey::History(timeline);
+    match archive.get(&key).await {
+        Ok(held) if held.payload == content => return Ok(()),
+        Ok(_) => return Err(contradiction(archive, &key)),
+        Err(error) if error.is_missing() => {}
+        Err(error) => return Err(error),
+    }
+    match archive.put_payload(&key, content.clone()).await {
+        Ok(_) => Ok(()),
+        Err(Error::Store(StoreError::Exists { .. })) => {
+            let held = archive.get(&key).await?;
+            if held.payload == content {
+                Ok(())
+            } else {
+                Err(contradiction(archive, &key))
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn contradiction(archive: &Archive, key: &ObjectKey) -> Error {
+    Error::Record {
+        url: archive.url().to_owned(),
+        key: archive.name(key),
+        reason: "it tells another history than this server: two servers were promoted to the same timeline apart; \
+                 find out which one is right, and archive the other elsewhere"
+            .to_owned(),
+    }
+}

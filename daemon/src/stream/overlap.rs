@@ -1,0 +1,72 @@
+//! Whether this server's WAL is the archive's.
+//!
+//! A cluster that was cloned has the same system identifier and timeline and other bytes. Before
+//! anything is written, the newest object archived is compared with what the server has in its
+//! place.
+
+use walvault_archive::archive::wal_key;
+use walvault_archive::{Archive, Catalog, Error};
+use walvault_protocol::client::{Session, StartReplication, WalMessage};
+use walvault_protocol::replication::SlotName;
+
+use super::follow::StreamError;
+use super::resume::Resume;
+
+/// Compares the archived object that ends where streaming is to go on with the server's WAL.
+/// Nothing is compared when the archive holds nothing before `place`, or this host may not read it.
+///
+/// # Errors
+/// [`Error::Diverged`] when the server has other WAL, and when it cannot be asked.
+pub async fn confirm(
+    archive: &Archive,
+    catalog: &Catalog,
+    session: Session,
+    slot: &SlotName,
+    place: Resume,
+) -> Result<Session, StreamError> {
+    let objects = catalog
+        .wal(place.timeline)
+        .map(|wal| wal.objects.as_slice())
+        .unwrap_or_default();
+    let newest = objects
+        .iter()
+        .filter(|held| held.range.end == place.archived_to && held.range.start >= place.start)
+        .min_by_key(|held| held.range.len());
+    let Some(held) = newest else {
+        return Ok(session);
+    };
+    let key = wal_key(place.timeline, held.range, held.whole);
+    let archived = match archive.get(&key).await {
+        Ok(opened) => opened.payload,
+        Err(error @ Error::Corrupt { .. }) => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "the archive's newest WAL cannot be compared with the server's");
+            return Ok(session);
+        }
+    };
+    let mut stream = match session
+        .start_replication(Some(slot), held.range.start, place.timeline)
+        .await?
+    {
+        StartReplication::Streaming(stream) => stream,
+        StartReplication::TimelineEnded(session, _) => return Ok(session),
+    };
+    let mut rest = archived.as_slice();
+    while !rest.is_empty() {
+        let WalMessage::Data(data) = stream.next().await? else {
+            continue;
+        };
+        let (expected, after) = rest.split_at(rest.len().min(data.bytes.len()));
+        if !data.bytes.starts_with(expected) {
+            return Err(StreamError::Archive(Error::Diverged {
+                url: archive.url().to_owned(),
+                key: archive.name(&key),
+                timeline: place.timeline,
+                range: held.range,
+            }));
+        }
+        rest = after;
+    }
+    let (session, _) = stream.finish().await?;
+    Ok(session)
+}

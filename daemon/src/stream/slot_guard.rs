@@ -1,0 +1,134 @@
+//! The slot guard: says that the slot will be lost while there is still time.
+//!
+//! PostgreSQL keeps WAL for the slot up to `max_slot_wal_keep_size`; beyond it the next checkpoint
+//! drops what the archive lacks (manual, section "pg_replication_slots", `wal_status`).
+
+use std::time::Duration;
+
+/// What `pg_replication_slots` says of the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotState {
+    /// What PostgreSQL promises.
+    pub status: WalStatus,
+    /// Bytes of WAL kept for the slot.
+    pub retained: u64,
+    /// Bytes that can still be written before the slot is in danger; `None` without a limit.
+    pub safe: Option<u64>,
+    /// The end of the server's WAL.
+    pub server_end: u64,
+}
+
+/// `wal_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WalStatus {
+    /// Within `max_wal_size`.
+    Reserved,
+    /// Kept for the slot alone.
+    Extended,
+    /// May go with the next checkpoint.
+    Unreserved,
+    /// Gone.
+    Lost,
+}
+
+impl WalStatus {
+    /// Reads the column; `None` when the slot never reserved any WAL.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<WalStatus> {
+        match text {
+            "reserved" => Some(WalStatus::Reserved),
+            "extended" => Some(WalStatus::Extended),
+            "unreserved" => Some(WalStatus::Unreserved),
+            "lost" => Some(WalStatus::Lost),
+            _ => None,
+        }
+    }
+}
+
+/// How the slot stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// Nothing to say.
+    Safe,
+    /// It will be lost, in about this time at the rate at which WAL is written now.
+    Endangered {
+        /// `None` when no WAL is written.
+        left: Option<Duration>,
+    },
+    /// It is lost, or will be with the next checkpoint.
+    Lost,
+}
+
+/// Below this much time left, it is said.
+const LITTLE_TIME: Duration = Duration::from_secs(30 * 60);
+
+/// Judges the slot, given the state `before` and the time `between` the two looks.
+#[must_use]
+pub fn judge(now: SlotState, before: Option<SlotState>, between: Duration) -> Outlook {
+    if now.status >= WalStatus::Unreserved {
+        return Outlook::Lost;
+    }
+    let Some(safe) = now.safe else {
+        return Outlook::Safe;
+    };
+    let written = before.map_or(0, |before| now.server_end.saturating_sub(before.server_end));
+    let left = (written > 0).then(|| between.mul_f64(safe as f64 / written as f64));
+    // Half used up is worth a word even when nothing is written at the moment.
+    if left.is_some_and(|left| left < LITTLE_TIME) && now.retained > 0 && safe < now.retained * 8
+        || safe < now.retained
+    {
+        Outlook::Endangered { left }
+    } else {
+        Outlook::Safe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn state(status: WalStatus, retained: u64, safe: Option<u64>, server_end: u64) -> SlotState {
+        SlotState {
+            status,
+            retained,
+            safe,
+            server_end,
+        }
+    }
+
+    #[test]
+    fn says_how_long_the_slot_will_last() {
+        let before = state(WalStatus::Extended, 500 * MIB, Some(500 * MIB), 1000 * MIB);
+        let now = state(WalStatus::Extended, 600 * MIB, Some(400 * MIB), 1100 * MIB);
+        let minute = Duration::from_secs(60);
+        let left = Some(Duration::from_secs(240));
+        assert_eq!(
+            judge(now, Some(before), minute),
+            Outlook::Endangered { left }
+        );
+        assert_eq!(judge(now, None, minute), Outlook::Endangered { left: None });
+    }
+
+    #[test]
+    fn is_quiet_while_there_is_room() {
+        let minute = Duration::from_secs(60);
+        let before = state(WalStatus::Reserved, 0, Some(1000 * MIB), 1000 * MIB);
+        let now = state(WalStatus::Reserved, MIB, Some(999 * MIB), 1001 * MIB);
+        assert_eq!(judge(now, Some(before), minute), Outlook::Safe);
+        let unlimited = state(WalStatus::Extended, 9000 * MIB, None, 1001 * MIB);
+        assert_eq!(judge(unlimited, Some(before), minute), Outlook::Safe);
+    }
+
+    #[test]
+    fn knows_a_lost_slot() {
+        let minute = Duration::from_secs(60);
+        for status in [WalStatus::Unreserved, WalStatus::Lost] {
+            assert_eq!(
+                judge(state(status, 0, None, 0), None, minute),
+                Outlook::Lost
+            );
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Keeping the stream alive: reconnecting for ever, with jittered backoff.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use walvault_archive::Archive;
+use walvault_archive::keys::KeyFile;
+use walvault_archive::store::{ConditionalPut, SharedStore};
+
+use super::connect::{Server, connect};
+use super::follow::{Context, Followed, StreamError, Writer, follow};
+use super::gap::record_gap;
+use super::resume::Resume;
+use super::standby::wait_for_promotion;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long a server that answers and refuses is asked again at the start: a slot may still be
+/// held by the connection of a process that was killed.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Streams until asked to stop.
+///
+/// What can pass by itself is waited out: a server that is not there yet, an archive that is
+/// away. Before the first connection has streamed, what only somebody can mend ends the run, so
+/// that a wrong configuration is seen at once; later only what would harm the archive does.
+///
+/// # Errors
+/// See above.
+pub async fn supervise(
+    context: &Context,
+    store: &SharedStore,
+    identities: &dyn Fn() -> Result<Vec<KeyFile>, walvault_archive::Error>,
+    stop: &CancellationToken,
+) -> Result<(), StreamError> {
+    let mut archive: Option<Archive> = None;
+    let mut writer = Writer::Epoch(None);
+    let started = tokio::time::Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut streamed = false;
+    loop {
+        let attempt = async {
+            if context.standby_waits && wait_for_promotion(&context.info).await? {
+                // Whoever wrote meanwhile did so rightly; with the promotion it is our turn again.
+                writer = Writer::Epoch(None);
+            }
+            let server = connect(&context.info).await?;
+            let opened = open(store, identities, &server, archive.clone()).await?;
+            archive = Some(opened.clone());
+            Ok::<_, StreamError>((server, opened))
+        };
+        let connected = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            connected = attempt => connected,
+        };
+        let begun = tokio::time::Instant::now();
+        let error = match connected {
+            Ok((server, archive)) => {
+                match follow(server, &archive, context, &mut writer, stop).await {
+                    Ok(Followed::Stopped) => return Ok(()),
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        streamed |= context.state.borrow().timeline.is_some();
+        if let (StreamError::WalRemoved { place, cause }, Some(archive)) = (&error, &archive) {
+            match note_gap(context, archive, *place, cause).await {
+                Ok(()) => continue,
+                Err(error) => tracing::error!(%error, "a gap could not be recorded; trying again"),
+            }
+        }
+        let futile =
+            error.is_permanent() || error.is_refusal() && started.elapsed() >= REFUSAL_PATIENCE;
+        if error.is_conflict() || !streamed && futile {
+            return Err(error);
+        }
+        if begun.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        }
+        let wait = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        tracing::warn!(%error, server = context.info.endpoint(), retry_in_ms = wait.as_millis() as u64, "not streaming");
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn note_gap(
+    context: &Context,
+    archive: &Archive,
+    place: Resume,
+    cause: &str,
+) -> Result<(), StreamError> {
+    let mut server = connect(&context.info).await?;
+    if record_gap(archive, &mut server, context, place, cause)
+        .await?
+        .is_some()
+        && let Some(wanted) = &context.backup_wanted
+    {
+        wanted.send_replace(Some(format!(
+            "WAL from {} on was lost before it was archived",
+            place.archived_to
+        )));
+    }
+    Ok(())
+}
+
+async fn open(
+    store: &SharedStore,
+    identities: &dyn Fn() -> Result<Vec<KeyFile>, walvault_archive::Error>,
+    server: &Server,
+    known: Option<Archive>,
+) -> Result<Archive, StreamError> {
+    let (system_id, segment_size) = (server.identity.system_id, server.segment_size);
+    match known {
+        Some(archive) => {
+            archive.belongs_to(system_id, segment_size)?;
+            Ok(archive)
+        }
+        None => {
+            let archive =
+                Archive::open_or_begin(store.clone(), identities()?, system_id, segment_size)
+                    .await?;
+            if store
+                .conditional_put()
+                .await
+                .map_err(walvault_archive::Error::from)?
+                == ConditionalPut::Ignored
+            {
+                tracing::warn!(
+                    archive = archive.url(),
+                    "the store ignores If-None-Match: walvault looks before it writes, and two writers that start in the same moment may not notice each other at once (docs/streaming.md, \"One writer\")"
+                );
+            }
+            Ok(archive)
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Writes WAL the way `CopyXLogRecordToWAL` does, for the tests.
+
+use crate::identity::SystemId;
+use crate::lsn::Lsn;
+use crate::segment::SegmentSize;
+use crate::timeline::TimelineId;
+use crate::wal::{ScanStart, mark::*, page, record};
+
+pub const SYSTEM: SystemId = SystemId(7_320_280_665_284_567_118);
+pub const MAGICS: [u16; 6] = [0xD106, 0xD10D, 0xD110, 0xD113, 0xD116, 0xD118];
+/// `XLOG_XACT_HAS_INFO`.
+pub const XACT_HAS_INFO: u8 = 0x80;
+/// `RM_HEAP_ID`: any record whose contents are of no interest.
+pub const RM_HEAP: u8 = 10;
+
+/// WAL being written.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    pub start: Lsn,
+    pub block: usize,
+    pub segment: SegmentSize,
+    pub magic: u16,
+    pub timeline: u32,
+    pub bytes: Vec<u8>,
+    pub previous: Lsn,
+    /// The complete records: first byte, the byte after the last, and the next record's place.
+    pub records: Vec<(Lsn, Lsn, Lsn)>,
+    overwrites: bool,
+}
+
+impl Writer {
+    pub fn new(block: usize, magic: u16) -> Writer {
+        Writer {
+            start: Lsn(5 << 20),
+            block,
+            segment: SegmentSize::new(1 << 20).expect("1 MiB"),
+            magic,
+            timeline: 1,
+            bytes: Vec::new(),
+            previous: Lsn(0x4F_FF00),
+            records: Vec::new(),
+            overwrites: false,
+        }
+    }
+
+    pub fn scan_start(&self) -> ScanStart {
+        ScanStart {
+            system_id: SYSTEM,
+            segment_size: self.segment,
+            timeline: TimelineId::new(self.timeline).expect("not zero"),
+            start: self.start,
+        }
+    }
+
+    pub fn position(&self) -> Lsn {
+        self.start + self.bytes.len() as u64
+    }
+
+    /// The offset in `bytes` of the byte at `lsn`.
+    pub fn offset(&self, lsn: Lsn) -> usize {
+        (lsn - self.start) as usize
+    }
+
+    /// Bytes up to the end of the page; a whole page at its start.
+    pub fn page_left(&self) -> usize {
+        self.block - self.position().0 as usize % self.block
+    }
+
+    pub fn begin_page(&mut self, record_left: usize) {
+        if !self.position().0.is_multiple_of(self.block as u64) {
+            return;
+        }
+        let page = self.position();
+        let long = page.0.is_multiple_of(self.segment.bytes());
+        let mut flags = u16::from(record_left > 0) | u16::from(long) << 1;
+        flags |= u16::from(std::mem::take(&mut self.overwrites)) << 3;
+        self.bytes.extend(self.magic.to_le_bytes());
+        self.bytes.extend(flags.to_le_bytes());
+        self.bytes.extend(self.timeline.to_le_bytes());
+        self.bytes.extend(page.0.to_le_bytes());
+        self.bytes.extend((record_left as u32).to_le_bytes());
+        self.bytes.extend([0; 4]);
+        if long {
+            self.bytes.extend(SYSTEM.0.to_le_bytes());
+            self.bytes
+                .extend((self.segment.bytes() as u32).to_le_bytes());
+            self.bytes.extend((self.block as u32).to_le_bytes());
+        }
+    }
+
+    /// A record's bytes, its header included.
+    pub fn encode(&self, rmid: u8, info: u8, xid: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((record::HEADER as u32 + body.len() as u32).to_le_bytes());
+        bytes.extend(xid.to_le_bytes());
+        bytes.extend(self.previous.0.to_le_bytes());
+        bytes.extend([info, rmid, 0, 0]);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(body), &bytes);
+        bytes.extend(crc.to_le_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    /// Writes the first `limit` bytes of a record's `bytes`; gives its start.
+    fn put(&mut self, bytes: &[u8], limit: usize) -> Lsn {
+        self.begin_page(0);
+        let start = self.position();
+        let mut written = 0;
+        while written < limit {
+            self.begin_page(bytes.len() - written);
+            let length = self.page_left().min(limit - written);
+            self.bytes.extend(&bytes[written..written + length]);
+            written += length;
+        }
+        start
+    }
+
+    pub fn record(&mut self, rmid: u8, info: u8, xid: u32, body: &[u8]) -> (Lsn, Lsn) {
+        let bytes = self.encode(rmid, info, xid, body);
+        let start = self.put(&bytes, bytes.len());
+        let data_end = self.position();
+        self.bytes.resize(
+            self.bytes
+                .len()
+                .next_multiple_of(record::ALIGNMENT as usize),
+            0,
+        );
+        self.previous = start;
+        self.records.push((start, data_end, self.position()));
+        (start, self.position())
+    }
+
+    /// A record with main data only.
+    pub fn main_data(&mut self, rmid: u8, info: u8, xid: u32, data: &[u8]) -> (Lsn, Lsn) {
+        let mut body = match u8::try_from(data.len()) {
+            Ok(length) => vec![255, length],
+            Err(_) => {
+                let mut head = vec![254];
+                head.extend((data.len() as u32).to_le_bytes());
+                head
+            }
+        };
+        body.extend(data);
+        self.record(rmid, info, xid, &body)
+    }
+
+    pub fn commit(&mut self, xid: u32, time: i64) -> (Lsn, Lsn) {
+        self.main_data(RM_XACT, XACT_COMMIT, xid, &time.to_le_bytes())
+    }
+
+    /// `pg_switch_wal()`, the rest of the segment filled with `filler`.
+    pub fn switch(&mut self, filler: u8) {
+        self.record(RM_XLOG, XLOG_SWITCH, 0, &[]);
+        let end = self.position().0.next_multiple_of(self.segment.bytes());
+        self.bytes.resize(self.offset(Lsn(end)), filler);
+    }
+
+    /// A crash in the middle of a record, after `pages` page ends; recovery goes on behind it.
+    pub fn crash_inside_record(&mut self, pages: usize) -> Lsn {
+        self.begin_page(0);
+        let bytes = self.encode(RM_HEAP, 0, 9, &vec![0xAA; self.block * (pages + 2)]);
+        let limit = self.page_left() + (pages - 1) * (self.block - page::SHORT);
+        let start = self.put(&bytes, limit);
+        assert!(self.position().0.is_multiple_of(self.block as u64));
+        self.overwrites = true;
+        start
+    }
+}

@@ -1,0 +1,83 @@
+//! The manifest reader against base backups that a real `pg_basebackup` took.
+
+mod wal_server;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use self::wal_server::Server;
+use walvault_protocol::SystemId;
+use walvault_protocol::manifest::{BackupManifest, ChecksumAlgorithm, ManifestError, ManifestPath};
+
+#[test]
+fn every_file_of_a_backup_has_the_checksum_its_manifest_says() {
+    let server = Server::start(&[], "");
+    let system = server.sql(&["SELECT system_identifier FROM pg_control_system()"]);
+    let major: u32 = server
+        .sql(&["SHOW server_version_num"])
+        .parse()
+        .expect("a number");
+    // A file whose name is in Latin-1.
+    let odd = OsStr::from_bytes(b"caf\xE9");
+    fs::write(server.path("data").join(odd), "latin").expect("a file");
+    for algorithm in ["CRC32C", "SHA224", "SHA256", "SHA384", "SHA512", "NONE"] {
+        let encoded = algorithm == "SHA224";
+        let backup = server.path(&format!("backup-{algorithm}"));
+        let target = backup.display().to_string();
+        let checksums = format!("--manifest-checksums={algorithm}");
+        let mut options = vec![
+            "-D",
+            &target,
+            "-c",
+            "fast",
+            "-X",
+            "none",
+            "--no-sync",
+            &checksums,
+        ];
+        if encoded {
+            options.push("--manifest-force-encode");
+        }
+        server.client("pg_basebackup", &options);
+        let bytes = fs::read(backup.join("backup_manifest")).expect("a manifest");
+        let manifest = BackupManifest::parse(&bytes).expect("PostgreSQL's own manifest");
+        assert_eq!(manifest.version, if major >= 170_000 { 2 } else { 1 });
+        if manifest.version == 2 {
+            assert_eq!(manifest.system_id, system.parse::<SystemId>().ok());
+        }
+        assert_eq!(manifest.wal_ranges.len(), 1);
+        assert!(manifest.wal_ranges[0].start < manifest.wal_ranges[0].end);
+        assert!(manifest.files.len() > 500);
+        for file in &manifest.files {
+            let path = OsStr::from_bytes(file.path.as_bytes());
+            let content = fs::read(backup.join(path)).expect("a file of the backup");
+            assert_eq!(content.len() as u64, file.size, "{}", file.path);
+            assert_eq!(
+                matches!(file.path, ManifestPath::Encoded(_)),
+                encoded || path == odd
+            );
+            let algorithm = ChecksumAlgorithm::from_name(algorithm);
+            assert_eq!(
+                file.checksum.map(|checksum| checksum.algorithm()),
+                algorithm
+            );
+            assert!(
+                file.checksum
+                    .is_none_or(|checksum| checksum.verify(&content)),
+                "{}",
+                file.path
+            );
+        }
+        let mut altered = bytes.clone();
+        let digit = altered
+            .iter()
+            .position(|byte| *byte == b'5')
+            .expect("a digit");
+        altered[digit] = b'6';
+        assert!(matches!(
+            BackupManifest::parse(&altered),
+            Err(ManifestError::Checksum { .. })
+        ));
+    }
+}

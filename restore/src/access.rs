@@ -1,0 +1,55 @@
+//! Opening the archive that a configuration names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use walvault_archive::Archive;
+use walvault_archive::config::{Config, DEFAULT_PATH};
+use walvault_archive::keys::KeyFile;
+use walvault_archive::store::{self, RetryPolicy, Retrying, StoreError};
+
+use crate::exit::Failure;
+
+/// The longest wait between two attempts to reach an archive.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Opens the archive of `config`, to be read. An archive that cannot be reached is tried again for
+/// `[restore] retry_for`.
+///
+/// # Errors
+/// When it cannot be reached, is none, or the key file cannot be used.
+pub async fn open(config: &Config) -> Result<Archive, Failure> {
+    let key = KeyFile::read(config.encryption.require_key_file()?)
+        .map_err(walvault_archive::Error::from)?;
+    let policy = RetryPolicy {
+        max: LONGEST_WAIT,
+        deadline: Some(config.restore.retry_for),
+        ..RetryPolicy::default()
+    };
+    let on_retry = |error: &StoreError, attempt: u32, wait: Duration| {
+        tracing::warn!(attempt, wait_ms = wait.as_millis(), "{error}; trying again");
+    };
+    let store = store::open(&config.archive).await?;
+    let store = Retrying::new(store, policy).with_on_retry(Arc::new(on_retry));
+    Ok(Archive::open(Arc::new(store), vec![key]).await?)
+}
+
+/// Where the configuration was read from, absolute, for a `restore_command` that runs elsewhere.
+///
+/// # Errors
+/// When the current directory is gone.
+pub fn config_path(config: &Config) -> std::io::Result<PathBuf> {
+    let path = config.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+    std::path::absolute(path)
+}
+
+/// Sends what is logged at `level` or above to standard error.
+pub fn log_to_stderr(level: tracing::Level) {
+    // A second call in one process, as in tests, changes nothing.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_target(false)
+        .try_init();
+}

@@ -1,0 +1,108 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::command::{keys, list, restore, wal_fetch};
+use crate::exit::{self, Failure};
+
+/// Restores a PostgreSQL cluster from its walvault archive, to any instant the archive holds
+#[derive(Debug, Parser)]
+#[command(name = "walvault", version, propagate_version = true)]
+pub struct Cli {
+    /// The configuration; else $WALVAULT_CONFIG, else /etc/walvault/walvault.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What walvault does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make key files
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Show backups, recovery windows, gaps and timelines
+    List(list::List),
+    /// Rebuild a data directory as it was at an instant
+    Restore(Box<restore::Restore>),
+    /// Fetch one file of WAL: PostgreSQL's restore_command
+    WalFetch(wal_fetch::WalFetch),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // PostgreSQL takes an exit code up to 125 of restore_command for "there is no such file".
+    let serves_wal = arguments
+        .iter()
+        .skip(1)
+        .any(|argument| argument == "wal-fetch");
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = error.print();
+            return match error.exit_code() {
+                0 => ExitCode::SUCCESS,
+                _ if serves_wal => ExitCode::from(wal_fetch::MISCONFIGURED),
+                code => ExitCode::from(u8::try_from(code).unwrap_or(exit::USAGE)),
+            };
+        }
+    };
+    if let Command::WalFetch(command) = &cli.command {
+        return wal_fetch::main(command, cli.config.as_deref());
+    }
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            exit::tell(&failure);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    let config = cli.config.as_deref();
+    match &cli.command {
+        Command::Keys(command) => command.run(),
+        Command::List(command) => block_on(command.run(config)),
+        Command::Restore(command) => block_on(command.run(config)),
+        // Its exit codes are its own.
+        Command::WalFetch(_) => Ok(()),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?
+        .block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_may_be_named_before_and_after_the_command() {
+        for line in ["walvault --config c list", "walvault list --config c"] {
+            let cli = Cli::try_parse_from(line.split(' ')).expect("a command line");
+            assert_eq!(cli.config, Some(PathBuf::from("c")));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! `walvault wal-fetch`: PostgreSQL's `restore_command`.
+//!
+//! Its exit code is all that PostgreSQL learns (`RestoreArchivedFile` in `xlogarchive.c`): 0 means
+//! that the file is there, 1 to 125 that the archive does not have it, and anything above stops
+//! recovery. So 1 is returned only when the archive was asked and said so; an outage, damage, a
+//! wrong key and even a defect of this program end above 125.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use walvault_archive::config::Config;
+use walvault_archive::keys::KeyError;
+
+use crate::access;
+use crate::exit::{self, Failure};
+use crate::wal::{Fetched, WalFetchError, WalFile, fetch};
+
+/// The archive was asked and does not hold the file.
+pub const ABSENT: u8 = 1;
+/// The archive could not be asked, for as long as `[restore] retry_for` says.
+pub const UNREACHABLE: u8 = 200;
+/// What the archive holds is damaged.
+pub const CORRUPT: u8 = 201;
+/// The key file does not open it.
+pub const WRONG_KEY: u8 = 202;
+/// The command line or the configuration is wrong, or the archive is another's.
+pub const MISCONFIGURED: u8 = 203;
+/// The file could not be written.
+pub const NOT_WRITTEN: u8 = 204;
+/// A defect of this program.
+pub const DEFECT: u8 = 205;
+
+/// Fetches one file of WAL.
+#[derive(Debug, clap::Args)]
+pub struct WalFetch {
+    /// The file's name, PostgreSQL's %f
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Where to write it, PostgreSQL's %p
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+}
+
+/// Fetches it, and says how that went by the exit code.
+#[must_use]
+pub fn main(command: &WalFetch, config: Option<&Path>) -> ExitCode {
+    // A panic would end the process with 101, which PostgreSQL takes for "no such file".
+    let code = catch_unwind(AssertUnwindSafe(|| match run(command, config) {
+        Ok(Fetched::Found) => 0,
+        Ok(Fetched::Absent) => ABSENT,
+        Err(failure) => {
+            exit::tell(&failure);
+            code(&failure)
+        }
+    }));
+    ExitCode::from(code.unwrap_or(DEFECT))
+}
+
+/// Why a file was not fetched.
+#[derive(Debug, thiserror::Error)]
+enum WalFetchFailure {
+    #[error(transparent)]
+    Access(Box<Failure>),
+    #[error(transparent)]
+    Fetch(#[from] WalFetchError),
+}
+
+impl From<Failure> for WalFetchFailure {
+    fn from(failure: Failure) -> WalFetchFailure {
+        WalFetchFailure::Access(Box::new(failure))
+    }
+}
+
+fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFailure> {
+    let config = Config::load(config).map_err(Failure::from)?;
+    access::log_to_stderr(tracing::Level::WARN);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    runtime.block_on(async {
+        let archive = access::open(&config).await?;
+        let mut file = WalFile::create(&command.path)?;
+        let fetched = fetch(&archive, &command.name, &mut file).await?;
+        if fetched == Fetched::Found {
+            file.finish()?;
+        }
+        Ok(fetched)
+    })
+}
+
+fn code(failure: &WalFetchFailure) -> u8 {
+    match failure {
+        WalFetchFailure::Access(failure) => match &**failure {
+            Failure::Archive(error) => of_archive(error),
+            _ => MISCONFIGURED,
+        },
+        WalFetchFailure::Fetch(WalFetchError::Archive(error)) => of_archive(error),
+        WalFetchFailure::Fetch(WalFetchError::Name(_)) => MISCONFIGURED,
+        WalFetchFailure::Fetch(WalFetchError::Write { .. }) => NOT_WRITTEN,
+        WalFetchFailure::Fetch(WalFetchError::Unstable(_)) => UNREACHABLE,
+    }
+}
+
+fn of_archive(error: &walvault_archive::Error) -> u8 {
+    if let walvault_archive::Error::Key(KeyError::CannotUnwrap { .. }) = error {
+        return WRONG_KEY;
+    }
+    match exit::of_archive(error) {
+        exit::UNAVAILABLE => UNREACHABLE,
+        exit::DAMAGED => CORRUPT,
+        _ => MISCONFIGURED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walvault_archive::store::StoreError;
+
+    use super::*;
+
+    #[test]
+    fn only_proven_absence_ends_at_125_or_below() {
+        let store =
+            |error: StoreError| WalFetchFailure::Fetch(WalFetchError::Archive(error.into()));
+        for failure in [
+            store(StoreError::unavailable("s3://b", "get", "wal/1", "timeout")),
+            store(StoreError::refused(
+                "s3://b", "get", "wal/1", "denied", "grant it",
+            )),
+            store(StoreError::missing("s3://b", "archive.json")),
+            WalFetchFailure::Fetch(WalFetchError::Name("x".to_owned())),
+            WalFetchFailure::Fetch(WalFetchError::Unstable("x".to_owned())),
+            Failure::Archive(walvault_archive::Error::NotAnArchive {
+                url: "s3://b".to_owned(),
+            })
+            .into(),
+        ] {
+            assert!(code(&failure) > 125, "{failure}");
+        }
+    }
+}

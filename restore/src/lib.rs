@@ -1,0 +1,22 @@
+//! walvault, the operator's tool: lists an archive, plans a restore, carries it out, and serves
+//! WAL to a server in recovery.
+//!
+//! Data flows one way: the catalog and the commit indexes make a [`plan::RestorePlan`], a value
+//! that can be printed; [`materialise`] turns its backup into a data directory; [`wal`] then hands
+//! PostgreSQL what it replays. Nothing here writes to an archive.
+
+pub mod access;
+pub mod cli;
+pub mod command;
+pub mod exit;
+pub mod line;
+pub mod marks;
+pub mod materialise;
+pub mod plan;
+pub mod report;
+pub mod settings;
+pub mod target;
+pub mod wal;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,119 @@
+//! Why a data directory was not made.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use walvault_archive::layout::BackupId;
+
+/// Why a data directory was not made. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialiseError {
+    /// The archive did not give what was needed.
+    #[error(transparent)]
+    Archive(#[from] walvault_archive::Error),
+    /// Somebody's data may be in it.
+    #[error("{} is not empty: it holds '{found}'; restore into a new or empty directory", dir.display())]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// Something in it.
+        found: String,
+    },
+    /// A server's data is in it.
+    #[error(
+        "{} holds a PostgreSQL data directory{}; restore into a new or empty directory, or move this one away first",
+        dir.display(), if *runs { ", and a server may be running on it (postmaster.pid)" } else { "" }
+    )]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// Whether there is a `postmaster.pid`.
+        runs: bool,
+    },
+    /// A restore ended before it was complete.
+    #[error("{} holds a restore that was broken off; no server can start on it: remove the directory and restore again", dir.display())]
+    Unfinished {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Somebody's tablespace may be in it.
+    #[error("the tablespace directory {dir} is not empty; give the tablespace another place with --tablespace-map {dir}=NEW", dir = dir.display())]
+    TablespaceNotEmpty {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A mapping names no tablespace of the backup.
+    #[error("--tablespace-map: the backup has no tablespace at {}; it has {known}", old.display())]
+    UnknownTablespace {
+        /// As given.
+        old: PathBuf,
+        /// Where its tablespaces were.
+        known: String,
+    },
+    /// Two directories of the restored cluster would be one.
+    #[error("--tablespace-map: {} would be used twice, or lies within another directory of the cluster; give each tablespace a directory of its own, outside --pgdata", dir.display())]
+    Overlapping {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The backup's record cannot be followed.
+    #[error("backup {backup}: '{path}' {reason}; restore another backup, and report this")]
+    Record {
+        /// The backup.
+        backup: BackupId,
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A file is not what was backed up.
+    #[error(
+        "backup {backup}: the content of '{path}' does not have the checksum that PostgreSQL gave it; restore another backup"
+    )]
+    Checksum {
+        /// The backup.
+        backup: BackupId,
+        /// The file.
+        path: String,
+    },
+    /// The file system is too small.
+    #[error("{} has {free} bytes free, the backup needs {needed}; make room, or restore elsewhere", dir.display())]
+    Space {
+        /// A directory in it.
+        dir: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}; check the permissions and the disk", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// There is no such user.
+    #[error("--owner: there is no user '{0}'; give the name of the user that runs PostgreSQL")]
+    Owner(String),
+    /// The operator, or the machine going down.
+    #[error("interrupted; what had been written was removed again")]
+    Interrupted,
+}
+
+impl MaterialiseError {
+    pub(super) fn io(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> MaterialiseError {
+        let path = path.to_owned();
+        move |source| MaterialiseError::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! One backup held against a target: where recovery from it would stop.
+
+use walvault_archive::Error;
+use walvault_archive::record::BackupRecord;
+use walvault_protocol::Lsn;
+use walvault_protocol::wal::{MarkKind, WalMark};
+
+use super::{Stop, StopMark, StopReason};
+use crate::line::{Line, Piece};
+use crate::marks::{MarkSource, Search, is_transaction_end};
+use crate::target::{Point, Target};
+
+/// A backup and the line it lies on.
+pub(super) struct Candidate<'a> {
+    pub(super) backup: &'a BackupRecord,
+    pub(super) line: Line<'a>,
+    /// How far replay can go from the backup's start.
+    pub(super) reach: Lsn,
+    pieces: Vec<Piece>,
+}
+
+/// What becomes of recovery from a backup.
+pub(super) enum Verdict {
+    /// It stops at the target.
+    Reached(Stop),
+    /// The target comes before the cluster is consistent: an older backup is needed.
+    TooNew,
+    /// The WAL ends, or has a hole, before the target.
+    NotReached,
+    /// Not even the WAL up to the backup's own end is held.
+    Broken,
+}
+
+impl<'a> Candidate<'a> {
+    pub(super) fn new(backup: &'a BackupRecord, line: Line<'a>) -> Candidate<'a> {
+        let reach = line.reach(backup.start_lsn);
+        let pieces = line.pieces(backup.start_lsn, reach);
+        Candidate {
+            backup,
+            line,
+            reach,
+            pieces,
+        }
+    }
+
+    /// Follows recovery to where it stops.
+    pub(super) async fn judge(
+        &self,
+        target: &Target,
+        source: &impl MarkSource,
+    ) -> Result<Verdict, Error> {
+        if self.reach < self.backup.stop_lsn {
+            return Ok(Verdict::Broken);
+        }
+        let stop = match &target.point {
+            Point::End => Found::Stop(self.reach, StopReason::EndOfWal, None),
+            Point::Immediate => Found::Stop(self.backup.stop_lsn, StopReason::Consistent, None),
+            Point::Lsn(lsn) => self.at_lsn(*lsn, target, source).await?,
+            // What was committed between such a time and the backup is in the backup's files, whether
+            // or not PostgreSQL would notice.
+            Point::Time(time) if *time < self.backup.started_at => return Ok(Verdict::TooNew),
+            Point::Time(_) => match self.search(source).first_past(target).await? {
+                Some(mark) => Found::before(mark),
+                None => Found::Nothing,
+            },
+            Point::Xid(wanted) => {
+                let is_it = |mark: &WalMark| match mark.kind {
+                    MarkKind::Commit { xid } | MarkKind::Abort { xid } => xid == *wanted,
+                    MarkKind::RestorePoint { .. } => false,
+                };
+                match self.search(source).first(is_it).await? {
+                    Some(mark) if target.inclusive => Found::after(mark),
+                    Some(mark) => Found::before(mark),
+                    None => Found::Nothing,
+                }
+            }
+            Point::Name(wanted) => {
+                let is_it = |mark: &WalMark| matches!(&mark.kind, MarkKind::RestorePoint { name } if name == wanted);
+                match self.search(source).first(is_it).await? {
+                    Some(mark) => Found::after(mark),
+                    None => Found::Nothing,
+                }
+            }
+        };
+        match stop {
+            Found::Nothing => Ok(Verdict::NotReached),
+            // "requested recovery stop point is before consistent recovery point"
+            Found::Stop(lsn, ..) if lsn < self.backup.stop_lsn => Ok(Verdict::TooNew),
+            Found::Stop(lsn, reason, at) => Ok(Verdict::Reached(Stop {
+                lsn,
+                reason,
+                at: at.as_ref().map(StopMark::from),
+                last_commit: self.last_commit(lsn, source).await?,
+            })),
+        }
+    }
+
+    /// Recovery stops before (exclusive) or after the first record that begins at or after `lsn`.
+    async fn at_lsn(
+        &self,
+        lsn: Lsn,
+        target: &Target,
+        source: &impl MarkSource,
+    ) -> Result<Found, Error> {
+        let reason = match target.inclusive {
+            true => StopReason::AfterRecord,
+            false => StopReason::BeforeRecord,
+        };
+        if lsn < self.backup.stop_lsn {
+            return Ok(Found::Stop(lsn, reason, None));
+        }
+        if lsn >= self.reach {
+            return Ok(Found::Nothing);
+        }
+        // Any mark that begins late enough proves it; the last object is the likeliest to have one.
+        let proven = match self.pieces.split_last() {
+            Some((last, _)) => {
+                let last = Search::new(source, std::slice::from_ref(last), self.backup.start_lsn);
+                last.last(|mark| mark.start >= lsn).await?.is_some()
+            }
+            None => false,
+        };
+        match proven || source.holds_record(&self.line, lsn, self.reach).await? {
+            true => Ok(Found::Stop(lsn, reason, None)),
+            false => Ok(Found::Nothing),
+        }
+    }
+
+    /// The last commit whose record ends by `lsn`.
+    async fn last_commit(
+        &self,
+        lsn: Lsn,
+        source: &impl MarkSource,
+    ) -> Result<Option<StopMark>, Error> {
+        let end = self.pieces.partition_point(|piece| piece.span.start < lsn);
+        let commit =
+            |mark: &WalMark| matches!(mark.kind, MarkKind::Commit { .. }) && mark.end <= lsn;
+        let search = Search::new(source, &self.pieces[..end], self.backup.start_lsn);
+        Ok(search.last(commit).await?.as_ref().map(StopMark::from))
+    }
+
+    /// The last transaction end that can be replayed.
+    pub(super) async fn last_transaction(
+        &self,
+        source: &impl MarkSource,
+    ) -> Result<Option<WalMark>, Error> {
+        self.search(source).last(is_transaction_end).await
+    }
+
+    /// The first transaction end after the cluster is consistent.
+    pub(super) async fn first_transaction(
+        &self,
+        source: &impl MarkSource,
+    ) -> Result<Option<WalMark>, Error> {
+        let stop = self.backup.stop_lsn;
+        self.search(source)
+            .first(|mark| is_transaction_end(mark) && mark.start >= stop)
+            .await
+    }
+
+    fn search<'s, S: MarkSource>(&'s self, source: &'s S) -> Search<'s, S> {
+        Search::new(source, &self.pieces, self.backup.start_lsn)
+    }
+}
+
+/// Where recovery stops, if it does.
+enum Found {
+    Stop(Lsn, StopReason, Option<WalMark>),
+    Nothing,
+}
+
+impl Found {
+    fn before(mark: WalMark) -> Found {
+        Found::Stop(mark.start, StopReason::BeforeRecord, Some(mark))
+    }
+
+    fn after(mark: WalMark) -> Found {
+        Found::Stop(mark.end, StopReason::AfterRecord, Some(mark))
+    }
+}

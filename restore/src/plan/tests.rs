@@ -1,0 +1,502 @@
+//! Plans held against a plain model: PostgreSQL's loop over records, one after the other.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use walvault_archive::catalog::WalHeld;
+use walvault_archive::{Archive, Catalog, Error};
+use walvault_protocol::{LsnRange, PgTimestamp, SegmentSize};
+
+use super::*;
+use crate::line::Line;
+use crate::marks::{ArchiveMarks, MarkSource};
+use crate::target::{Point, Target, TimelineChoice};
+use crate::testing;
+
+const SECOND: i64 = 1_000_000;
+const START: u64 = 3 << 20;
+const NOON: i64 = 1_795_262_400 * SECOND;
+
+#[derive(Debug, Clone)]
+struct Record {
+    start: Lsn,
+    end: Lsn,
+    mark: Option<(PgTimestamp, MarkKind)>,
+}
+
+/// Everything a test knows about a cluster's past.
+#[derive(Debug, Clone)]
+struct Past {
+    /// The records of timeline 1.
+    first: Vec<Record>,
+    /// Where timeline 2 left it, and the records after that.
+    second: Option<(Lsn, Vec<Record>)>,
+    backups: Vec<BackupRecord>,
+    /// Objects: the timeline and the range; what is between them is missing.
+    objects: Vec<(u32, LsnRange)>,
+}
+
+impl Past {
+    /// The records on the way to `timeline`.
+    fn line(&self, timeline: u32) -> Vec<Record> {
+        match (timeline, &self.second) {
+            (2, Some((fork, second))) => {
+                let before = self.first.iter().filter(|record| record.end <= *fork);
+                before.chain(second).cloned().collect()
+            }
+            _ => self.first.clone(),
+        }
+    }
+
+    fn newest_timeline(&self) -> u32 {
+        if self.second.is_some() { 2 } else { 1 }
+    }
+
+    async fn archive(&self) -> Archive {
+        let archive = testing::archive(SegmentSize::new(1 << 20).expect("a size")).await;
+        if let Some((fork, _)) = &self.second {
+            testing::put_history(&archive, testing::tli(2), &format!("1\t{fork}\tforked\n")).await;
+        }
+        for (timeline, range) in &self.objects {
+            let records = match (timeline, &self.second) {
+                (2, Some((_, second))) => second,
+                _ => &self.first,
+            };
+            let ends_within =
+                |record: &&Record| range.start < record.end && record.end <= range.end;
+            let marks: Vec<WalMark> = records
+                .iter()
+                .filter(ends_within)
+                .filter_map(Record::to_mark)
+                .collect();
+            testing::put_wal(
+                &archive,
+                testing::tli(*timeline),
+                *range,
+                false,
+                &[],
+                &marks,
+            )
+            .await;
+        }
+        for backup in &self.backups {
+            testing::put_backup(&archive, backup).await;
+        }
+        archive
+    }
+}
+
+impl Record {
+    fn to_mark(&self) -> Option<WalMark> {
+        let (time, kind) = self.mark.clone()?;
+        Some(WalMark {
+            start: self.start,
+            end: self.end,
+            time,
+            kind,
+        })
+    }
+
+    fn ends_transaction(&self) -> Option<(PgTimestamp, u32)> {
+        match &self.mark {
+            Some((time, MarkKind::Commit { xid } | MarkKind::Abort { xid })) => Some((*time, *xid)),
+            _ => None,
+        }
+    }
+}
+
+/// What PostgreSQL does from a backup on.
+#[derive(Debug, PartialEq, Eq)]
+enum Recovery {
+    Stops(Lsn),
+    BeforeConsistency,
+    EndsBeforeTarget,
+}
+
+/// `PerformWalRecovery`, `recoveryStopsBefore` and `recoveryStopsAfter`, record by record.
+fn recover(line: &[Record], backup: &BackupRecord, reach: Lsn, target: &Target) -> Recovery {
+    let consistent = |replayed: Lsn| replayed >= backup.stop_lsn;
+    let mut replayed = backup.start_lsn;
+    if target.point == Point::Immediate {
+        return Recovery::Stops(backup.stop_lsn);
+    }
+    for record in line {
+        if record.start < backup.start_lsn || record.end > reach {
+            continue;
+        }
+        let stops_before = match &target.point {
+            Point::Lsn(lsn) => !target.inclusive && record.start >= *lsn,
+            Point::Time(time) => {
+                let time = PgTimestamp::from_unix_micros(time.as_microsecond());
+                let is_past = |(ended, _)| {
+                    if target.inclusive {
+                        ended > time
+                    } else {
+                        ended >= time
+                    }
+                };
+                record.ends_transaction().is_some_and(is_past)
+            }
+            Point::Xid(xid) => {
+                !target.inclusive
+                    && record
+                        .ends_transaction()
+                        .is_some_and(|(_, ended)| ended == *xid)
+            }
+            _ => false,
+        };
+        if stops_before {
+            return if consistent(replayed) {
+                Recovery::Stops(record.start)
+            } else {
+                Recovery::BeforeConsistency
+            };
+        }
+        replayed = record.end;
+        let stops_after = match &target.point {
+            Point::Lsn(lsn) => target.inclusive && record.start >= *lsn,
+            Point::Xid(xid) => {
+                target.inclusive
+                    && record
+                        .ends_transaction()
+                        .is_some_and(|(_, ended)| ended == *xid)
+            }
+            Point::Name(name) => {
+                matches!(&record.mark, Some((_, MarkKind::RestorePoint { name: found })) if found == name)
+            }
+            _ => false,
+        };
+        if stops_after {
+            return if consistent(replayed) {
+                Recovery::Stops(replayed)
+            } else {
+                Recovery::BeforeConsistency
+            };
+        }
+    }
+    if target.point == Point::End {
+        Recovery::Stops(reach)
+    } else {
+        Recovery::EndsBeforeTarget
+    }
+}
+
+/// Marks out of the archive; whether there is a record is asked of the model, as its objects hold
+/// no WAL.
+struct Source<'a> {
+    marks: ArchiveMarks<'a>,
+    past: &'a Past,
+}
+
+impl MarkSource for Source<'_> {
+    async fn marks(&self, timeline: TimelineId, held: &WalHeld) -> Result<Arc<[WalMark]>, Error> {
+        self.marks.marks(timeline, held).await
+    }
+
+    async fn holds_record(&self, line: &Line<'_>, lsn: Lsn, end: Lsn) -> Result<bool, Error> {
+        let records = self.past.line(line.timeline().get());
+        Ok(records
+            .iter()
+            .any(|record| record.start >= lsn && record.end <= end))
+    }
+}
+
+fn records(from: u64, kinds: Vec<(u8, u64, i64)>, mut xid: u32, mut time: i64) -> Vec<Record> {
+    let mut at = from;
+    let mut record = |(kind, length, step): (u8, u64, i64)| {
+        let start = Lsn(at);
+        at += 24 + 8 * length;
+        // Times rise, give or take a little.
+        time += step * SECOND;
+        xid += 1;
+        let stamp = PgTimestamp::from_unix_micros(time);
+        let mark = match kind {
+            0..3 => Some((stamp, MarkKind::Commit { xid })),
+            3 => Some((stamp, MarkKind::Abort { xid })),
+            4 => Some((
+                stamp,
+                MarkKind::RestorePoint {
+                    name: format!("point{}", xid % 5),
+                },
+            )),
+            _ => None,
+        };
+        Record {
+            start,
+            end: Lsn(at),
+            mark,
+        }
+    };
+    kinds.into_iter().map(&mut record).collect()
+}
+
+/// Cuts `[from, to)` into objects of random lengths and leaves some of them out.
+fn cut(timeline: u32, from: Lsn, to: Lsn, cuts: &[(u64, bool)]) -> Vec<(u32, LsnRange)> {
+    let mut objects = Vec::new();
+    let mut at = from;
+    for (length, is_missing) in cuts.iter().cycle().take(200) {
+        let end = Lsn((at.0 + 16 + length).min(to.0));
+        if at < end && !is_missing {
+            objects.push((timeline, LsnRange::new(at, end)));
+        }
+        at = end;
+    }
+    objects
+}
+
+fn kinds(count: usize) -> impl Strategy<Value = Vec<(u8, u64, i64)>> {
+    prop::collection::vec((0u8..7, 0u64..20, -2i64..8), 1..count)
+}
+
+fn pasts() -> impl Strategy<Value = Past> {
+    let cuts = prop::collection::vec((100u64..900, prop::bool::weighted(0.04)), 1..40);
+    let backups = prop::collection::vec(
+        (
+            any::<prop::sample::Index>(),
+            0usize..6,
+            -3i64..4,
+            any::<bool>(),
+        ),
+        0..4,
+    );
+    let second = prop::option::of((any::<prop::sample::Index>(), kinds(40)));
+    (kinds(80), second, cuts, backups).prop_map(|(first, second, cuts, backups)| {
+        let first = records(START, first, 100, NOON);
+        let second = second.map(|(fork, kinds)| {
+            let fork = &first[fork.index(first.len())];
+            let time = first
+                .last()
+                .and_then(|record| record.mark.as_ref())
+                .map_or(NOON, |(time, _)| time.unix_micros());
+            (fork.end, records(fork.end.0, kinds, 500, time))
+        });
+        let end = |records: &[Record]| records.last().expect("one record").end;
+        let mut objects = cut(1, Lsn(START), end(&first), &cuts);
+        if let Some((fork, second)) = &second {
+            objects.extend(cut(2, *fork, end(second), &cuts));
+        }
+        let mut past = Past {
+            first,
+            second,
+            backups: Vec::new(),
+            objects,
+        };
+        for (number, (place, length, skew, on_second)) in backups.into_iter().enumerate() {
+            let (timeline, records) = match &past.second {
+                Some((_, second)) if on_second => (2, second),
+                _ => (1, &past.first),
+            };
+            let begins = place.index(records.len());
+            let ends = (begins + length).min(records.len() - 1);
+            let range = LsnRange::new(records[begins].start, records[ends].end);
+            let time = records[..=ends]
+                .iter()
+                .rev()
+                .find_map(|record| record.mark.as_ref());
+            let time = time.map_or(NOON, |(time, _)| time.unix_micros()) + skew * SECOND;
+            let time = Timestamp::from_microsecond(time).expect("in range");
+            past.backups.push(testing::backup(
+                number as u16,
+                testing::tli(timeline),
+                range,
+                time,
+            ));
+        }
+        past
+    })
+}
+
+/// Targets near something that is there.
+fn target_in(past: &Past, kind: u8, place: usize, nudge: i64, inclusive: bool) -> Target {
+    let line = past.line(past.newest_timeline());
+    let record = &line[place % line.len()];
+    let near = line[..=place % line.len()]
+        .iter()
+        .rev()
+        .find_map(|record| record.mark.as_ref());
+    let micros = near.map_or(NOON, |(time, _)| time.unix_micros()) + nudge;
+    let point = match kind {
+        0 => Point::End,
+        1 => Point::Immediate,
+        2 => Point::Lsn(Lsn(record.start.0.saturating_add_signed(nudge * 8))),
+        3 => Point::Xid(record.ends_transaction().map_or(90, |(_, xid)| xid)),
+        4 => Point::Name(format!("point{}", nudge.unsigned_abs() % 6)),
+        _ => Point::Time(Timestamp::from_microsecond(micros).expect("in range")),
+    };
+    match Target::exclusive(point.clone()) {
+        Ok(target) if !inclusive => target,
+        _ => Target::inclusive(point),
+    }
+}
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(work)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn plans_say_what_postgresql_does(
+        past in pasts(),
+        kind in 0u8..8,
+        place in 0usize..200,
+        nudge in -3i64..4,
+        inclusive: bool,
+    ) {
+        let target = target_in(&past, kind, place, nudge, inclusive);
+        let timeline = past.newest_timeline();
+        let line = past.line(timeline);
+        run(async {
+            let archive = past.archive().await;
+            let catalog = Catalog::load(&archive).await.expect("a catalog");
+            let source = Source { marks: ArchiveMarks::new(&archive, &catalog), past: &past };
+            let request = Request { target: target.clone(), timeline: TimelineChoice::Latest, backup: None };
+            let planned = plan(&catalog, &source, &request).await;
+
+            let way = Line::new(&catalog, catalog.latest_timeline().unwrap_or(testing::tli(1)));
+            let usable = |backup: &&BackupRecord| way.holds(backup) && way.reach(backup.start_lsn) >= backup.stop_lsn;
+            let outcome = |backup: &BackupRecord| recover(&line, backup, way.reach(backup.start_lsn), &target);
+            // Where the WAL before a backup's end stops, nothing tells one record from another.
+            // And before it was begun, PostgreSQL would stop at a state of later.
+            let too_early = |backup: &BackupRecord| match target.point {
+                Point::Lsn(lsn) => lsn < backup.stop_lsn,
+                Point::Time(time) => time < backup.started_at,
+                _ => false,
+            };
+            let leads_there = |backup: &&BackupRecord| {
+                usable(backup) && !too_early(backup) && matches!(outcome(backup), Recovery::Stops(_))
+            };
+            match planned {
+                Ok(planned) => {
+                    let backup = past.backups.iter().find(|backup| backup.id == planned.backup.id).expect("it is there");
+                    prop_assert!(usable(&backup));
+                    let Recovery::Stops(stop) = outcome(backup) else {
+                        return Err(TestCaseError::fail(format!("{target}: {:?}", outcome(backup))));
+                    };
+                    match target.point {
+                        Point::Lsn(lsn) => prop_assert!(planned.stop.lsn == lsn && stop >= lsn),
+                        _ => prop_assert_eq!(planned.stop.lsn, stop),
+                    }
+                    let newest = catalog.backups().iter().rev().find(leads_there).expect("one leads there");
+                    prop_assert_eq!(&newest.id, &backup.id);
+                    let commits = |record: &&Record| {
+                        record.start >= backup.start_lsn
+                            && record.end <= planned.stop.lsn
+                            && matches!(record.mark, Some((_, MarkKind::Commit { .. })))
+                    };
+                    let last = line.iter().rev().find(commits).map(|record| record.start);
+                    prop_assert_eq!(planned.stop.last_commit.map(|mark| mark.lsn), last);
+                }
+                Err(PlanError::Archive(error)) => return Err(TestCaseError::fail(error.to_string())),
+                Err(error) => {
+                    let missed = catalog.backups().iter().find(leads_there);
+                    prop_assert!(missed.is_none(), "{}, but {:?} leads there", error, missed);
+                }
+            }
+            Ok(())
+        })?;
+    }
+}
+
+/// A minute of WAL in an object, a commit a second, one backup at the start.
+fn quiet_past() -> Past {
+    let first = records(START, vec![(0, 2, 1); 600], 100, NOON);
+    let end = first.last().expect("one").end;
+    let stopped_at = Timestamp::from_microsecond(NOON + 3 * SECOND).expect("in range");
+    let mut backup = testing::backup(
+        1,
+        testing::tli(1),
+        LsnRange::new(Lsn(START), first[2].end),
+        stopped_at,
+    );
+    backup.started_at = Timestamp::from_microsecond(NOON).expect("in range");
+    Past {
+        objects: cut(1, Lsn(START), end, &[(2384, false)]),
+        first,
+        second: None,
+        backups: vec![backup],
+    }
+}
+
+fn refusal(past: &Past, point: Point) -> String {
+    run(async {
+        let archive = past.archive().await;
+        let catalog = Catalog::load(&archive).await.expect("a catalog");
+        let source = Source {
+            marks: ArchiveMarks::new(&archive, &catalog),
+            past,
+        };
+        let request = Request {
+            target: Target::inclusive(point),
+            timeline: TimelineChoice::Latest,
+            backup: None,
+        };
+        plan(&catalog, &source, &request)
+            .await
+            .expect_err("out of reach")
+            .to_string()
+    })
+}
+
+fn time_at(seconds: i64) -> Point {
+    Point::Time(Timestamp::from_microsecond(NOON + seconds * SECOND).expect("in range"))
+}
+
+#[test]
+fn refusals_say_why_and_what_can_be_reached() {
+    let mut past = quiet_past();
+    let early = refusal(&past, time_at(1));
+    assert!(
+        early.contains("before the first backup")
+            && early.contains("consistent from 2026-11-21 12:00:03+00"),
+        "{early}"
+    );
+    // No transaction ended so early, but what the backup holds is later.
+    assert!(refusal(&past, time_at(-3600)).contains("before the first backup"));
+    let late = refusal(&past, time_at(600));
+    assert!(
+        late.contains("after the last commit") && late.contains("2026-11-21 12:10:00+00"),
+        "{late}"
+    );
+    let end = past.first.last().expect("one").end;
+    let late = refusal(&past, Point::Lsn(end));
+    assert!(
+        late.contains("past the end of the archive") && late.contains(&end.to_string()),
+        "{late}"
+    );
+    assert!(refusal(&past, Point::Xid(99)).contains("transaction 99 is not in the archive"));
+    past.objects.remove(5);
+    let gap = refusal(&past, time_at(500));
+    assert!(
+        gap.contains("inside a gap") && gap.contains("take one now"),
+        "{gap}"
+    );
+    past.objects.clear();
+    assert!(refusal(&past, Point::End).contains("lacks WAL [0/300000, "));
+    past.backups.clear();
+    assert!(refusal(&past, Point::End).contains("no finished base backup"));
+}
+
+#[test]
+fn another_timeline_that_has_the_target_is_named() {
+    let mut past = quiet_past();
+    let fork = past.first[100].end;
+    let second = records(fork.0, vec![(0, 2, 1); 10], 900, NOON + 100 * SECOND);
+    past.objects.extend(cut(
+        2,
+        fork,
+        second.last().expect("one").end,
+        &[(200, false)],
+    ));
+    past.second = Some((fork, second));
+    let refused = refusal(&past, Point::Xid(500));
+    assert!(
+        refused.ends_with("timeline 1 does reach it: give --target-timeline 1"),
+        "{refused}"
+    );
+}

@@ -1,0 +1,232 @@
+//! What recovery needs to know, as PostgreSQL reads it: the lines that a restore appends to
+//! `postgresql.auto.conf`.
+
+use std::path::Path;
+
+use walvault_archive::Catalog;
+use walvault_protocol::TimelineId;
+
+use crate::target::{Point, Target, TargetAction, format_instant};
+
+const BEGIN: &str = "# walvault restore: begin";
+const END: &str = "# walvault restore: end";
+
+/// The settings that name a target. All but one are emptied: two of them at once are fatal.
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+];
+
+/// A path that no line of a configuration file can hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the path {0} has a line break or is not UTF-8, so that restore_command cannot name it; move the file to another place"
+)]
+pub struct SettingsError(pub String);
+
+/// What recovery is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoverySettings {
+    /// `restore_command`
+    pub restore_command: String,
+    /// Where to stop.
+    pub target: Target,
+    /// `recovery_target_timeline`
+    pub timeline: String,
+    /// `recovery_target_action`; PostgreSQL's default is to pause.
+    pub action: Option<TargetAction>,
+}
+
+impl RecoverySettings {
+    /// The lines, between two comments that mark them.
+    #[must_use]
+    pub fn to_lines(&self) -> String {
+        let mut lines = vec![BEGIN.to_owned()];
+        let mut set = |name: &str, value: &str| lines.push(format!("{name} = {}", quote(value)));
+        set("restore_command", &self.restore_command);
+        set("recovery_target_timeline", &self.timeline);
+        let target = self.target_setting();
+        for name in TARGETS {
+            if target.as_ref().is_none_or(|(wanted, _)| *wanted != name) {
+                set(name, "");
+            }
+        }
+        // After those that are emptied: PostgreSQL takes them one by one.
+        if let Some((name, value)) = target {
+            set(name, &value);
+            set(
+                "recovery_target_inclusive",
+                if self.target.inclusive { "on" } else { "off" },
+            );
+            set(
+                "recovery_target_action",
+                self.action.unwrap_or(TargetAction::Pause).as_str(),
+            );
+        }
+        // The clone must not write where the server it came from does, nor wait for its standbys.
+        set("archive_mode", "off");
+        set("synchronous_standby_names", "");
+        lines.push(END.to_owned());
+        lines.join("\n") + "\n"
+    }
+
+    fn target_setting(&self) -> Option<(&'static str, String)> {
+        match &self.target.point {
+            Point::End => None,
+            Point::Immediate => Some(("recovery_target", "immediate".to_owned())),
+            Point::Time(time) => Some(("recovery_target_time", format_instant(*time))),
+            Point::Lsn(lsn) => Some(("recovery_target_lsn", lsn.to_string())),
+            Point::Xid(xid) => Some(("recovery_target_xid", xid.to_string())),
+            Point::Name(name) => Some(("recovery_target_name", name.clone())),
+        }
+    }
+
+    /// A `postgresql.auto.conf` with these lines at its end, where they win over all others. Those
+    /// of an earlier restore go.
+    #[must_use]
+    pub fn amend(&self, content: &[u8]) -> Vec<u8> {
+        let mut amended = Vec::with_capacity(content.len() + 1024);
+        let mut is_ours = false;
+        for line in content.split_inclusive(|byte| *byte == b'\n') {
+            let text = line.trim_ascii();
+            if text == BEGIN.as_bytes() {
+                is_ours = true;
+            }
+            if !is_ours {
+                amended.extend_from_slice(line);
+            }
+            if text == END.as_bytes() {
+                is_ours = false;
+            }
+        }
+        if amended.last().is_some_and(|byte| *byte != b'\n') {
+            amended.push(b'\n');
+        }
+        amended.extend_from_slice(self.to_lines().as_bytes());
+        amended
+    }
+}
+
+/// `recovery_target_timeline`: the timeline's number, so that one which appears later changes
+/// nothing. PostgreSQL wants a history file for every number but 1; without one it is the backup's.
+#[must_use]
+pub fn timeline_setting(catalog: &Catalog, timeline: TimelineId) -> String {
+    if timeline == TimelineId::FIRST || catalog.histories().contains_key(&timeline) {
+        timeline.get().to_string()
+    } else {
+        "current".to_owned()
+    }
+}
+
+/// The `restore_command` that runs `program` with `config`; both are absolute.
+///
+/// # Errors
+/// When a path cannot be written in a configuration file.
+pub fn restore_command(program: &Path, config: &Path) -> Result<String, SettingsError> {
+    Ok(format!(
+        "{} --config {} wal-fetch %f \"%p\"",
+        shell_word(program)?,
+        shell_word(config)?
+    ))
+}
+
+/// A word for the shell, in which PostgreSQL replaces nothing.
+fn shell_word(path: &Path) -> Result<String, SettingsError> {
+    let unfit = || SettingsError(path.display().to_string());
+    let text = path.to_str().ok_or_else(unfit)?;
+    if text.contains(['\n', '\r', '\0']) {
+        return Err(unfit());
+    }
+    let mut word = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' | '$' | '`' => word.extend(['\\', character]),
+            '%' => word.push_str("%%"),
+            _ => word.push(character),
+        }
+    }
+    word.push('"');
+    Ok(word)
+}
+
+/// A value in a configuration file (`DeescapeQuotedString` in `guc-file.l`).
+fn quote(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::parse_instant;
+
+    fn settings(target: Target) -> RecoverySettings {
+        RecoverySettings {
+            restore_command: "\"/bin/walvault\" --config \"/etc/w.toml\" wal-fetch %f \"%p\""
+                .to_owned(),
+            target,
+            timeline: "1".to_owned(),
+            action: None,
+        }
+    }
+
+    #[test]
+    fn one_target_is_set_and_all_others_are_emptied() {
+        let time = parse_instant("2026-11-21 14:03:00.123456+01").expect("a time");
+        let target = Target::exclusive(Point::Time(time)).expect("a target");
+        let lines = settings(target).to_lines();
+        let expected = "# walvault restore: begin\n\
+            restore_command = '\"/bin/walvault\" --config \"/etc/w.toml\" wal-fetch %f \"%p\"'\n\
+            recovery_target_timeline = '1'\n\
+            recovery_target = ''\n\
+            recovery_target_lsn = ''\n\
+            recovery_target_name = ''\n\
+            recovery_target_xid = ''\n\
+            recovery_target_time = '2026-11-21 13:03:00.123456+00'\n\
+            recovery_target_inclusive = 'off'\n\
+            recovery_target_action = 'pause'\n\
+            archive_mode = 'off'\n\
+            synchronous_standby_names = ''\n\
+            # walvault restore: end\n";
+        assert_eq!(lines, expected);
+        assert!(!settings(Target::END).to_lines().contains("action"));
+    }
+
+    #[test]
+    fn lines_of_an_earlier_restore_go_and_others_stay() {
+        let before = b"# Do not edit\nwork_mem = '64MB'";
+        let first = settings(Target::END).amend(before);
+        let again = settings(Target::inclusive(Point::Immediate)).amend(&first);
+        let text = String::from_utf8(again).expect("text");
+        assert!(text.starts_with("# Do not edit\nwork_mem = '64MB'\n# walvault restore: begin\n"));
+        assert_eq!(text.matches("restore_command").count(), 1);
+        assert!(text.contains("recovery_target = 'immediate'"));
+    }
+
+    #[test]
+    fn paths_reach_the_shell_unchanged() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a b'c\"d$e`f\\g%h");
+        std::fs::write(&path, "#!/bin/sh\nprintf '%s|' \"$@\"\n").expect("a script");
+        let command = restore_command(Path::new("/bin/sh"), &path).expect("a command");
+        // What PostgreSQL does before it runs it.
+        let command = command
+            .replace("%%", "%")
+            .replace("%f", "F")
+            .replace("%p", "P")
+            .replace("--config", "");
+        let output = std::process::Command::new("sh")
+            .args(["-c", &command])
+            .output()
+            .expect("sh runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "wal-fetch|F|P|");
+        assert!(restore_command(Path::new("/a\nb"), Path::new("/c")).is_err());
+    }
+
+    #[test]
+    fn values_survive_postgresqls_unquoting() {
+        assert_eq!(quote(r"it's \ here"), r"'it''s \\ here'");
+    }
+}

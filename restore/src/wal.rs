@@ -1,0 +1,232 @@
+//! One file of WAL, put together from what an archive holds of it.
+//!
+//! A segment that is stored whole is one object. Otherwise it is assembled from its pieces and
+//! chunks, as far as they reach from its start without a hole, and filled with zeros: PostgreSQL
+//! takes those for the end of the WAL. Memory holds one object at a time.
+
+use std::io;
+
+use walvault_archive::archive::wal_key;
+use walvault_archive::catalog::Catalog;
+use walvault_archive::layout::{MAX_WAL_OBJECT, ObjectKey, WAL_PREFIX, WalObject, tail_prefix};
+use walvault_archive::{Archive, Error};
+use walvault_protocol::segment::segment_name;
+use walvault_protocol::{LsnRange, SegmentNumber, TimelineHistory, TimelineId, WalFileName};
+
+use crate::line::{Line, Piece};
+
+mod file;
+
+pub use file::WalFile;
+
+/// How often a segment is looked at again when its chunks vanish because it is being stored whole.
+const LOOKS: u32 = 5;
+
+/// Whether a file of WAL is in the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    /// It was written.
+    Found,
+    /// The archive was asked and does not hold it.
+    Absent,
+}
+
+/// Why a file of WAL was not fetched, though the archive may hold it.
+#[derive(Debug, thiserror::Error)]
+pub enum WalFetchError {
+    /// The archive did not give it.
+    #[error(transparent)]
+    Archive(#[from] Error),
+    /// It could not be written.
+    #[error("cannot write {path}: {source}; make room, and check the permissions of the directory")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// PostgreSQL never asks for this.
+    #[error(
+        "'{0}' is not the name of a WAL segment or a timeline history; use this command as restore_command, with %f and %p"
+    )]
+    Name(String),
+    /// It changed each time it was looked at.
+    #[error("{0} changed while it was read, {LOOKS} times; try again")]
+    Unstable(String),
+}
+
+/// Fetches the file that PostgreSQL calls `name` into `file`.
+///
+/// # Errors
+/// When it cannot be told whether the archive has it, or it cannot be read or written.
+pub async fn fetch(
+    archive: &Archive,
+    name: &str,
+    file: &mut WalFile,
+) -> Result<Fetched, WalFetchError> {
+    match WalFileName::parse(name, archive.segment_size()) {
+        Some(WalFileName::Segment(timeline, number)) => {
+            segment(archive, timeline, number, file).await
+        }
+        Some(WalFileName::History(timeline)) => {
+            match archive.get(&ObjectKey::History(timeline)).await {
+                Ok(opened) => {
+                    file.write_at(0, &opened.payload)?;
+                    Ok(Fetched::Found)
+                }
+                Err(error) if error.is_missing() => Ok(Fetched::Absent),
+                Err(error) => Err(error.into()),
+            }
+        }
+        // Written by PostgreSQL's own archiver; what they hold is in segments and backups.
+        Some(WalFileName::Partial(..) | WalFileName::BackupHistory(..)) => Ok(Fetched::Absent),
+        None => Err(WalFetchError::Name(name.to_owned())),
+    }
+}
+
+async fn segment(
+    archive: &Archive,
+    timeline: TimelineId,
+    number: SegmentNumber,
+    file: &mut WalFile,
+) -> Result<Fetched, WalFetchError> {
+    let size = archive.segment_size();
+    let range = number.range(size);
+    for _ in 0..LOOKS {
+        if whole(archive, timeline, range, file).await? {
+            return Ok(Fetched::Found);
+        }
+        let pieces = pieces(archive, timeline, range).await?;
+        let end = pieces.last().map_or(range.start, |piece| piece.span.end);
+        // Chunks go as soon as the segment is stored whole. That it is not, after they were
+        // listed, proves that none of them had gone before.
+        if end < range.end && whole(archive, timeline, range, file).await? {
+            return Ok(Fetched::Found);
+        }
+        if pieces.is_empty() {
+            return Ok(Fetched::Absent);
+        }
+        if assemble(archive, range, &pieces, file).await? {
+            return Ok(Fetched::Found);
+        }
+        file.clear()?;
+    }
+    Err(WalFetchError::Unstable(segment_name(
+        timeline, number, size,
+    )))
+}
+
+/// The whole segment, where it is one object.
+async fn whole(
+    archive: &Archive,
+    timeline: TimelineId,
+    range: LsnRange,
+    file: &mut WalFile,
+) -> Result<bool, WalFetchError> {
+    if range.len() > MAX_WAL_OBJECT {
+        return Ok(false);
+    }
+    match archive
+        .get(&ObjectKey::Wal(WalObject { timeline, range }))
+        .await
+    {
+        Ok(opened) => {
+            file.write_at(0, &opened.payload)?;
+            file.set_len(range.len())?;
+            Ok(true)
+        }
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What to assemble a segment from, in order, up to the first hole.
+async fn pieces(
+    archive: &Archive,
+    timeline: TimelineId,
+    range: LsnRange,
+) -> Result<Vec<Piece>, Error> {
+    let size = archive.segment_size();
+    // Chunks first: one goes only when the piece that holds its WAL is there.
+    let mut listing = archive
+        .list(&tail_prefix(timeline, range.start, size))
+        .await?;
+    if range.len() > MAX_WAL_OBJECT {
+        let name = segment_name(timeline, SegmentNumber::containing(range.start, size), size);
+        listing.extend(
+            archive
+                .list(&format!("{WAL_PREFIX}{timeline}/{name}."))
+                .await?,
+        );
+    }
+    if listing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let catalog = Catalog::from_listing(size, &listing);
+    let pieces = Line::new(&catalog, timeline).pieces(range.start, range.end);
+    let end = pieces.last().map_or(range.start, |piece| piece.span.end);
+    if end < range.end && forks_within(archive, timeline, LsnRange::new(end, range.end)).await? {
+        // PostgreSQL reads the segment in which a timeline began from that timeline; below the
+        // switch point its ancestor's bytes are the same, and more of them may be held.
+        let catalog = Catalog::load_wal(archive).await?;
+        return Ok(Line::new(&catalog, timeline).pieces(range.start, range.end));
+    }
+    Ok(pieces)
+}
+
+/// Whether `timeline` began within `range`.
+async fn forks_within(
+    archive: &Archive,
+    timeline: TimelineId,
+    range: LsnRange,
+) -> Result<bool, Error> {
+    if timeline == TimelineId::FIRST {
+        return Ok(false);
+    }
+    let content = match archive.get(&ObjectKey::History(timeline)).await {
+        Ok(opened) => opened.payload,
+        Err(error) if error.is_missing() => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let history = TimelineHistory::parse(timeline, &content).map_err(|error| Error::Record {
+        url: archive.url().to_owned(),
+        key: archive.name(&ObjectKey::History(timeline)),
+        reason: error.to_string(),
+    })?;
+    Ok(range.contains(history.begins_at()))
+}
+
+/// Writes `pieces`; `false` if one of them has gone.
+async fn assemble(
+    archive: &Archive,
+    range: LsnRange,
+    pieces: &[Piece],
+    file: &mut WalFile,
+) -> Result<bool, WalFetchError> {
+    for Piece {
+        timeline,
+        held,
+        span,
+    } in pieces
+    {
+        let key = wal_key(*timeline, held.range, held.whole);
+        let opened = match archive.get(&key).await {
+            Ok(opened) => opened,
+            Err(error) if error.is_missing() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let within =
+            (span.start - held.range.start) as usize..(span.end - held.range.start) as usize;
+        let bytes = opened.payload.get(within).ok_or_else(|| Error::Record {
+            url: archive.url().to_owned(),
+            key: archive.name(&key),
+            reason: "it holds less WAL than its name says".to_owned(),
+        })?;
+        file.write_at(span.start - range.start, bytes)?;
+    }
+    file.set_len(range.len())?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;

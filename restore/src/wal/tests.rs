@@ -1,0 +1,285 @@
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use walvault_archive::store::{Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, StoreError};
+use walvault_protocol::SegmentSize;
+
+use super::*;
+use crate::testing::{archive, archive_in, put_history, put_wal, range, tli};
+
+const MIB: u64 = 1 << 20;
+/// Segment 3 of segments of 1 MiB.
+const SEGMENT: u64 = 3 * MIB;
+const NAME: &str = "000000010000000000000003";
+
+fn size() -> SegmentSize {
+    SegmentSize::new(MIB).expect("a size")
+}
+
+/// Bytes that tell where they belong.
+fn wal(start: u64, end: u64) -> Vec<u8> {
+    (start..end)
+        .map(|lsn| (lsn ^ lsn >> 8 ^ lsn >> 16) as u8 | 1)
+        .collect()
+}
+
+async fn put(archive: &Archive, timeline: u32, start: u64, end: u64, whole: bool) {
+    put_wal(
+        archive,
+        tli(timeline),
+        range(start, end),
+        whole,
+        &wal(start, end),
+        &[],
+    )
+    .await;
+}
+
+/// The file that is fetched, and nothing else in its directory; `None` if it is absent.
+async fn fetched(archive: &Archive, name: &str) -> Result<Option<Vec<u8>>, WalFetchError> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("RECOVERYXLOG");
+    let entries = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir.path()).expect("a directory");
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect()
+    };
+    let mut file = WalFile::create(&path)?;
+    let outcome = fetch(archive, name, &mut file).await;
+    if matches!(outcome, Ok(Fetched::Found)) {
+        file.finish()?;
+        assert_eq!(entries(), std::slice::from_ref(&path));
+    } else {
+        drop(file);
+        assert!(entries().is_empty(), "a leftover");
+    }
+    match outcome? {
+        Fetched::Found => Ok(Some(std::fs::read(&path).expect("the file"))),
+        Fetched::Absent => Ok(None),
+    }
+}
+
+async fn found(archive: &Archive, name: &str) -> Vec<u8> {
+    fetched(archive, name)
+        .await
+        .expect("fetched")
+        .expect("there")
+}
+
+/// What is held, and zeros up to the segment's end.
+fn padded(held: u64) -> Vec<u8> {
+    let mut segment = wal(SEGMENT, SEGMENT + held);
+    segment.resize(MIB as usize, 0);
+    segment
+}
+
+#[tokio::test]
+async fn a_whole_segment_comes_as_it_is() {
+    let archive = archive(size()).await;
+    put(&archive, 1, SEGMENT, SEGMENT + 1000, false).await;
+    put(&archive, 1, SEGMENT, SEGMENT + MIB, true).await;
+    assert_eq!(found(&archive, NAME).await, padded(MIB));
+}
+
+#[tokio::test]
+async fn chunks_are_put_together_up_to_the_first_hole() {
+    let archive = archive(size()).await;
+    // Two runs of the sidecar cut the same WAL at different places.
+    for (start, end) in [
+        (0, 5000),
+        (5000, 9000),
+        (0, 7000),
+        (7000, 12_345),
+        (20_000, 30_000),
+    ] {
+        put(&archive, 1, SEGMENT + start, SEGMENT + end, false).await;
+    }
+    assert_eq!(found(&archive, NAME).await, padded(12_345));
+}
+
+#[tokio::test]
+async fn what_is_not_held_is_absent() {
+    let archive = archive(size()).await;
+    put(&archive, 1, SEGMENT + 8192, SEGMENT + 9000, false).await;
+    for name in [
+        NAME,
+        "000000010000000000000004",
+        "000000020000000000000003",
+        "00000002.history",
+        "000000010000000000000003.partial",
+        "000000010000000000000003.00000028.backup",
+    ] {
+        assert_eq!(
+            fetched(&archive, name).await.expect("asked"),
+            None,
+            "{name}"
+        );
+    }
+    assert!(matches!(
+        fetched(&archive, "postgresql.conf").await,
+        Err(WalFetchError::Name(_))
+    ));
+}
+
+#[tokio::test]
+async fn histories_come_as_postgresql_wrote_them() {
+    let archive = archive(size()).await;
+    let text = "1\t0/340000\tno recovery target specified\n";
+    put_history(&archive, tli(2), text).await;
+    assert_eq!(found(&archive, "00000002.history").await, text.as_bytes());
+}
+
+#[tokio::test]
+async fn below_its_switch_point_a_timeline_has_its_ancestors_wal() {
+    let archive = archive(size()).await;
+    put_history(&archive, tli(2), "1\t0/304000\tforked\n").await;
+    let fork = SEGMENT + 0x4000;
+    // The ancestor went on after the fork, with other WAL than this.
+    put_wal(
+        &archive,
+        tli(1),
+        range(SEGMENT, fork + 500),
+        false,
+        &[wal(SEGMENT, fork), vec![0; 500]].concat(),
+        &[],
+    )
+    .await;
+    put(&archive, 2, fork, fork + 1000, false).await;
+    assert_eq!(
+        found(&archive, "000000020000000000000003").await,
+        padded(0x4000 + 1000)
+    );
+}
+
+#[tokio::test]
+async fn a_large_segment_is_put_together_from_pieces_and_chunks() {
+    let size = SegmentSize::new(32 * MIB).expect("a size");
+    let archive = archive(size).await;
+    let (start, middle) = (32 * MIB, 48 * MIB);
+    put_wal(
+        &archive,
+        tli(1),
+        range(start, middle),
+        true,
+        &[5; 16 << 20],
+        &[],
+    )
+    .await;
+    put(&archive, 1, middle, middle + 1000, false).await;
+    let mut expected = vec![5; 16 << 20];
+    expected.extend(wal(middle, middle + 1000));
+    expected.resize(32 << 20, 0);
+    // Not assert_eq: nobody reads 32 MiB.
+    assert!(found(&archive, "000000010000000000000001").await == expected);
+}
+
+#[tokio::test]
+async fn what_was_altered_is_not_taken_for_absent() {
+    let store = Arc::new(MemoryStore::new());
+    let archive = archive_in(store.clone(), size()).await;
+    put(&archive, 1, SEGMENT, SEGMENT + MIB, true).await;
+    let key = format!("wal/00000001/{NAME}");
+    let mut bytes = store.get(&key, None).await.expect("stored").to_vec();
+    bytes[200] ^= 1;
+    store.delete(&key).await.expect("deleted");
+    store
+        .put(&key, Body::new(Bytes::from(bytes)))
+        .await
+        .expect("stored");
+    let error = fetched(&archive, NAME).await.expect_err("altered");
+    assert!(
+        matches!(error, WalFetchError::Archive(Error::Corrupt { .. })),
+        "{error}"
+    );
+}
+
+/// Once armed, between two requests the segment is stored whole and its first chunk removed, as
+/// the sidecar does it; the removal of the second is still to come.
+#[derive(Debug, Default)]
+struct Overtaken {
+    inner: MemoryStore,
+    armed: Mutex<Option<Armed>>,
+}
+
+#[derive(Debug)]
+struct Armed {
+    /// The segment, sealed, and its key.
+    whole: Bytes,
+    key: String,
+    /// What is asked for when it happens.
+    when: &'static str,
+}
+
+impl Overtaken {
+    async fn happen(&self, asked: &str) {
+        let is_due = |armed: &mut Armed| armed.when == asked;
+        let armed = self.armed.lock().expect("no panic").take_if(is_due);
+        if let Some(Armed { whole, key, .. }) = armed {
+            self.inner
+                .put(&key, Body::new(whole))
+                .await
+                .expect("stored");
+            let tail = self
+                .inner
+                .list("tail/", None)
+                .await
+                .expect("listed")
+                .objects;
+            self.inner.delete(&tail[0].key).await.expect("deleted");
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Overtaken {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        self.inner.put(key, body).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        if key.starts_with("tail/") {
+            self.happen("chunk").await;
+        }
+        self.inner.get(key, range).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
+        if prefix.starts_with("tail/") {
+            self.happen("listing").await;
+        }
+        self.inner.list(prefix, after).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_is_stored_whole_meanwhile_is_found() {
+    for when in ["listing", "chunk"] {
+        let store = Arc::new(Overtaken::default());
+        let archive = archive_in(store.clone(), size()).await;
+        put(&archive, 1, SEGMENT, SEGMENT + MIB, true).await;
+        put(&archive, 1, SEGMENT, SEGMENT + 5000, false).await;
+        put(&archive, 1, SEGMENT + 5000, SEGMENT + 9000, false).await;
+        let key = format!("wal/00000001/{NAME}");
+        let whole = store.get(&key, None).await.expect("stored");
+        store.delete(&key).await.expect("deleted");
+        assert_eq!(found(&archive, NAME).await, padded(9000), "{when}");
+        *store.armed.lock().expect("no panic") = Some(Armed { whole, key, when });
+        assert_eq!(found(&archive, NAME).await, padded(MIB), "{when}");
+    }
+}

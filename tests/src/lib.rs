@@ -1,0 +1,31 @@
+//! What walvault's end-to-end tests share: real PostgreSQL servers of every supported major
+//! version, a real S3 server, and handles on walvault's two programs.
+//!
+//! `tests/tools/setup.sh` installs what this needs. A handle owns the process and the directory it
+//! started: dropping it kills the one, by its id, and removes the other. Nothing is shared between
+//! tests, so that they run in parallel. A failing test panics with the log of what failed.
+
+pub mod archive;
+pub mod archived;
+pub mod cache;
+pub mod commit_log;
+pub mod config_file;
+pub mod garage;
+pub mod outcome;
+pub mod postgres;
+pub mod process;
+pub mod scenario;
+pub mod time;
+pub mod user;
+pub mod wait;
+pub mod walvaultd;
+
+pub use archive::{ArchiveKind, ArchiveUnderTest};
+pub use archived::Archived;
+pub use commit_log::CommitLog;
+pub use garage::Garage;
+pub use outcome::Outcome;
+pub use postgres::{Postgres, Shutdown};
+pub use scenario::Scenario;
+pub use wait::{free_port, wait_until};
+pub use walvaultd::Walvaultd;

@@ -1,0 +1,231 @@
+//! One test's archive, key file, configuration and programs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::archive::{ArchiveKind, ArchiveUnderTest};
+use crate::cache::own_program;
+use crate::config_file::ConfigFile;
+use crate::outcome::Outcome;
+use crate::postgres::Postgres;
+use crate::user::{give_to_server_user, server_command, server_dir, write_as_server_user};
+use crate::walvaultd::Walvaultd;
+
+/// A directory with everything walvault needs to be run, as the server's user.
+#[derive(Debug)]
+pub struct Scenario {
+    home: TempDir,
+    archive: ArchiveUnderTest,
+}
+
+impl Scenario {
+    /// A new archive and a new key file.
+    ///
+    /// # Panics
+    /// With what failed.
+    #[must_use]
+    pub fn new(kind: ArchiveKind) -> Scenario {
+        let home = server_dir();
+        for program in ["walvault", "walvaultd"] {
+            make_reachable(&own_program(program), &home.path().join(program));
+        }
+        let archive = ArchiveUnderTest::new(kind, home.path());
+        let scenario = Scenario { home, archive };
+        let _ = scenario.generate_key("walvault.key");
+        scenario
+    }
+
+    /// A path under the scenario's directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Its archive.
+    #[must_use]
+    pub fn archive(&self) -> &ArchiveUnderTest {
+        &self.archive
+    }
+
+    /// Its archive, to kill or restart the server of.
+    pub fn archive_mut(&mut self) -> &mut ArchiveUnderTest {
+        &mut self.archive
+    }
+
+    /// Makes one more key file.
+    ///
+    /// # Panics
+    /// With what failed.
+    #[must_use]
+    pub fn generate_key(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        let _ = self.try_generate_key(name).succeeded();
+        path
+    }
+
+    /// As [`Scenario::generate_key`], when it is expected to fail.
+    #[must_use]
+    pub fn try_generate_key(&self, name: &str) -> Outcome {
+        let mut command = self.program("walvault");
+        command
+            .args(["keys", "generate", "--out"])
+            .arg(self.path(name));
+        Outcome::of(command)
+    }
+
+    /// A configuration for this archive and the server at `url`, to be changed as a test likes.
+    #[must_use]
+    pub fn config(&self, url: &str) -> ConfigFile {
+        let mut config = ConfigFile::default();
+        config
+            .set("postgres", "url", url)
+            .set(
+                "encryption",
+                "key_file",
+                self.path("walvault.key").display(),
+            )
+            .set("log", "level", "debug");
+        self.archive.configure(&mut config);
+        config
+    }
+
+    /// Writes the configuration that [`Scenario::walvault`] and its kin use.
+    pub fn configure(&self, config: &ConfigFile) {
+        write_as_server_user(&self.config_path(), config.to_string());
+    }
+
+    /// Writes [`Scenario::config`] for a server.
+    pub fn configure_for(&self, server: &Postgres) {
+        self.configure(&self.config(&server.url()));
+    }
+
+    /// Runs `walvault COMMAND … --config FILE` to its end.
+    #[must_use]
+    pub fn walvault(&self, arguments: &[&str]) -> Outcome {
+        Outcome::of(self.command("walvault", arguments))
+    }
+
+    /// Runs `walvaultd COMMAND … --config FILE` to its end.
+    #[must_use]
+    pub fn walvaultd(&self, arguments: &[&str]) -> Outcome {
+        Outcome::of(self.command("walvaultd", arguments))
+    }
+
+    /// Starts `walvaultd run --config FILE`.
+    #[must_use]
+    pub fn run(&self) -> Walvaultd {
+        Walvaultd::spawn(
+            self.command("walvaultd", &["run"]),
+            &self.path("walvaultd.log"),
+        )
+    }
+
+    /// Runs `walvaultd run --config FILE`, which is expected to end of itself, and returns how it
+    /// ended; what it said stands as on standard error.
+    ///
+    /// # Panics
+    /// With its log, when it does not end.
+    #[must_use]
+    pub fn run_to_its_end(&self) -> Outcome {
+        // What an earlier one said is not this one's.
+        let _ = fs::remove_file(self.path("walvaultd.log"));
+        let mut daemon = self.run();
+        let status = daemon.wait_for_exit();
+        Outcome {
+            command: "walvaultd run".to_owned(),
+            code: status.code(),
+            stdout: String::new(),
+            stderr: daemon.log(),
+        }
+    }
+
+    /// Runs `walvaultd run`, waits until it streams, and takes a base backup.
+    ///
+    /// # Panics
+    /// With what failed.
+    #[must_use]
+    pub fn run_and_back_up(&self, server: &Postgres) -> Walvaultd {
+        let daemon = self.run();
+        daemon.wait_until_streaming(server);
+        let _ = self.walvaultd(&["backup"]).succeeded();
+        daemon
+    }
+
+    /// Runs `walvault restore` into a new directory of this name, promoting at the target, and
+    /// returns the directory.
+    ///
+    /// # Panics
+    /// With what failed.
+    #[must_use]
+    pub fn restore(&self, name: &str, target: &[&str]) -> PathBuf {
+        let _ = self.try_restore(name, target).succeeded();
+        self.path(name)
+    }
+
+    /// As [`Scenario::restore`], for restores that are expected to fail.
+    #[must_use]
+    pub fn try_restore(&self, name: &str, target: &[&str]) -> Outcome {
+        let pgdata = self.path(name);
+        let pgdata = pgdata.to_str().expect("a path in UTF-8");
+        let mut arguments = vec!["restore", "--pgdata", pgdata];
+        arguments.extend(target);
+        if !target.is_empty() && !target.contains(&"--target-action") {
+            arguments.extend(["--target-action", "promote"]);
+        }
+        self.walvault(&arguments)
+    }
+
+    /// Restores, starts a server on the result, and waits until it has recovered.
+    ///
+    /// # Panics
+    /// With what failed.
+    #[must_use]
+    pub fn restore_and_start(&self, major: u32, name: &str, target: &[&str]) -> Postgres {
+        let pgdata = self.restore(name, target);
+        let server = self.start_restored(major, &pgdata);
+        server.wait_until_recovered();
+        server
+    }
+
+    /// Starts a server on a restored directory, with what `restore_command` needs.
+    ///
+    /// # Panics
+    /// With its log, when it does not start.
+    #[must_use]
+    pub fn start_restored(&self, major: u32, pgdata: &Path) -> Postgres {
+        Postgres::start_on(major, pgdata, self.archive.environment())
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A command line of one of the programs, complete with its configuration.
+    #[must_use]
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = self.program(program);
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config_path());
+        command
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = server_command(self.path(name));
+        command.envs(self.archive.environment());
+        command
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.path("walvault.toml")
+    }
+}
+
+/// Where the programs were built need not be where the server's user can reach them.
+fn make_reachable(program: &Path, reachable: &Path) {
+    if fs::hard_link(program, reachable).is_err() {
+        fs::copy(program, reachable).expect("a copy of the program");
+        give_to_server_user(reachable);
+    }
+}

