@@ -24,6 +24,8 @@ CACHE = pathlib.Path(os.environ.get("WALVAULT_CACHE") or pathlib.Path.home() / "
 GARAGE = CACHE / "garage/bin/garage"
 USER = "postgres" if os.getuid() == 0 else None
 TICKS = os.sysconf("SC_CLK_TCK")
+# Two status intervals: by then what the sidecar holds of the segment under way is packed.
+IDLE_SECONDS = 25
 
 
 def free_port():
@@ -240,7 +242,7 @@ class Bench:
             postgres.sql("checkpoint")
         end = postgres.sql("select pg_switch_wal()")
         written = int(postgres.sql(f"select pg_wal_lsn_diff('{end}', '{start}')::bigint"))
-        plain, sealed, cpu, peak = [], [], [], []
+        plain, sealed, cpu, peak, calm = [], [], [], [], []
         for turn in ("a", "b"):
             target = self.home / f"plain-{turn}"
             target.mkdir()
@@ -257,6 +259,8 @@ class Bench:
             sealed.append(time.monotonic() - begun)
             cpu.append(sidecar.process.cpu() / (written / (1 << 30)))
             peak.append(sidecar.process.memory("VmHWM"))
+            time.sleep(IDLE_SECONDS)
+            calm.append(sidecar.process.memory("VmRSS"))
             sidecar.end()
             postgres.sql(f"select pg_drop_replication_slot('drain_{turn}'), pg_drop_replication_slot('plain_{turn}')")
         mib = written / (1 << 20)
@@ -265,6 +269,7 @@ class Bench:
                  f"pg_receivewal, plain files: {theirs:.0f} MiB/s", f"{ours / theirs:.2f}", ">= 1.0")
         self.say("CPU seconds per GiB in that drain", f"{statistics.median(cpu):.2f}", "", "", "<= 4.0")
         self.say("peak memory in that drain", f"{max(peak):.0f} MiB", "", "", "<= 160 MiB")
+        self.say(f"memory {IDLE_SECONDS} s after that drain", f"{max(calm):.0f} MiB", "", "", "<= 30 MiB")
 
     def catch_up(self, sidecar):
         now = self.postgres.sql("select pg_current_wal_flush_lsn()")
@@ -274,7 +279,7 @@ class Bench:
         sidecar = Sidecar(self, "idle")
         sidecar.start()
         self.catch_up(sidecar)
-        time.sleep(25)
+        time.sleep(IDLE_SECONDS)
         self.say("memory when idle", f"{sidecar.process.memory('VmRSS'):.0f} MiB", "", "", "<= 30 MiB")
         sidecar.end()
         self.postgres.sql("select pg_drop_replication_slot('idle')")

@@ -70,6 +70,40 @@ fn commits_that_wait_for_the_archive_return_when_it_is_back() {
 }
 
 #[test]
+fn a_slot_in_danger_is_announced_with_the_time_left() {
+    let server = Postgres::builder()
+        .setting("max_slot_wal_keep_size", "128MB")
+        .setting("wal_keep_size", "0")
+        .start();
+    let mut scenario = Scenario::new(ArchiveKind::Garage);
+    scenario.configure_for(&server);
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    garage(&mut scenario).kill();
+    let write = |bytes: u32| {
+        let message = format!("SELECT pg_logical_emit_message(true, '', repeat('x', {bytes}))");
+        server.query(&message);
+    };
+    for _ in 0..90 {
+        write(1 << 20);
+    }
+    wait_for("a warning", || {
+        write(1 << 10);
+        let log = daemon.log();
+        let mut warnings = log
+            .lines()
+            .filter(|line| line.contains("PostgreSQL will drop WAL that is not archived yet"));
+        warnings.any(|line| line.contains("seconds_left"))
+    });
+    assert!(!daemon.log().contains("no longer promises"));
+    garage(&mut scenario).restart();
+    daemon.wait_until_archived(&server);
+    let listed = scenario.walvault(&["list", "--json"]).succeeded();
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    assert_eq!(listed["gaps"], serde_json::json!([]), "{listed}");
+}
+
+#[test]
 fn a_server_that_crashes_and_comes_back_is_streamed_from_again() {
     let mut server = Postgres::start_new();
     let scenario = Scenario::new(ArchiveKind::Directory);

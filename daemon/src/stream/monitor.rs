@@ -3,6 +3,7 @@
 //! PostgreSQL does not tell a standby that it is a synchronous one; `pg_stat_replication` tells
 //! everybody who asks. While commits wait, WAL is not gathered for `wal.max_delay`.
 
+use std::mem::discriminant;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -15,8 +16,10 @@ use super::slot_guard::{Outlook, SlotState, WalStatus, judge};
 /// How often it is asked whether commits wait. `synchronous_standby_names` takes effect on a
 /// reload, which is no more prompt.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How often the slot is looked at, and at most how often it is complained of.
-const SLOT_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the slot is looked at.
+const SLOT_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the same complaint of it is repeated.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -71,6 +74,7 @@ async fn ask(
     let mut sql = Session::connect(info, Mode::Regular).await?;
     let query = format!("select sync_state from pg_catalog.pg_stat_replication where pid = {pid}");
     let mut looked: Option<(Instant, Option<SlotState>)> = None;
+    let mut complained: Option<(Instant, Outlook)> = None;
     loop {
         let result = sql.query(&query).await?;
         let waits = matches!(result.text(0, 0), Some("sync" | "quorum"));
@@ -87,7 +91,15 @@ async fn ask(
             let (before, between) =
                 looked.map_or((None, SLOT_INTERVAL), |(at, state)| (state, at.elapsed()));
             if let Some(now) = now {
-                report(slot, now, judge(now, before, between));
+                let outlook = judge(now, before, between);
+                let due = complained.is_none_or(|(at, said)| {
+                    discriminant(&said) != discriminant(&outlook)
+                        || at.elapsed() >= COMPLAINT_INTERVAL
+                });
+                if due {
+                    report(slot, now, outlook);
+                    complained = Some((Instant::now(), outlook));
+                }
             }
             looked = Some((Instant::now(), now));
         }
