@@ -59,11 +59,22 @@ impl Catalog {
     /// When the store cannot be read, or a record in it does not open.
     pub async fn load(archive: &Archive) -> Result<Catalog, Error> {
         // A backup's record is stored after the WAL it needs: listed in this order, none lacks it.
-        let (backups, gaps) = tokio::try_join!(load_backups(archive), load_gaps(archive))?;
+        let (backups, gaps) = Catalog::load_backups(archive).await?;
         let mut catalog = Catalog::load_wal(archive).await?;
         catalog.backups = backups;
         catalog.gaps = gaps;
         Ok(catalog)
+    }
+
+    /// Reads complete backups, oldest first, and gaps, without listing WAL: all that tells whether
+    /// another backup is due.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or a record in it does not open.
+    pub async fn load_backups(
+        archive: &Archive,
+    ) -> Result<(Vec<BackupRecord>, Vec<GapRecord>), Error> {
+        tokio::try_join!(load_backups(archive), load_gaps(archive))
     }
 
     /// Reads WAL, histories and where gaps are: all that a writer needs to know.

@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 
 mod archive;
+mod backup;
 mod environment;
 mod error;
 mod reader;
@@ -18,12 +19,13 @@ mod sections;
 mod values;
 
 pub use archive::{ArchiveSettings, ArchiveUrl, S3Settings};
+pub use backup::{BackupSettings, Checkpoint, ScheduleSettings};
 pub use environment::env_lookup;
 pub use error::{ConfigError, Place};
 pub use secret::Secret;
 pub use sections::{
-    BackupSettings, Checkpoint, Compression, EncryptionSettings, LogLevel, LogSettings,
-    PostgresSettings, RestoreSettings, Standby, WalSettings,
+    Compression, EncryptionSettings, LogLevel, LogSettings, PostgresSettings, RestoreSettings,
+    Standby, WalSettings,
 };
 
 use environment::Environment;
@@ -49,6 +51,8 @@ pub struct Config {
     pub wal: WalSettings,
     /// `[backup]`
     pub backup: BackupSettings,
+    /// `[schedules]`
+    pub schedules: ScheduleSettings,
     /// `[restore]`
     pub restore: RestoreSettings,
     /// `[log]`
@@ -105,6 +109,7 @@ impl Config {
         let encryption = root.section("encryption")?;
         let wal = root.section("wal")?;
         let backup = root.section("backup")?;
+        let schedules = root.section("schedules")?;
         let restore = root.section("restore")?;
         let log = root.section("log")?;
         // Before what is in them: a section that seems to be missing may be misspelt.
@@ -115,6 +120,7 @@ impl Config {
             encryption: EncryptionSettings::read(encryption)?,
             wal: WalSettings::read(wal)?,
             backup: BackupSettings::read(backup)?,
+            schedules: ScheduleSettings::read(schedules)?,
             restore: RestoreSettings::read(restore)?,
             log: LogSettings::read(log)?,
             file: file.map(|(path, _)| path.to_path_buf()),

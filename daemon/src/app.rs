@@ -15,6 +15,7 @@ use walvault_protocol::replication::{SlotName, SlotNameError};
 
 use crate::backup::BackupOptions;
 use crate::pipeline::{Settings, StreamState};
+use crate::schedule::{Schedule, ScheduleError};
 use crate::stream::follow::{Context, Origin};
 
 /// Why the parts cannot be put together.
@@ -32,6 +33,14 @@ pub enum SetupError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A schedule.
+    #[error("[{section}] schedule: {source}")]
+    Schedule {
+        /// The section that it is in.
+        section: &'static str,
+        /// What is wrong with it.
+        source: ScheduleError,
+    },
     /// The key.
     #[error(transparent)]
     Archive(#[from] walvault_archive::Error),
@@ -49,6 +58,8 @@ pub struct App {
     pub settings: Settings,
     /// The slot to stream from.
     pub slot: SlotName,
+    /// When base backups are taken; `None` when somebody else decides.
+    pub backup_schedule: Option<Schedule>,
 }
 
 impl App {
@@ -61,6 +72,7 @@ impl App {
         let info = ConnInfo::parse(config.postgres.url.reveal(), &env_lookup)?
             .with_application_name(&config.postgres.application_name);
         let slot = SlotName::new(config.postgres.slot.clone())?;
+        let backup_schedule = schedule(&config, "backup", config.backup.schedule.as_deref())?;
         // A wrong key is said before anything is connected to.
         read_identities(&config)?;
         let store = store::open(&config.archive).await?;
@@ -83,6 +95,7 @@ impl App {
             },
             info,
             slot,
+            backup_schedule,
             store: Arc::new(retrying),
             config,
         })
@@ -105,6 +118,7 @@ impl App {
         let kib = |bytes: u64| u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
         BackupOptions {
             fast_checkpoint: settings.checkpoint == Checkpoint::Fast,
+            checkpoint_timeout: settings.checkpoint_timeout,
             max_rate_kib: settings.max_rate.map(kib),
             part_size: settings.part_size,
             codec: self.settings.codec,
@@ -123,9 +137,22 @@ impl App {
             standby_waits: self.config.postgres.standby == Standby::Wait,
             settings: self.settings,
             state: watch::Sender::new(StreamState::default()),
-            backup_wanted: None,
+            writing: watch::Sender::new(None),
         }
     }
+}
+
+/// Reads the schedule of one section.
+fn schedule(
+    config: &Config,
+    section: &'static str,
+    expression: Option<&str>,
+) -> Result<Option<Schedule>, SetupError> {
+    let common = &config.schedules;
+    expression
+        .map(|expression| Schedule::new(expression, &common.time_zone, common.jitter))
+        .transpose()
+        .map_err(|source| SetupError::Schedule { section, source })
 }
 
 fn read_identities(config: &Config) -> Result<(), SetupError> {

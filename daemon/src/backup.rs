@@ -18,20 +18,25 @@ use walvault_protocol::LsnRange;
 use walvault_protocol::client::{BackupStream, Session, Tablespace};
 use walvault_protocol::manifest::BackupManifest;
 
+pub mod attempt;
 mod copy;
 mod cutter;
+pub mod desk;
+pub mod due;
 mod error;
 mod input;
-pub mod on_need;
+mod lock;
 mod options;
 mod progress;
 mod seal;
 mod secure;
+pub mod service;
 mod tarball;
 mod upload;
 mod verify;
 
 pub use error::{BackupError, Difference};
+pub use lock::{lock, lock_name};
 pub use options::{BackupOptions, Label};
 pub use progress::{Bar, Lines, Progress, Silent, Stage};
 pub use secure::{Patience, WalSecured, Watched, slot_is_active};
@@ -70,7 +75,7 @@ pub async fn take(
     let id = BackupId::new(started_at, rand::random());
     let sealer = archive.sealer(options.codec).await?;
 
-    progress.stage(&Stage::Checkpoint);
+    progress.stage(&Stage::Checkpoint { backup: id.clone() });
     let mut stream = begin(session, options).await?;
     let started = *stream.started();
     let tablespaces = stream.tablespaces().to_vec();
@@ -152,13 +157,11 @@ pub async fn take(
 async fn begin(session: Session, options: &BackupOptions) -> Result<BackupStream, BackupError> {
     let asked = options.command();
     let begun = session.base_backup(&asked);
-    let begun = match options.checkpoint_timeout {
-        None => begun.await,
-        Some(limit) => tokio::time::timeout(limit, begun)
-            .await
-            .map_err(|_| BackupError::Checkpoint { waited: limit })?,
-    };
-    begun.map_err(|error| error::of_client(error, 0))
+    let limit = options.checkpoint_timeout;
+    tokio::time::timeout(limit, begun)
+        .await
+        .map_err(|_| BackupError::Checkpoint { waited: limit })?
+        .map_err(|error| error::of_client(error, 0))
 }
 
 /// What the server thinks it will send, in bytes.

@@ -4,4 +4,5 @@ pub mod app;
 pub mod backup;
 pub mod command;
 pub mod pipeline;
+pub mod schedule;
 pub mod stream;

@@ -23,7 +23,7 @@ use walvault_archive::store::{
 };
 use walvault_archive::{Archive, Catalog};
 use walvault_daemon::backup::{
-    BackupError, BackupOptions, Label, Progress, Silent, Stage, WalSecured, take,
+    BackupError, BackupOptions, Label, Progress, Silent, Stage, WalSecured, lock, lock_name, take,
 };
 use walvault_daemon::pipeline::{Settings, StreamState};
 use walvault_daemon::stream::bring_along::BringAlong;
@@ -86,9 +86,14 @@ impl Bench {
                 codec: walvault_archive::format::Codec::Lz4,
             },
             state: tokio::sync::watch::Sender::new(StreamState::default()),
-            backup_wanted: None,
+            writing: tokio::sync::watch::Sender::new(None),
         };
-        BringAlong::start(&self.archive, &context).await.unwrap()
+        let mut server = connect(&self.info).await.unwrap();
+        let slot = lock_name(&context.slot);
+        lock(&mut server.session, &slot, true).await.unwrap();
+        BringAlong::start(&self.archive, &context, server, slot)
+            .await
+            .unwrap()
     }
 
     async fn take(
@@ -418,7 +423,7 @@ async fn a_checkpoint_is_not_waited_for_for_ever() {
     bench.fill("dirty", 2, "pg_default");
     let options = BackupOptions {
         fast_checkpoint: false,
-        checkpoint_timeout: Some(Duration::from_millis(300)),
+        checkpoint_timeout: Duration::from_millis(300),
         ..small_parts()
     };
     let error = bench.fail(&options, &Silent).await;

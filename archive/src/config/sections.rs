@@ -1,4 +1,4 @@
-//! The sections of the configuration but `[archive]`.
+//! The sections of the configuration but `[archive]`, `[backup]` and `[schedules]`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -167,55 +167,6 @@ impl WalSettings {
         if let Some(field) = section.take("compression") {
             let words = [("lz4", Compression::Lz4), ("none", Compression::None)];
             settings.compression = values::word(field, &words)?;
-        }
-        section.finish()?;
-        Ok(settings)
-    }
-}
-
-/// How PostgreSQL runs the checkpoint that a base backup begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checkpoint {
-    /// `fast`: at once.
-    Fast,
-    /// `spread`: as a scheduled one, which takes minutes and loads the disk less.
-    Spread,
-}
-
-/// `[backup]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackupSettings {
-    /// `checkpoint`
-    pub checkpoint: Checkpoint,
-    /// `max_rate`: the most bytes a second that PostgreSQL sends; `None` for all it can.
-    pub max_rate: Option<u64>,
-    /// `part_size`: how many bytes of a backup make one object.
-    pub part_size: u64,
-}
-
-impl Default for BackupSettings {
-    fn default() -> BackupSettings {
-        BackupSettings {
-            checkpoint: Checkpoint::Fast,
-            max_rate: None,
-            part_size: 32 * MIB,
-        }
-    }
-}
-
-impl BackupSettings {
-    pub(super) fn read(mut section: Section) -> Result<BackupSettings, ConfigError> {
-        let mut settings = BackupSettings::default();
-        if let Some(field) = section.take("checkpoint") {
-            let words = [("fast", Checkpoint::Fast), ("spread", Checkpoint::Spread)];
-            settings.checkpoint = values::word(field, &words)?;
-        }
-        if let Some(field) = section.take("max_rate") {
-            // MAX_RATE_LOWER and MAX_RATE_UPPER of PostgreSQL's basebackup.c.
-            settings.max_rate = Some(values::size(field, 32 << 10..=1 << 30)?);
-        }
-        if let Some(field) = section.take("part_size") {
-            settings.part_size = values::size(field, MIB..=512 * MIB)?;
         }
         section.finish()?;
         Ok(settings)

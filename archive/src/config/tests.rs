@@ -60,6 +60,7 @@ fn the_documented_defaults_are_true() {
     }
     let config = parse(&uncommented, &[]).unwrap();
     assert_eq!(config.backup.max_rate, Some(64 << 20));
+    assert_eq!(config.backup.schedule.as_deref(), Some("0 2 * * *"));
     assert_eq!(config.archive.s3.profile.as_deref(), Some("default"));
     assert_eq!(
         config.encryption.require_key_file().unwrap(),

@@ -7,6 +7,7 @@ use walvault_archive::Error as ArchiveError;
 use walvault_archive::record::FilePath;
 use walvault_protocol::client::ClientError;
 use walvault_protocol::manifest::ManifestError;
+use walvault_protocol::replication::SlotName;
 use walvault_protocol::{Lsn, LsnRange, SystemId, TimelineId};
 
 /// Why a backup was not taken. Whatever was stored of it is listed nowhere.
@@ -35,11 +36,19 @@ pub enum BackupError {
         /// As asked for.
         bytes: u64,
     },
+    /// Another backup of the server is being taken.
+    #[error(
+        "another backup of this server is being taken: it holds the replication slot '{slot}'; wait for its end, or end its WAL sender (pg_stat_replication shows it with state 'backup')"
+    )]
+    Busy {
+        /// The slot that a backup holds while it is taken.
+        slot: SlotName,
+    },
     /// The server refused, or could not be asked.
     #[error(transparent)]
     Server(ClientError),
     /// The checkpoint that every backup begins with did not end.
-    #[error("the server's checkpoint did not end within {} s; take the backup with a fast checkpoint ([backup] checkpoint = \"fast\"), or wait longer", waited.as_secs())]
+    #[error("the server's checkpoint did not end within {} s; take the backup with a fast checkpoint ([backup] checkpoint = \"fast\"), or wait longer ([backup] checkpoint_timeout)", waited.as_secs())]
     Checkpoint {
         /// How long was waited.
         waited: Duration,

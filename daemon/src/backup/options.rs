@@ -24,8 +24,8 @@ pub struct BackupOptions {
     pub label: Label,
     /// Whether the server makes its checkpoint at once instead of spreading it.
     pub fast_checkpoint: bool,
-    /// How long to wait for the checkpoint; for ever when `None`.
-    pub checkpoint_timeout: Option<Duration>,
+    /// How long to wait for the checkpoint.
+    pub checkpoint_timeout: Duration,
     /// The most KiB a second that the server may send.
     pub max_rate_kib: Option<u32>,
     /// Whether the server checks the checksum of every data page, if the cluster has them.
@@ -41,9 +41,9 @@ pub struct BackupOptions {
 impl Default for BackupOptions {
     fn default() -> BackupOptions {
         BackupOptions {
-            label: Label("walvault".to_owned()),
+            label: Label::default(),
             fast_checkpoint: true,
-            checkpoint_timeout: None,
+            checkpoint_timeout: Duration::from_secs(3600),
             max_rate_kib: None,
             verify_page_checksums: true,
             part_size: 32 << 20,
@@ -109,6 +109,12 @@ impl Label {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Default for Label {
+    fn default() -> Label {
+        Label("walvault".to_owned())
     }
 }
 

@@ -4,13 +4,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
+use walvault_archive::layout::BackupId;
 use walvault_protocol::{Lsn, LsnRange};
 
 /// What a backup is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
     /// The server makes the checkpoint that every backup begins with.
-    Checkpoint,
+    Checkpoint {
+        /// What the backup will be called.
+        backup: BackupId,
+    },
     /// The server sends its files.
     Copying {
         /// Where replay will begin.
@@ -164,7 +168,9 @@ impl<W: Fn(&str) + Send + Sync> Progress for Lines<W> {
 
 fn describe(stage: &Stage) -> String {
     match stage {
-        Stage::Checkpoint => "waiting for the server's checkpoint".to_owned(),
+        Stage::Checkpoint { backup } => {
+            format!("backup {backup}: waiting for the server's checkpoint")
+        }
         Stage::Copying { start, estimate } => {
             let of = estimate
                 .map(|bytes| format!("about {} ", BinaryBytes(bytes)))

@@ -7,20 +7,14 @@ use clap::{Args, ValueEnum};
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use walvault_archive::Archive;
 use walvault_archive::config::Config;
 use walvault_archive::layout::BackupId;
 use walvault_archive::record::BackupRecord;
-use walvault_protocol::client::{ClientError, Mode, Session};
 use walvault_protocol::{Lsn, TimelineId};
 
 use crate::app::{App, SetupError};
-use crate::backup::{
-    BackupError, BackupOptions, Bar, Label, Lines, Patience, Progress, WalSecured, Watched,
-    slot_is_active, take,
-};
-use crate::stream::bring_along::BringAlong;
-use crate::stream::{Server, StreamError, connect};
+use crate::backup::attempt::{AttemptError, attempt};
+use crate::backup::{BackupError, BackupOptions, Bar, Label, Lines, Progress};
 
 /// How long a store may be away before the backup is given up. PostgreSQL waits meanwhile.
 const STORE_PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -36,9 +30,12 @@ pub struct Arguments {
     /// How the server makes the checkpoint it begins with [default: `[backup] checkpoint`]
     #[arg(long, value_enum)]
     checkpoint: Option<CheckpointArgument>,
-    /// Give up when the checkpoint takes longer
+    /// Give up when the checkpoint takes longer [default: `[backup] checkpoint_timeout`]
     #[arg(long, value_name = "SECONDS")]
     checkpoint_timeout: Option<u64>,
+    /// The most that the server sends in a second, such as 64MiB [default: `[backup] max_rate`]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    max_rate: Option<u32>,
     /// Let retention leave it alone
     #[arg(long)]
     keep: bool,
@@ -64,12 +61,9 @@ pub enum BackupCommandError {
     /// It never began.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// The server could not be reached, or its WAL not streamed.
-    #[error(transparent)]
-    Stream(#[from] StreamError),
     /// It failed.
     #[error(transparent)]
-    Backup(#[from] BackupError),
+    Attempt(#[from] AttemptError),
     /// The answer could not be printed.
     #[error("backup {id} is complete, but its record could not be printed: {source}")]
     Print {
@@ -83,9 +77,9 @@ pub enum BackupCommandError {
     Stopped,
 }
 
-impl From<walvault_archive::Error> for BackupCommandError {
-    fn from(error: walvault_archive::Error) -> BackupCommandError {
-        BackupCommandError::Backup(error.into())
+impl From<BackupError> for BackupCommandError {
+    fn from(error: BackupError) -> BackupCommandError {
+        BackupCommandError::Attempt(error.into())
     }
 }
 
@@ -101,60 +95,17 @@ pub async fn run(
     let begun = std::time::Instant::now();
     let label = Label::new(&arguments.label)?;
     let app = App::new(config, Some(STORE_PATIENCE)).await?;
+    let options = options(&app, &arguments, label);
     let progress = choose_progress(arguments.json);
     let record = tokio::select! {
         () = stop.cancelled() => return Err(BackupCommandError::Stopped),
-        record = back_up(&app, options(&app, &arguments, label), &*progress) => record?,
+        record = attempt(&app, &options, &*progress) => record?,
     };
     drop(progress);
     print(&record, begun.elapsed(), arguments.json).map_err(|source| BackupCommandError::Print {
         id: record.id.clone(),
         source,
     })
-}
-
-async fn back_up(
-    app: &App,
-    options: BackupOptions,
-    progress: &dyn Progress,
-) -> Result<BackupRecord, BackupCommandError> {
-    let Server {
-        session,
-        identity,
-        segment_size,
-    } = connect(&app.info).await?;
-    let store = app.store.clone();
-    let archive =
-        Archive::open_or_begin(store, app.identities()?, identity.system_id, segment_size).await?;
-    let mut wal = secure_wal(app, &archive).await?;
-    Ok(take(&archive, session, &options, &mut *wal, progress).await?)
-}
-
-/// Who brings the backup's WAL: whoever streams from the slot already, or we ourselves.
-async fn secure_wal(
-    app: &App,
-    archive: &Archive,
-) -> Result<Box<dyn WalSecured>, BackupCommandError> {
-    match is_streamed(app).await {
-        Ok(true) => return Ok(Box::new(Watched::new(archive.clone(), Patience::default()))),
-        Ok(false) => tracing::info!(
-            slot = app.slot.as_str(),
-            "nobody streams from the slot; the backup brings its own WAL"
-        ),
-        Err(error) => {
-            tracing::warn!(%error, "cannot see in pg_replication_slots whether somebody streams; the backup brings its own WAL");
-        }
-    }
-    Ok(Box::new(
-        BringAlong::start(archive, &app.stream_context()).await?,
-    ))
-}
-
-async fn is_streamed(app: &App) -> Result<bool, ClientError> {
-    let mut sql = Session::connect(&app.info, Mode::Regular).await?;
-    let active = slot_is_active(&mut sql, &app.slot).await?;
-    sql.close().await;
-    Ok(active)
 }
 
 fn options(app: &App, arguments: &Arguments, label: Label) -> BackupOptions {
@@ -165,11 +116,22 @@ fn options(app: &App, arguments: &Arguments, label: Label) -> BackupOptions {
             Some(argument) => argument == CheckpointArgument::Fast,
             None => configured.fast_checkpoint,
         },
-        checkpoint_timeout: arguments.checkpoint_timeout.map(Duration::from_secs),
+        checkpoint_timeout: arguments
+            .checkpoint_timeout
+            .map_or(configured.checkpoint_timeout, Duration::from_secs),
+        max_rate_kib: arguments.max_rate.or(configured.max_rate_kib),
         verify_page_checksums: !arguments.no_verify_checksums,
         keep: arguments.keep,
         ..configured
     }
+}
+
+/// A rate in KiB/s. Whether PostgreSQL knows it is seen later.
+fn rate(text: &str) -> Result<u32, String> {
+    let size: bytesize::ByteSize = text
+        .parse()
+        .map_err(|_| "write it as \"64MiB\", or in bytes".to_owned())?;
+    Ok(u32::try_from(size.as_u64() / 1024).unwrap_or(u32::MAX))
 }
 
 /// A bar for whoever watches, the log for whoever reads later.

@@ -1,14 +1,14 @@
 //! `walvaultd run`: streams WAL until told to stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::config::Config;
 
 use crate::app::{App, SetupError};
-use crate::backup::on_need::back_up_on_need;
-use crate::stream::follow::Context;
+use crate::backup::service::Backups;
 use crate::stream::{StreamError, supervise};
 
 /// How long storing what was received may take after SIGTERM, a little less than the 30 s that
@@ -34,14 +34,12 @@ pub enum RunError {
 /// # Errors
 /// When it cannot begin, must not go on, or cannot end in time.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
-    let app = App::new(config, None).await?;
-    let wanted = watch::Sender::new(None);
-    let backup_options = app.backup_options();
-    let backups = back_up_on_need(&app, &backup_options, wanted.subscribe());
-    let context = Context {
-        backup_wanted: Some(wanted),
-        ..app.stream_context()
-    };
+    let app = Arc::new(App::new(config, None).await?);
+    let context = app.stream_context();
+    let (backups, _desk) = Backups::new(app.clone(), context.writing.subscribe());
+    // A task of its own, so that a backup does not hold up the stream. It ends with this function.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(backups.serve());
     tracing::info!(
         server = app.info.endpoint(),
         archive = app.store.url(),
@@ -57,7 +55,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     };
     let ended = tokio::select! {
         result = streaming => result.map_err(RunError::from),
-        never = backups => match never {},
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(never) => match never {},
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
         () = overdue => Err(RunError::Grace),
     };
     let state = *context.state.borrow();

@@ -8,7 +8,7 @@ use walvault_archive::{Archive, Catalog};
 use walvault_protocol::replication::SlotName;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
-use super::connect::connect;
+use super::connect::Server;
 use super::follow::{Context, Followed, Origin, StreamError, Writer, follow};
 use crate::backup::{BackupError, WalSecured};
 use crate::pipeline::StreamState;
@@ -23,25 +23,25 @@ pub struct BringAlong {
 }
 
 impl BringAlong {
-    /// Reserves WAL in a temporary slot and begins to stream it. Once this returns, the server
-    /// keeps whatever a backup begun from now on needs.
+    /// Begins to stream over `server` from its temporary slot `slot`, which has WAL reserved already: the
+    /// server keeps whatever a backup begun from now on needs.
     ///
     /// # Errors
-    /// When the server cannot be reached or has no slot or sender left.
-    pub async fn start(archive: &Archive, like: &Context) -> Result<BringAlong, StreamError> {
-        let name = format!(
-            "walvault_backup_{}_{:08x}",
-            std::process::id(),
-            rand::random::<u32>()
-        );
+    /// When the stream does not begin.
+    pub async fn start(
+        archive: &Archive,
+        like: &Context,
+        server: Server,
+        slot: SlotName,
+    ) -> Result<BringAlong, StreamError> {
         let context = Context {
-            slot: SlotName::new(name).expect("letters, digits and underscores"),
+            slot,
             temporary: true,
             from: Origin::Slot,
             state: watch::Sender::new(StreamState::default()),
+            writing: watch::Sender::new(None),
             ..like.clone()
         };
-        let server = connect(&context.info).await?;
         let stop = CancellationToken::new();
         let mut state = context.state.subscribe();
         let mut stream = tokio::spawn({

@@ -62,6 +62,7 @@ impl Reserved {
 
 /// Makes sure that the slot is there with WAL reserved, and returns what it reserves. A slot that
 /// keeps nothing is made anew: what it should have kept is looked for on the server all the same.
+/// A `temporary` slot is left as it is, for it was made on this session, and an error would drop it.
 ///
 /// # Errors
 /// When the server has no room for another slot, or refuses.
@@ -71,21 +72,20 @@ pub async fn ensure_slot(
     slot: &SlotName,
     temporary: bool,
 ) -> Result<Reserved, StreamError> {
+    if temporary {
+        return reserved(session, info, slot).await;
+    }
     let options = SlotOptions {
-        temporary,
+        temporary: false,
         reserve_wal: true,
     };
     match session.create_physical_slot(slot, options).await {
-        Ok(()) => tracing::info!(
-            slot = slot.as_str(),
-            temporary,
-            "created the replication slot"
-        ),
+        Ok(()) => tracing::info!(slot = slot.as_str(), "created the replication slot"),
         Err(error) if error.sqlstate() == Some("42710") => {}
         Err(error) => return Err(error.into()),
     }
     match reserved(session, info, slot).await? {
-        Reserved::Nothing if !temporary => recreate_slot(session, info, slot).await,
+        Reserved::Nothing => recreate_slot(session, info, slot).await,
         kept => Ok(kept),
     }
 }

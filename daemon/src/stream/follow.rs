@@ -148,8 +148,8 @@ pub struct Context {
     pub settings: Settings,
     /// Where progress is published.
     pub state: watch::Sender<StreamState>,
-    /// Who takes a backup when one is needed, and is told why.
-    pub backup_wanted: Option<watch::Sender<Option<String>>>,
+    /// The timeline whose WAL is being written as the archive's writer; `None` while none is.
+    pub writing: watch::Sender<Option<TimelineId>>,
 }
 
 /// By what right WAL is written.
@@ -267,6 +267,9 @@ pub async fn follow(
                 writer
                     .claim(archive, &context.info, place.timeline, fresh)
                     .await?;
+                if let Writer::Epoch(_) = writer {
+                    context.writing.send_replace(Some(place.timeline));
+                }
                 tracing::info!(
                     timeline = place.timeline.get(), start = %place.start, archived_to = %place.archived_to,
                     slot = context.slot.as_str(), "streaming"

@@ -56,7 +56,9 @@ pub async fn supervise(
         let begun = tokio::time::Instant::now();
         let error = match connected {
             Ok((server, archive)) => {
-                match follow(server, &archive, context, &mut writer, stop).await {
+                let followed = follow(server, &archive, context, &mut writer, stop).await;
+                context.writing.send_replace(None);
+                match followed {
                     Ok(Followed::Stopped) => return Ok(()),
                     Err(error) => error,
                 }
@@ -95,17 +97,10 @@ async fn note_gap(
     cause: &str,
 ) -> Result<(), StreamError> {
     let mut server = connect(&context.info).await?;
-    if record_gap(archive, &mut server, context, place, cause)
-        .await?
-        .is_some()
-        && let Some(wanted) = &context.backup_wanted
-    {
-        wanted.send_replace(Some(format!(
-            "WAL from {} on was lost before it was archived",
-            place.archived_to
-        )));
-    }
-    Ok(())
+    // The backup that it takes is seen to when streaming goes on: the archive tells of the gap.
+    record_gap(archive, &mut server, context, place, cause)
+        .await
+        .map(drop)
 }
 
 async fn open(

@@ -1,0 +1,82 @@
+//! One backup, from connecting to the server to its record.
+
+use walvault_archive::Archive;
+use walvault_archive::record::BackupRecord;
+use walvault_protocol::client::{ClientError, Mode, Session};
+
+use super::{
+    BackupError, BackupOptions, Patience, Progress, WalSecured, Watched, lock, lock_name,
+    slot_is_active, take,
+};
+use crate::app::App;
+use crate::stream::bring_along::BringAlong;
+use crate::stream::{Server, StreamError, connect};
+
+/// Why an attempt gave no backup.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// The server could not be reached, or its WAL not streamed.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// It failed.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+}
+
+impl From<walvault_archive::Error> for AttemptError {
+    fn from(error: walvault_archive::Error) -> AttemptError {
+        AttemptError::Backup(error.into())
+    }
+}
+
+/// Takes a backup of the configured server, unless another one is being taken of it.
+///
+/// # Errors
+/// When there is no backup.
+pub async fn attempt(
+    app: &App,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+) -> Result<BackupRecord, AttemptError> {
+    options.check()?;
+    let Server {
+        mut session,
+        identity,
+        segment_size,
+    } = connect(&app.info).await?;
+    let store = app.store.clone();
+    let archive =
+        Archive::open_or_begin(store, app.identities()?, identity.system_id, segment_size).await?;
+    let name = lock_name(&app.slot);
+    let mut wal: Box<dyn WalSecured> = if is_streamed(app).await {
+        // The slot that is streamed from keeps the WAL.
+        lock(&mut session, &name, false).await?;
+        Box::new(Watched::new(archive.clone(), Patience::default()))
+    } else {
+        let mut server = connect(&app.info).await?;
+        lock(&mut server.session, &name, true).await?;
+        Box::new(BringAlong::start(&archive, &app.stream_context(), server, name).await?)
+    };
+    Ok(take(&archive, session, options, &mut *wal, progress).await?)
+}
+
+/// Whether somebody brings the backup's WAL already; if not, we do.
+async fn is_streamed(app: &App) -> bool {
+    let looked = async {
+        let mut sql = Session::connect(&app.info, Mode::Regular).await?;
+        let active = slot_is_active(&mut sql, &app.slot).await?;
+        sql.close().await;
+        Ok::<_, ClientError>(active)
+    };
+    match looked.await {
+        Ok(true) => return true,
+        Ok(false) => tracing::info!(
+            slot = app.slot.as_str(),
+            "nobody streams from the slot; the backup brings its own WAL"
+        ),
+        Err(error) => {
+            tracing::warn!(%error, "cannot see in pg_replication_slots whether somebody streams; the backup brings its own WAL");
+        }
+    }
+    false
+}
