@@ -73,6 +73,8 @@ pub enum Codec {
     None = 0,
     /// LZ4 blocks.
     Lz4 = 1,
+    /// zstd frames (RFC 8878).
+    Zstd = 2,
 }
 
 /// The first 64 bytes of an object.
@@ -99,6 +101,11 @@ pub enum FormatError {
         "it has format version {0}, this walvault reads up to {VERSION}; use the release that wrote it, or a newer one"
     )]
     Version(u16),
+    /// Compressed by a newer walvault.
+    #[error(
+        "it is compressed with codec {0}, which this walvault does not know; use the release that wrote it, or a newer one"
+    )]
+    Compression(u8),
     /// Bytes that the format does not allow.
     #[error("{0}")]
     Codec(#[from] CodecError),
@@ -143,7 +150,8 @@ impl Header {
         let codec = match reader.u8("codec")? {
             0 => Codec::None,
             1 => Codec::Lz4,
-            other => return Err(reader.refuse("codec", other.into()).into()),
+            2 => Codec::Zstd,
+            other => return Err(FormatError::Compression(other)),
         };
         let frame_size = reader.u32_le("frame size")?;
         if frame_size as usize != FRAME_SIZE {

@@ -1,7 +1,7 @@
 //! The golden archive in `testdata/v1`: what version 1 wrote stays readable for ever.
 //!
 //! Its objects are sealed with fixed keys and salts. Those that are not compressed are pinned to
-//! the byte; LZ4's output may differ from release to release, so that compressed ones need only
+//! the byte; a compressor's output may differ from release to release, so that compressed ones need only
 //! open. `WALVAULT_BLESS=1` writes what is missing, and never replaces a file.
 
 use std::path::PathBuf;
@@ -170,6 +170,13 @@ fn objects() -> Vec<Golden> {
             ObjectKey::BackupRecord(backup()),
             serde_json::to_vec(&record).expect("JSON"),
         ),
+        // Its place in this list is its salt: what comes later comes after it.
+        Golden {
+            key: ObjectKey::BackupPart(backup(), 2),
+            codec: Codec::Zstd,
+            payload: text(600_000),
+            attachment: Vec::new(),
+        },
     ]
 }
 

@@ -9,6 +9,7 @@ use aes_gcm::{Aes256Gcm, KeyInit};
 use crate::format::{Footer, FormatError, HEADER_LEN, Header, Kind, TAG_LEN};
 use crate::keys::DataKey;
 
+mod compress;
 mod open;
 mod write;
 

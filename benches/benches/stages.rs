@@ -38,7 +38,11 @@ fn stages(criterion: &mut Criterion) {
     group
         .throughput(Throughput::Bytes(SEGMENT as u64))
         .sample_size(10);
-    for (name, codec) in [("lz4", Codec::Lz4), ("raw", Codec::None)] {
+    for (name, codec) in [
+        ("lz4", Codec::Lz4),
+        ("zstd", Codec::Zstd),
+        ("raw", Codec::None),
+    ] {
         let sealer = Sealer::new(ARCHIVE, key.clone(), codec);
         let pieces = [segment.clone()];
         let seal = || {

@@ -88,10 +88,7 @@ impl App {
                 max_delay: config.wal.max_delay,
                 memory: config.wal.memory,
                 uploads: config.wal.uploads,
-                codec: match config.wal.compression {
-                    Compression::Lz4 => Codec::Lz4,
-                    Compression::None => Codec::None,
-                },
+                codec: codec(config.wal.compression),
             },
             info,
             slot,
@@ -121,7 +118,7 @@ impl App {
             checkpoint_timeout: settings.checkpoint_timeout,
             max_rate_kib: settings.max_rate.map(kib),
             part_size: settings.part_size,
-            codec: self.settings.codec,
+            codec: codec(settings.compression),
             ..BackupOptions::default()
         }
     }
@@ -139,6 +136,14 @@ impl App {
             state: watch::Sender::new(StreamState::default()),
             writing: watch::Sender::new(None),
         }
+    }
+}
+
+fn codec(compression: Compression) -> Codec {
+    match compression {
+        Compression::Lz4 => Codec::Lz4,
+        Compression::Zstd => Codec::Zstd,
+        Compression::None => Codec::None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::reader::Section;
-use crate::config::{ConfigError, values};
+use crate::config::{Compression, ConfigError, values};
 
 const MIB: u64 = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,6 +31,8 @@ pub struct BackupSettings {
     pub max_rate: Option<u64>,
     /// `part_size`: how many bytes of a backup make one object.
     pub part_size: u64,
+    /// `compression`
+    pub compression: Compression,
 }
 
 impl Default for BackupSettings {
@@ -41,6 +43,7 @@ impl Default for BackupSettings {
             checkpoint_timeout: HOUR,
             max_rate: None,
             part_size: 32 * MIB,
+            compression: Compression::Lz4,
         }
     }
 }
@@ -64,6 +67,9 @@ impl BackupSettings {
         }
         if let Some(field) = section.take("part_size") {
             settings.part_size = values::size(field, MIB..=512 * MIB)?;
+        }
+        if let Some(field) = section.take("compression") {
+            settings.compression = values::word(field, &Compression::WORDS)?;
         }
         section.finish()?;
         Ok(settings)

@@ -122,6 +122,8 @@ impl EncryptionSettings {
 pub enum Compression {
     /// `lz4`
     Lz4,
+    /// `zstd`
+    Zstd,
     /// `none`
     None,
 }
@@ -137,6 +139,14 @@ pub struct WalSettings {
     pub uploads: usize,
     /// `compression`
     pub compression: Compression,
+}
+
+impl Compression {
+    pub(super) const WORDS: [(&str, Compression); 3] = [
+        ("lz4", Compression::Lz4),
+        ("zstd", Compression::Zstd),
+        ("none", Compression::None),
+    ];
 }
 
 impl Default for WalSettings {
@@ -165,8 +175,7 @@ impl WalSettings {
             settings.uploads = values::count(field, 1..=64)?;
         }
         if let Some(field) = section.take("compression") {
-            let words = [("lz4", Compression::Lz4), ("none", Compression::None)];
-            settings.compression = values::word(field, &words)?;
+            settings.compression = values::word(field, &Compression::WORDS)?;
         }
         section.finish()?;
         Ok(settings)

@@ -144,7 +144,7 @@ fn bad_values_are_errors_that_name_the_key_and_the_right_form() {
         ("[wal]\nuploads = true", "wal.uploads"),
         (
             "[wal]\ncompression = \"gzip\"",
-            "set it to \"lz4\" or \"none\"",
+            "set it to \"lz4\" or \"zstd\" or \"none\"",
         ),
         (
             "[backup]\ncheckpoint = \"soon\"",

@@ -5,9 +5,10 @@ use aes_gcm::{AeadInOut, Aes256Gcm};
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 
+use super::compress::decompress;
 use super::{OpenError, associated_data, body_len, cipher, nonce};
 use crate::format::{
-    FOOTER_LEN, FRAME_SIZE, Footer, FormatError, HEADER_LEN, Header, Kind, Meta, TAG_LEN,
+    Codec, FOOTER_LEN, FRAME_SIZE, Footer, FormatError, HEADER_LEN, Header, Kind, Meta, TAG_LEN,
 };
 use crate::keys::DataKey;
 use crate::layout::KeyId;
@@ -166,6 +167,7 @@ impl SealedMeta {
 }
 
 struct Opener {
+    codec: Codec,
     cipher: Aes256Gcm,
     associated: Vec<u8>,
 }
@@ -174,6 +176,7 @@ impl Opener {
     fn new(key: &DataKey, archive: &[u8; 16], header: &Header, bytes: &[u8], name: &str) -> Opener {
         let bytes = bytes.try_into().expect("a header is 64 bytes");
         Opener {
+            codec: header.codec,
             cipher: cipher(key, archive, header),
             associated: associated_data(archive, bytes, name),
         }
@@ -219,9 +222,8 @@ impl Opener {
             }
             let start = payload.len();
             payload.resize(start + length, 0);
-            match lz4_flex::block::decompress_into(&plain, &mut payload[start..]) {
-                Ok(written) if written == length => {}
-                _ => return Err(OpenError::Payload("compression")),
+            if !decompress(self.codec, &plain, &mut payload[start..]) {
+                return Err(OpenError::Payload("compression"));
             }
         }
         Ok(payload)

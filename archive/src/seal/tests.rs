@@ -55,12 +55,15 @@ fn payloads() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+fn codecs() -> impl Strategy<Value = Codec> {
+    prop::sample::select(vec![Codec::None, Codec::Lz4, Codec::Zstd])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn what_was_sealed_opens(payload in payloads(), lz4: bool) {
-        let codec = if lz4 { Codec::Lz4 } else { Codec::None };
+    fn what_was_sealed_opens(payload in payloads(), codec in codecs()) {
         let sealed = seal(&payload, codec);
         prop_assert_eq!(sealed.payload_len, payload.len() as u64);
         prop_assert_eq!(Body::new(sealed.body.bytes.clone()).sha256, sealed.body.sha256);
@@ -70,8 +73,10 @@ proptest! {
     }
 
     #[test]
-    fn no_altered_bit_opens(payload in payloads(), place: prop::sample::Index, bit in 0..8u8, mend: bool) {
-        let mut bytes = seal(&payload, Codec::Lz4).body.bytes.to_vec();
+    fn no_altered_bit_opens(
+        payload in payloads(), codec in codecs(), place: prop::sample::Index, bit in 0..8u8, mend: bool,
+    ) {
+        let mut bytes = seal(&payload, codec).body.bytes.to_vec();
         let at = place.index(bytes.len());
         bytes[at] ^= 1 << bit;
         if mend {
@@ -163,4 +168,17 @@ fn meta_opens_from_the_ends_alone() {
     assert_eq!((meta.length, meta.frames.len()), (600_000, 3));
     assert_eq!(meta.attachment, b"index");
     assert!(SealedMeta::new(&bytes[..64], &bytes[bytes.len() - needed + 1..]).is_err());
+}
+
+/// A codec of a newer release is refused by its number, before anything is decrypted.
+#[test]
+fn an_unknown_codec_is_refused_by_its_number() {
+    let mut bytes = seal(b"compressed in a way to come", Codec::Zstd)
+        .body
+        .bytes
+        .to_vec();
+    bytes[11] = 77;
+    mend_digest(&mut bytes);
+    let error = open(Bytes::from(bytes)).unwrap_err().to_string();
+    assert!(error.contains("codec 77"), "{error}");
 }

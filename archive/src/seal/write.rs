@@ -7,6 +7,7 @@ use aes_gcm::{AeadInOut, Aes256Gcm};
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 
+use super::compress::compress;
 use super::{associated_data, cipher, nonce};
 use crate::format::{
     Codec, FOOTER_LEN, FRAME_SIZE, Footer, FrameEntry, HEADER_LEN, Header, Kind, Meta, SALT_LEN,
@@ -187,12 +188,8 @@ impl SealWriter {
 
     fn seal_frame(&mut self, plain: &[u8]) {
         let start = self.out.len();
-        let compressed = match self.codec {
-            Codec::None => false,
-            Codec::Lz4 => self.compress(plain),
-        };
+        let compressed = compress(self.codec, plain, &mut self.out);
         if !compressed {
-            self.out.truncate(start);
             self.out.extend_from_slice(plain);
         }
         self.encrypt_from(start, nonce(self.frames.len() as u64, false));
@@ -201,20 +198,6 @@ impl SealWriter {
             stored: (self.out.len() - start) as u32,
             compressed,
         });
-    }
-
-    /// Appends `plain` compressed; false when that does not make it smaller.
-    fn compress(&mut self, plain: &[u8]) -> bool {
-        let start = self.out.len();
-        let bound = lz4_flex::block::get_maximum_output_size(plain.len());
-        self.out.resize(start + bound, 0);
-        match lz4_flex::block::compress_into(plain, &mut self.out[start..]) {
-            Ok(length) if length < plain.len() => {
-                self.out.truncate(start + length);
-                true
-            }
-            _ => false,
-        }
     }
 
     /// Encrypts everything from `start` on in place and appends the tag.
