@@ -11,10 +11,10 @@ use walvault_protocol::{SegmentSize, SystemId};
 
 use crate::error::Error;
 use crate::format::{Codec, FOOTER_LEN, HEADER_LEN, Header, Kind, Meta};
-use crate::keys::{KeyFile, Keyring};
+use crate::keys::{DataKey, KeyFile, Keyring};
 use crate::layout::ObjectKey;
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
-use crate::seal::{OpenError, Opened, Sealed, SealedMeta, SealedObject, Sealer};
+use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedMeta, SealedObject, Sealer};
 use crate::store::{Body, ObjectMeta, SharedStore, StoreError, list_all};
 
 mod wal;
@@ -35,6 +35,15 @@ struct Inner {
     id: [u8; 16],
     store: SharedStore,
     keyring: Keyring,
+}
+
+/// An object that was read and is not believed yet.
+pub struct Fetched {
+    archive: Archive,
+    name: String,
+    kind: Kind,
+    bytes: Bytes,
+    data_key: Arc<DataKey>,
 }
 
 /// An object as a listing shows it.
@@ -188,6 +197,40 @@ impl Archive {
         self.unseal(key, bytes).await
     }
 
+    /// Reads and verifies a whole object, handing its payload to `take` frame by frame, in order,
+    /// each as soon as it is authentic. That nothing is missing is known only when this succeeds:
+    /// whatever `take` made of it is to be thrown away otherwise. `take` may block; it is not
+    /// called before the whole object has arrived, so that memory holds the object as it is stored.
+    ///
+    /// # Errors
+    /// As [`Archive::get`], and what `take` returns.
+    pub async fn read<E: From<Error> + Send + 'static>(
+        &self,
+        key: &ObjectKey,
+        mut take: impl FnMut(&[u8]) -> Result<(), E> + Send + 'static,
+    ) -> Result<(), E> {
+        let fetched = self.fetch(key).await?;
+        fetched.open((), move |(), bytes| take(bytes)).await
+    }
+
+    /// Reads a whole object, to be opened when there is time for it.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read, or its data key is not to be had.
+    pub async fn fetch(&self, key: &ObjectKey) -> Result<Fetched, Error> {
+        let name = self.name(key);
+        let bytes = self.inner.store.get(&name, None).await?;
+        let header = Header::decode(&bytes).map_err(|error| self.corrupt(&name, error.into()))?;
+        let data_key = self.inner.keyring.get(header.key_id).await?;
+        Ok(Fetched {
+            archive: self.clone(),
+            name,
+            kind: kind_of(key),
+            bytes,
+            data_key,
+        })
+    }
+
     /// Verifies an object that was read.
     async fn unseal(&self, key: &ObjectKey, bytes: Bytes) -> Result<Opened, Error> {
         let name = self.name(key);
@@ -312,6 +355,43 @@ impl Archive {
             url: self.url().to_owned(),
             key: name.to_owned(),
             source,
+        }
+    }
+}
+
+impl Fetched {
+    /// Verifies it, handing its payload and `state` to `take` frame by frame, as [`Archive::read`]
+    /// does. Returns the state.
+    ///
+    /// # Errors
+    /// When it is not what was stored under its name, and what `take` returns.
+    pub async fn open<T: Send + 'static, E: From<Error> + Send + 'static>(
+        self,
+        mut state: T,
+        mut take: impl FnMut(&mut T, &[u8]) -> Result<(), E> + Send + 'static,
+    ) -> Result<T, E> {
+        let Fetched {
+            archive,
+            name,
+            kind,
+            bytes,
+            data_key,
+        } = self;
+        let (id, sealed_name) = (archive.inner.id, name.clone());
+        let open = move || {
+            let sealed = Sealed::parse(bytes)?;
+            sealed.open_frames(&data_key, &id, kind, &sealed_name, |frame| {
+                take(&mut state, frame)
+            })?;
+            Ok(state)
+        };
+        match tokio::task::spawn_blocking(open)
+            .await
+            .expect("opening does not panic")
+        {
+            Ok(state) => Ok(state),
+            Err(FrameError::Open(source)) => Err(archive.corrupt(&name, source).into()),
+            Err(FrameError::Take(error)) => Err(error),
         }
     }
 }

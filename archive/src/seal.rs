@@ -13,7 +13,7 @@ mod compress;
 mod open;
 mod write;
 
-pub use open::{Opened, Sealed, SealedMeta};
+pub use open::{FrameError, Opened, Sealed, SealedMeta};
 pub use write::{SealWriter, SealedObject, Sealer};
 
 /// Why an object does not open.

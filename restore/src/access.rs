@@ -20,11 +20,19 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it cannot be reached, is none, or the key file cannot be used.
 pub async fn open(config: &Config) -> Result<Archive, Failure> {
+    open_within(config, config.restore.retry_for).await
+}
+
+/// As [`open`], trying again for as long as `retry_for`.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_within(config: &Config, retry_for: Duration) -> Result<Archive, Failure> {
     let key = KeyFile::read(config.encryption.require_key_file()?)
         .map_err(walvault_archive::Error::from)?;
     let policy = RetryPolicy {
         max: LONGEST_WAIT,
-        deadline: Some(config.restore.retry_for),
+        deadline: Some(retry_for),
         ..RetryPolicy::default()
     };
     let on_retry = |error: &StoreError, attempt: u32, wait: Duration| {

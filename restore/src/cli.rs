@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::command::{keys, list, restore, wal_fetch};
 use crate::exit::{self, Failure};
+use crate::prefetch;
 
 /// Restores a PostgreSQL cluster from its walvault archive, to any instant the archive holds
 #[derive(Debug, Parser)]
@@ -33,6 +34,17 @@ pub enum Command {
     Restore(Box<restore::Restore>),
     /// Fetch one file of WAL: PostgreSQL's restore_command
     WalFetch(wal_fetch::WalFetch),
+    /// Fetch WAL ahead for wal-fetch, which starts this by itself
+    #[command(hide = true)]
+    WalPrefetch(WalPrefetch),
+}
+
+/// Fetches WAL ahead for a server that asks for it.
+#[derive(Debug, clap::Args)]
+pub struct WalPrefetch {
+    /// Where it waits
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
 }
 
 /// Runs the command line of this process.
@@ -59,6 +71,9 @@ pub fn main() -> ExitCode {
     if let Command::WalFetch(command) = &cli.command {
         return wal_fetch::main(command, cli.config.as_deref());
     }
+    if let Command::WalPrefetch(command) = &cli.command {
+        return prefetch::helper::main(command.dir.clone(), cli.config.as_deref());
+    }
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -74,8 +89,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Keys(command) => command.run(),
         Command::List(command) => block_on(command.run(config)),
         Command::Restore(command) => block_on(command.run(config)),
-        // Its exit codes are its own.
-        Command::WalFetch(_) => Ok(()),
+        // Their exit codes are their own.
+        Command::WalFetch(_) | Command::WalPrefetch(_) => Ok(()),
     }
 }
 

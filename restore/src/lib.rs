@@ -13,6 +13,7 @@ pub mod line;
 pub mod marks;
 pub mod materialise;
 pub mod plan;
+pub mod prefetch;
 pub mod report;
 pub mod settings;
 pub mod target;

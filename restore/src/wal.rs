@@ -2,9 +2,11 @@
 //!
 //! A segment that is stored whole is one object. Otherwise it is assembled from its pieces and
 //! chunks, as far as they reach from its start without a hole, and filled with zeros: PostgreSQL
-//! takes those for the end of the WAL. Memory holds one object at a time.
+//! takes those for the end of the WAL. Memory holds one object at a time, as it is stored.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use walvault_archive::archive::wal_key;
 use walvault_archive::catalog::Catalog;
@@ -55,6 +57,13 @@ pub enum WalFetchError {
     Unstable(String),
 }
 
+impl WalFetchError {
+    /// Whether an object was looked for and is proven absent.
+    fn is_missing(&self) -> bool {
+        matches!(self, WalFetchError::Archive(error) if error.is_missing())
+    }
+}
+
 /// Fetches the file that PostgreSQL calls `name` into `file`.
 ///
 /// # Errors
@@ -82,6 +91,32 @@ pub async fn fetch(
         Some(WalFileName::Partial(..) | WalFileName::BackupHistory(..)) => Ok(Fetched::Absent),
         None => Err(WalFetchError::Name(name.to_owned())),
     }
+}
+
+/// Fetches a segment into `file` if it is stored whole, so that nothing will ever be added to it;
+/// `false` if not. Costs one request where it is one object.
+///
+/// # Errors
+/// As [`fetch`].
+pub async fn fetch_whole(
+    archive: &Archive,
+    timeline: TimelineId,
+    number: SegmentNumber,
+    file: &mut WalFile,
+) -> Result<bool, WalFetchError> {
+    let size = archive.segment_size();
+    let range = number.range(size);
+    if range.len() <= MAX_WAL_OBJECT {
+        return whole(archive, timeline, range, file).await;
+    }
+    let name = segment_name(timeline, number, size);
+    let listing = archive
+        .list(&format!("{WAL_PREFIX}{timeline}/{name}."))
+        .await?;
+    let catalog = Catalog::from_listing(size, &listing);
+    let pieces = Line::new(&catalog, timeline).pieces(range.start, range.end);
+    let end = pieces.last().map_or(range.start, |piece| piece.span.end);
+    Ok(end == range.end && assemble(archive, range, &pieces, file).await?)
 }
 
 async fn segment(
@@ -126,18 +161,22 @@ async fn whole(
     if range.len() > MAX_WAL_OBJECT {
         return Ok(false);
     }
-    match archive
-        .get(&ObjectKey::Wal(WalObject { timeline, range }))
-        .await
-    {
-        Ok(opened) => {
-            file.write_at(0, &opened.payload)?;
-            file.set_len(range.len())?;
-            Ok(true)
-        }
+    let mut writer = file.writer(0);
+    let key = ObjectKey::Wal(WalObject { timeline, range });
+    match archive.read(&key, move |bytes| writer.write(bytes)).await {
+        Ok(()) if file.length()? == range.len() => Ok(true),
+        Ok(()) => Err(too_short(archive, &key)),
         Err(error) if error.is_missing() => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
+}
+
+fn too_short(archive: &Archive, key: &ObjectKey) -> WalFetchError {
+    WalFetchError::Archive(Error::Record {
+        url: archive.url().to_owned(),
+        key: archive.name(key),
+        reason: "it does not hold as much WAL as its name says".to_owned(),
+    })
 }
 
 /// What to assemble a segment from, in order, up to the first hole.
@@ -210,19 +249,27 @@ async fn assemble(
     } in pieces
     {
         let key = wal_key(*timeline, held.range, held.whole);
-        let opened = match archive.get(&key).await {
-            Ok(opened) => opened,
-            Err(error) if error.is_missing() => return Ok(false),
-            Err(error) => return Err(error.into()),
+        // What lies before the span within the object is passed over, what lies behind it too.
+        let mut skip = span.start - held.range.start;
+        let mut left = span.len();
+        let missing = Arc::new(AtomicU64::new(left));
+        let mut writer = file.writer(span.start - range.start);
+        let rest = missing.clone();
+        let take = move |bytes: &[u8]| {
+            let passed = skip.min(bytes.len() as u64);
+            skip -= passed;
+            let bytes = &bytes[passed as usize..];
+            let taken = left.min(bytes.len() as u64);
+            left -= taken;
+            rest.store(left, Ordering::Relaxed);
+            writer.write(&bytes[..taken as usize])
         };
-        let within =
-            (span.start - held.range.start) as usize..(span.end - held.range.start) as usize;
-        let bytes = opened.payload.get(within).ok_or_else(|| Error::Record {
-            url: archive.url().to_owned(),
-            key: archive.name(&key),
-            reason: "it holds less WAL than its name says".to_owned(),
-        })?;
-        file.write_at(span.start - range.start, bytes)?;
+        match archive.read(&key, take).await {
+            Ok(()) if missing.load(Ordering::Relaxed) == 0 => {}
+            Ok(()) => return Err(too_short(archive, &key)),
+            Err(error) if error.is_missing() => return Ok(false),
+            Err(error) => return Err(error),
+        }
     }
     file.set_len(range.len())?;
     Ok(true)

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 use walvault_protocol::Lsn;
 
 use crate::outcome::Outcome;
-use crate::process::Process;
+use crate::process::{Process, with_argument};
 use crate::user::server_command;
 use crate::{cache, wait};
 
@@ -290,6 +290,10 @@ impl Postgres {
         if let Some(mut process) = self.process.take() {
             process.kill();
             self.remove_shared_memory();
+        }
+        // What its restore_command started outlives it for a while.
+        for helper in with_argument("wal-prefetch", &self.data) {
+            let _ = kill_process(helper, Signal::KILL);
         }
     }
 

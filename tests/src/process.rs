@@ -114,6 +114,36 @@ impl Drop for Process {
     }
 }
 
+/// The processes with `argument` on their command line, and a path under `dir`: such as outlive
+/// whoever started them.
+///
+/// # Panics
+/// When there is no /proc.
+#[must_use]
+pub fn with_argument(argument: &str, dir: &Path) -> Vec<Pid> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<_> = line
+            .split(|byte| *byte == 0)
+            .map(String::from_utf8_lossy)
+            .collect();
+        let is_it = words.iter().any(|word| word == argument)
+            && words.iter().any(|word| Path::new(&**word).starts_with(dir));
+        if is_it && is_running(id) {
+            found.push(pid(id));
+        }
+    }
+    found
+}
+
 fn pid(id: u32) -> Pid {
     i32::try_from(id)
         .ok()

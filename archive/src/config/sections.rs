@@ -187,12 +187,18 @@ impl WalSettings {
 pub struct RestoreSettings {
     /// `retry_for`: how long an archive that cannot be reached is tried again.
     pub retry_for: Duration,
+    /// `prefetch`: how many bytes of WAL `wal-fetch` keeps ahead of PostgreSQL; 0 for none.
+    pub prefetch: u64,
+    /// `prefetch_dir`: where it keeps them; `None` for a directory in `pg_wal`.
+    pub prefetch_dir: Option<PathBuf>,
 }
 
 impl Default for RestoreSettings {
     fn default() -> RestoreSettings {
         RestoreSettings {
             retry_for: Duration::from_secs(60),
+            prefetch: 128 * MIB,
+            prefetch_dir: None,
         }
     }
 }
@@ -203,6 +209,10 @@ impl RestoreSettings {
         if let Some(field) = section.take("retry_for") {
             settings.retry_for = values::duration(field, Duration::ZERO..=24 * HOUR)?;
         }
+        if let Some(field) = section.take("prefetch") {
+            settings.prefetch = values::size(field, 0..=1 << 40)?;
+        }
+        settings.prefetch_dir = section.take("prefetch_dir").map(values::path).transpose()?;
         section.finish()?;
         Ok(settings)
     }

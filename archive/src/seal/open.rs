@@ -1,5 +1,7 @@
 //! From a sealed object back to plaintext, refusing whatever was altered.
 
+use std::convert::Infallible;
+
 use aes_gcm::aead::array::Array;
 use aes_gcm::{AeadInOut, Aes256Gcm};
 use bytes::Bytes;
@@ -28,6 +30,21 @@ pub struct Opened {
     pub payload: Vec<u8>,
     /// What its kind attaches.
     pub attachment: Vec<u8>,
+}
+
+/// Why an object's frames were not all taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FrameError<E> {
+    /// The object does not open.
+    Open(OpenError),
+    /// Whoever took them did not take this one.
+    Take(E),
+}
+
+impl<E> From<OpenError> for FrameError<E> {
+    fn from(error: OpenError) -> FrameError<E> {
+        FrameError::Open(error)
+    }
 }
 
 impl Sealed {
@@ -72,12 +89,43 @@ impl Sealed {
         kind: Kind,
         name: &str,
     ) -> Result<Opened, OpenError> {
+        let mut payload = Vec::new();
+        let opened = self.open_frames(key, archive, kind, name, |frame| {
+            payload.extend_from_slice(frame);
+            Ok::<(), Infallible>(())
+        });
+        match opened {
+            Ok(attachment) => Ok(Opened {
+                payload,
+                attachment,
+            }),
+            Err(FrameError::Open(error)) => Err(error),
+            Err(FrameError::Take(never)) => match never {},
+        }
+    }
+
+    /// Verifies and decrypts all of it, handing the plaintext to `take` frame by frame, in order,
+    /// each as soon as it is authentic. Memory holds one frame beside the object itself. That
+    /// nothing is missing is known only when this succeeds. Returns the attachment.
+    ///
+    /// # Errors
+    /// [`FrameError::Open`] when it is not what was sealed as `kind` under `name` in `archive`,
+    /// [`FrameError::Take`] when `take` refuses.
+    pub fn open_frames<E>(
+        &self,
+        key: &DataKey,
+        archive: &[u8; 16],
+        kind: Kind,
+        name: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Vec<u8>, FrameError<E>> {
         let meta_start = self
             .bytes
             .len()
             .checked_sub(FOOTER_LEN + self.footer.meta_len as usize)
             .filter(|start| *start >= HEADER_LEN)
-            .ok_or(FormatError::Lengths("meta length and size"))?;
+            .ok_or(FormatError::Lengths("meta length and size"))
+            .map_err(OpenError::from)?;
         let sealed_meta = SealedMeta::new(&self.bytes[..HEADER_LEN], &self.bytes[meta_start..])?;
         let opener = Opener::new(
             key,
@@ -89,19 +137,20 @@ impl Sealed {
         let meta = opener.meta(&sealed_meta, kind)?;
         let expected = (HEADER_LEN + FOOTER_LEN) as u64 + body_len(&self.footer, meta.stored_len());
         if expected != self.bytes.len() as u64 {
-            return Err(OpenError::Length {
+            return Err(FrameError::Open(OpenError::Length {
                 expected,
                 actual: self.bytes.len() as u64,
-            });
+            }));
         }
-        let payload = opener.frames(&meta, 0, &self.bytes[HEADER_LEN..meta_start])?;
-        if crc32c::crc32c(&payload) != meta.crc32c {
-            return Err(OpenError::Payload("CRC-32C"));
+        let mut crc = 0;
+        opener.frames(&meta, &self.bytes[HEADER_LEN..meta_start], |frame| {
+            crc = crc32c::crc32c_append(crc, frame);
+            take(frame).map_err(FrameError::Take)
+        })?;
+        if crc != meta.crc32c {
+            return Err(FrameError::Open(OpenError::Payload("CRC-32C")));
         }
-        Ok(Opened {
-            payload,
-            attachment: meta.attachment,
-        })
+        Ok(meta.attachment)
     }
 }
 
@@ -184,7 +233,8 @@ impl Opener {
 
     fn meta(&self, sealed: &SealedMeta, kind: Kind) -> Result<Meta, OpenError> {
         let counter = u64::from(sealed.footer.frames);
-        let plain = self.decrypt(&sealed.sealed, nonce(counter, true), || {
+        let mut plain = Vec::new();
+        self.decrypt(&sealed.sealed, nonce(counter, true), &mut plain, || {
             "the meta frame".to_owned()
         })?;
         if sealed.header.kind != kind {
@@ -200,44 +250,53 @@ impl Opener {
         Ok(meta)
     }
 
-    /// Opens the frames from number `first` on that `stored` holds whole.
-    fn frames(&self, meta: &Meta, first: usize, mut stored: &[u8]) -> Result<Vec<u8>, OpenError> {
-        let most = (meta.frames.len() - first) * FRAME_SIZE;
-        let mut payload = Vec::with_capacity(most.min(meta.length as usize));
-        for (index, frame) in meta.frames.iter().enumerate().skip(first) {
-            let Some((sealed, rest)) = stored.split_at_checked(frame.stored as usize) else {
-                break;
-            };
+    /// Opens the frames that `stored` holds, one after the other.
+    fn frames<E>(
+        &self,
+        meta: &Meta,
+        mut stored: &[u8],
+        mut take: impl FnMut(&[u8]) -> Result<(), FrameError<E>>,
+    ) -> Result<(), FrameError<E>> {
+        // Both serve for every frame: memory that was touched before is faster than new.
+        let mut decrypted = Vec::with_capacity(FRAME_SIZE);
+        let mut decompressed = Vec::new();
+        for (index, frame) in meta.frames.iter().enumerate() {
+            let (sealed, rest) = stored
+                .split_at_checked(frame.stored as usize)
+                .ok_or(OpenError::Payload("length"))?;
             stored = rest;
-            let plain = self.decrypt(sealed, nonce(index as u64, false), || {
+            self.decrypt(sealed, nonce(index as u64, false), &mut decrypted, || {
                 format!("frame {index}")
             })?;
             let length = meta.plain_len(index);
             if !frame.compressed {
-                payload.extend_from_slice(&plain);
-                if plain.len() != length {
-                    return Err(OpenError::Payload("length"));
+                if decrypted.len() != length {
+                    return Err(OpenError::Payload("length").into());
                 }
+                take(&decrypted)?;
                 continue;
             }
-            let start = payload.len();
-            payload.resize(start + length, 0);
-            if !decompress(self.codec, &plain, &mut payload[start..]) {
-                return Err(OpenError::Payload("compression"));
+            decompressed.resize(length, 0);
+            if !decompress(self.codec, &decrypted, &mut decompressed) {
+                return Err(OpenError::Payload("compression").into());
             }
+            take(&decompressed)?;
         }
-        Ok(payload)
+        Ok(())
     }
 
+    /// Replaces what `plain` holds by the plaintext of `sealed`.
     fn decrypt(
         &self,
         sealed: &[u8],
         nonce: [u8; 12],
+        plain: &mut Vec<u8>,
         what: impl Fn() -> String,
-    ) -> Result<Vec<u8>, OpenError> {
+    ) -> Result<(), OpenError> {
         let refused = || OpenError::Authentication { frame: what() };
         let split = sealed.len().checked_sub(TAG_LEN).ok_or_else(refused)?;
-        let mut plain = sealed[..split].to_vec();
+        plain.clear();
+        plain.extend_from_slice(&sealed[..split]);
         let tag: [u8; TAG_LEN] = sealed[split..].try_into().expect("split at the tag");
         self.cipher
             .decrypt_inout_detached(
@@ -246,7 +305,6 @@ impl Opener {
                 plain.as_mut_slice().into(),
                 &Array(tag),
             )
-            .map_err(|_| refused())?;
-        Ok(plain)
+            .map_err(|_| refused())
     }
 }

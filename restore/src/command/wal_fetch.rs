@@ -14,6 +14,7 @@ use walvault_archive::keys::KeyError;
 
 use crate::access;
 use crate::exit::{self, Failure};
+use crate::prefetch::Prefetch;
 use crate::wal::{Fetched, WalFetchError, WalFile, fetch};
 
 /// The archive was asked and does not hold the file.
@@ -30,6 +31,9 @@ pub const MISCONFIGURED: u8 = 203;
 pub const NOT_WRITTEN: u8 = 204;
 /// A defect of this program.
 pub const DEFECT: u8 = 205;
+
+/// How long the name of a segment is, `XLOG_FNAME_LEN` of PostgreSQL.
+const SEGMENT_NAME: usize = 24;
 
 /// Fetches one file of WAL.
 #[derive(Debug, clap::Args)]
@@ -75,6 +79,9 @@ impl From<Failure> for WalFetchFailure {
 fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFailure> {
     let config = Config::load(config).map_err(Failure::from)?;
     access::log_to_stderr(tracing::Level::WARN);
+    if let Some(fetched) = prefetched(command, &config) {
+        return Ok(fetched);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -88,6 +95,20 @@ fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFai
         }
         Ok(fetched)
     })
+}
+
+/// What the prefetch gives, if it does.
+fn prefetched(command: &WalFetch, config: &Config) -> Option<Fetched> {
+    let config_path = config
+        .file
+        .as_deref()
+        .map(std::path::absolute)
+        .transpose()
+        .ok()?;
+    let prefetch = Prefetch::of(config, config_path.as_deref(), &command.path)?;
+    // A name that is that long is a segment's; after others nothing follows.
+    let starts = command.name.len() == SEGMENT_NAME;
+    prefetch.fetch(&command.name, &command.path, starts)
 }
 
 fn code(failure: &WalFetchFailure) -> u8 {

@@ -4,15 +4,35 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::WalFetchError;
 
 /// A file under way, beside its final name.
 #[derive(Debug)]
 pub struct WalFile {
-    file: File,
+    file: Arc<File>,
     temporary: PathBuf,
     path: PathBuf,
+}
+
+/// Writes a file under way from elsewhere, one run of bytes after the other.
+#[derive(Debug)]
+pub(super) struct WalWriter {
+    file: Arc<File>,
+    temporary: PathBuf,
+    at: u64,
+}
+
+impl WalWriter {
+    /// Writes what comes next.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), WalFetchError> {
+        self.file
+            .write_all_at(bytes, self.at)
+            .map_err(|source| failed(&self.temporary, source))?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
 }
 
 impl WalFile {
@@ -33,7 +53,7 @@ impl WalFile {
             .open(&temporary)
             .map_err(|source| failed(&temporary, source))?;
         Ok(WalFile {
-            file,
+            file: Arc::new(file),
             temporary,
             path: path.to_owned(),
         })
@@ -49,6 +69,26 @@ impl WalFile {
             .map_err(|source| failed(&self.temporary, source))
     }
 
+    /// Writes from `offset` on.
+    pub(super) fn writer(&self, offset: u64) -> WalWriter {
+        WalWriter {
+            file: self.file.clone(),
+            temporary: self.temporary.clone(),
+            at: offset,
+        }
+    }
+
+    /// Copies all of `source` into it.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the disk does not take it.
+    pub(crate) fn copy_from(&self, source: &mut File) -> Result<(), WalFetchError> {
+        let copied = io::copy(source, &mut &*self.file);
+        copied
+            .map(drop)
+            .map_err(|source| failed(&self.temporary, source))
+    }
+
     /// Cuts it, or fills it with zeros, to `length` bytes.
     ///
     /// # Errors
@@ -59,12 +99,30 @@ impl WalFile {
             .map_err(|source| failed(&self.temporary, source))
     }
 
+    /// How long it is by now.
+    pub(super) fn length(&self) -> Result<u64, WalFetchError> {
+        let metadata = self.file.metadata();
+        metadata
+            .map(|metadata| metadata.len())
+            .map_err(|source| failed(&self.temporary, source))
+    }
+
     /// Begins anew.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn clear(&mut self) -> Result<(), WalFetchError> {
         self.set_len(0)
+    }
+
+    /// Gives it its name, and returns it. It is complete for every process, but what of it is on
+    /// disk after the machine itself failed is open until it has been flushed.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub(crate) fn publish(self) -> Result<Arc<File>, WalFetchError> {
+        fs::rename(&self.temporary, &self.path).map_err(|source| failed(&self.path, source))?;
+        Ok(self.file.clone())
     }
 
     /// Gives it its name, durably.

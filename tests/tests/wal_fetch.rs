@@ -1,0 +1,252 @@
+//! `wal-fetch` with its prefetch: what PostgreSQL asks for comes right, whatever becomes of the
+//! helper that fetches ahead.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+use walvault_tests::process::Process;
+use walvault_tests::user::give_to_server_user;
+use walvault_tests::wait::wait_for;
+use walvault_tests::{ArchiveKind, ArchiveUnderTest, CommitLog, Outcome, Postgres, Scenario};
+
+/// A server with segments of 1 MiB and an archive that holds many of them.
+struct Archived {
+    server: Postgres,
+    scenario: Scenario,
+    pg_wal: PathBuf,
+}
+
+impl Archived {
+    fn new(kind: ArchiveKind, segments: usize) -> Archived {
+        let server = Postgres::builder().segment_size(1).start();
+        let scenario = Scenario::new(kind);
+        let mut config = scenario.config(&server.url());
+        config.set("restore", "retry_for", "1s");
+        scenario.configure(&config);
+        let daemon = scenario.run();
+        daemon.wait_until_streaming(&server);
+        let log = CommitLog::create(&server);
+        for _ in 0..segments {
+            let _ = log.commit(&server);
+            server.switch_wal();
+        }
+        daemon.wait_until_archived(&server);
+        assert!(daemon.stop().success());
+        let pg_wal = scenario.path("pg_wal");
+        fs::create_dir(&pg_wal).expect("a directory");
+        give_to_server_user(&pg_wal);
+        Archived {
+            server,
+            scenario,
+            pg_wal,
+        }
+    }
+
+    /// The name of the segment that is `back` before the one that is being written.
+    fn segment(&self, back: u64) -> String {
+        self.server.query(&format!(
+            "SELECT pg_walfile_name(pg_current_wal_insert_lsn() - {back} * 1048576::numeric)"
+        ))
+    }
+
+    fn segments(&self, count: u64) -> Vec<String> {
+        (1..=count).rev().map(|back| self.segment(back)).collect()
+    }
+
+    /// Fetches as PostgreSQL does.
+    fn fetch(&self, name: &str) -> Outcome {
+        let path = self.pg_wal.join("RECOVERYXLOG");
+        let _ = fs::remove_file(&path);
+        let outcome = self.scenario.walvault(&["wal-fetch", name, text(&path)]);
+        assert_eq!(path.exists(), outcome.code == Some(0), "{outcome}");
+        outcome
+    }
+
+    fn expect(&self, name: &str) {
+        let _ = self.fetch(name).succeeded();
+        let found = fs::read(self.pg_wal.join("RECOVERYXLOG")).expect("the segment");
+        let wal = self.server.data_directory().join("pg_wal").join(name);
+        assert!(
+            found == fs::read(wal).expect("the server's own segment"),
+            "{name} differs"
+        );
+    }
+
+    /// What waits, complete or not.
+    fn waiting(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let sites = fs::read_dir(self.pg_wal.join(".walvault"));
+        for site in sites.into_iter().flatten().flatten() {
+            let files = fs::read_dir(site.path()).into_iter().flatten().flatten();
+            names.extend(files.map(|file| file.file_name().to_string_lossy().into_owned()));
+        }
+        names.retain(|name| name.len() == 24);
+        names.sort();
+        names
+    }
+
+    /// The helpers that serve this directory.
+    fn helpers(&self) -> Vec<Pid> {
+        walvault_tests::process::with_argument("wal-prefetch", &self.pg_wal)
+    }
+}
+
+impl Drop for Archived {
+    fn drop(&mut self) {
+        for helper in self.helpers() {
+            // One that ended in between is what was wanted.
+            let _ = kill_process(helper, Signal::KILL);
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+#[test]
+fn a_helper_reads_ahead_and_ends_by_itself() {
+    let archived = Archived::new(ArchiveKind::Garage, 20);
+    let segments = archived.segments(20);
+    archived.expect(&segments[0]);
+    let helpers = archived.helpers();
+    assert_eq!(helpers.len(), 1);
+    for name in &segments[1..10] {
+        wait_for("the next segment", || archived.waiting().contains(name));
+        archived.expect(name);
+    }
+    // From somewhere else on, what waits is of no use any more.
+    archived.expect(&segments[17]);
+    wait_for("what follows", || archived.waiting() == segments[18..]);
+    assert_eq!(archived.helpers(), helpers, "one helper for all");
+    for name in &segments[18..] {
+        archived.expect(name);
+    }
+    wait_for("the helper's end", || archived.helpers().is_empty());
+    assert!(!archived.pg_wal.join(".walvault").exists());
+}
+
+#[test]
+fn a_helper_that_is_killed_or_robbed_of_its_directory_is_replaced() {
+    let archived = Archived::new(ArchiveKind::Directory, 8);
+    let segments = archived.segments(8);
+    archived.expect(&segments[0]);
+    wait_for("the next segment", || {
+        archived.waiting().contains(&segments[1])
+    });
+    let [helper] = archived.helpers()[..] else {
+        panic!("one helper")
+    };
+    kill_process(helper, Signal::KILL).expect("killed");
+    wait_for("its end", || archived.helpers().is_empty());
+    // It may have died while it wrote.
+    let site = fs::read_dir(archived.pg_wal.join(".walvault"))
+        .expect("sites")
+        .next()
+        .expect("a site")
+        .expect("readable")
+        .path();
+    fs::write(site.join(&segments[1]), b"half").expect("written");
+    for name in &segments[1..4] {
+        archived.expect(name);
+    }
+    fs::remove_dir_all(archived.pg_wal.join(".walvault")).expect("removed");
+    for name in &segments[4..] {
+        archived.expect(name);
+    }
+    fs::remove_dir_all(&archived.pg_wal).expect("removed");
+    wait_for("the helper's end", || archived.helpers().is_empty());
+}
+
+#[test]
+fn two_at_once_neither_fail_nor_hang() {
+    let archived = Archived::new(ArchiveKind::Directory, 6);
+    let segments = archived.segments(6);
+    for name in &segments {
+        let mut both: Vec<(PathBuf, Process)> = Vec::new();
+        for side in ["RECOVERYXLOG", "another"] {
+            let path = archived.pg_wal.join(side);
+            let arguments = ["wal-fetch", name, text(&path)];
+            let command = archived.scenario.command("walvault", &arguments);
+            let log = archived.scenario.path(&format!("{side}.log"));
+            both.push((path, Process::spawn(side, command, &log)));
+        }
+        let wal = archived.server.data_directory().join("pg_wal").join(name);
+        let wal = fs::read(wal).expect("the server's own segment");
+        for (path, process) in &mut both {
+            assert!(process.wait_for_exit().success(), "{}", process.log());
+            assert!(
+                fs::read(&path).expect("the segment") == wal,
+                "{name} differs"
+            );
+        }
+    }
+    assert_eq!(archived.helpers().len(), 1);
+}
+
+/// PostgreSQL ends recovery when it is told that a segment is absent, so only the archive's own word
+/// may say so, helper or not.
+#[test]
+fn only_the_archive_says_what_is_absent() {
+    let mut archived = Archived::new(ArchiveKind::Garage, 4);
+    let segments = archived.segments(4);
+    let (beyond, history) = ("0000000100000FFF000000FF", "00000002.history");
+    archived.expect(&segments[0]);
+    for name in [beyond, history, "000000010000000000000003.partial"] {
+        for _ in 0..2 {
+            assert_eq!(archived.fetch(name).code, Some(1), "{name}");
+        }
+    }
+    assert_eq!(archived.helpers().len(), 1, "a standby that asks keeps it");
+
+    let ArchiveUnderTest::Garage(garage) = archived.scenario.archive_mut() else {
+        unreachable!("it was made as one")
+    };
+    garage.kill();
+    for name in [beyond, history, &segments[0]] {
+        assert_eq!(archived.fetch(name).code, Some(200), "{name}");
+    }
+    let ArchiveUnderTest::Garage(garage) = archived.scenario.archive_mut() else {
+        unreachable!("it was made as one")
+    };
+    garage.restart();
+    archived.expect(&segments[3]);
+
+    // Another key file is another configuration: what an earlier helper could open is not served.
+    let wrong = archived.scenario.generate_key("wrong.key");
+    let mut config = archived.scenario.config(&archived.server.url());
+    config.set("encryption", "key_file", wrong.display());
+    archived.scenario.configure(&config);
+    assert_eq!(archived.fetch(&segments[2]).code, Some(202));
+}
+
+/// A standby asks for the next segment until it is there.
+#[test]
+fn what_was_absent_is_found_once_it_is_archived() {
+    let archived = Archived::new(ArchiveKind::Directory, 2);
+    let current = archived.segment(0);
+    archived.expect(&archived.segment(1));
+    assert_eq!(archived.fetch(&current).code, Some(1));
+    let daemon = archived.scenario.run();
+    daemon.wait_until_streaming(&archived.server);
+    archived.server.query("CREATE TABLE later()");
+    daemon.wait_until_archived(&archived.server);
+    let _ = archived.fetch(&current).succeeded();
+    archived.server.switch_wal();
+    daemon.wait_until_archived(&archived.server);
+    archived.expect(&current);
+}
+
+#[test]
+fn without_a_prefetch_there_is_no_helper() {
+    let archived = Archived::new(ArchiveKind::Directory, 2);
+    let mut config = archived.scenario.config(&archived.server.url());
+    config.set("restore", "prefetch", "0");
+    archived.scenario.configure(&config);
+    for name in archived.segments(2) {
+        archived.expect(&name);
+    }
+    assert!(archived.helpers().is_empty());
+    assert!(!archived.pg_wal.join(".walvault").exists());
+}
