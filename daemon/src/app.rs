@@ -70,7 +70,8 @@ impl App {
     /// When the configuration names something that cannot be used.
     pub async fn new(config: Config, patience: Option<Duration>) -> Result<App, SetupError> {
         let info = ConnInfo::parse(config.postgres.url.reveal(), &env_lookup)?
-            .with_application_name(&config.postgres.application_name);
+            .with_application_name(&config.postgres.application_name)
+            .with_answer_timeout(config.postgres.receiver_timeout);
         let slot = SlotName::new(config.postgres.slot.clone())?;
         let backup_schedule = schedule(&config, "backup", config.backup.schedule.as_deref())?;
         // A wrong key is said before anything is connected to.
@@ -88,6 +89,7 @@ impl App {
                 max_delay: config.wal.max_delay,
                 memory: config.wal.memory,
                 uploads: config.wal.uploads,
+                receiver_timeout: config.postgres.receiver_timeout,
                 codec: codec(config.wal.compression),
             },
             info,

@@ -30,6 +30,9 @@ pub struct Settings {
     pub memory: u64,
     /// Whole units, and as many chunks, that are stored at once.
     pub uploads: usize,
+    /// How long the server may be silent until it counts as lost; it is asked for an answer after
+    /// half of that, as a standby does.
+    pub receiver_timeout: Duration,
     /// How objects are compressed.
     pub codec: Codec,
 }

@@ -80,6 +80,7 @@ impl Bench {
             from: Origin::Slot,
             standby_waits: false,
             settings: Settings {
+                receiver_timeout: std::time::Duration::from_secs(60),
                 max_delay: Duration::from_millis(100),
                 memory: 64 * MIB,
                 uploads: 2,

@@ -9,6 +9,7 @@ use walvault_protocol::Lsn;
 
 use crate::outcome::Outcome;
 use crate::process::{Process, with_argument};
+use crate::proxy::Proxy;
 use crate::user::server_command;
 use crate::{cache, wait};
 
@@ -118,6 +119,26 @@ impl Postgres {
         format!("postgresql://{user}@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// The same by way of a proxy. Whoever connects gives up after two seconds.
+    #[must_use]
+    pub fn url_through(&self, proxy: &Proxy) -> String {
+        let user = user_info("postgres", self.password.as_deref());
+        format!(
+            "postgresql://{user}@127.0.0.1:{}/postgres?connect_timeout=2",
+            proxy.port()
+        )
+    }
+
+    /// A proxy before its TCP port, if it was built with one.
+    ///
+    /// # Panics
+    /// If not.
+    #[must_use]
+    pub fn proxy(&self) -> Proxy {
+        assert!(self.tcp, "built with tcp()");
+        Proxy::before(self.port)
+    }
+
     /// Everything the server has logged.
     #[must_use]
     pub fn log(&self) -> String {
@@ -186,7 +207,10 @@ impl Postgres {
     /// When it cannot be asked.
     #[must_use]
     pub fn flushed(&self) -> Lsn {
-        self.value("SELECT pg_current_wal_flush_lsn()")
+        self.value(
+            "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() \
+             ELSE pg_current_wal_flush_lsn() END",
+        )
     }
 
     /// What time it is by the server's clock.

@@ -93,6 +93,38 @@ fn a_promoted_standby_is_followed_without_a_gap() {
 }
 
 #[test]
+fn a_standby_is_streamed_from_and_followed_through_its_promotion() {
+    let mut primary = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    let log = CommitLog::create(&primary);
+    let mut standby = primary.standby();
+    let mut config = scenario.config(&standby.url());
+    scenario.configure(config.set("postgres", "standby", "stream"));
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&standby);
+    let _ = scenario.walvaultd(&["backup"]).succeeded();
+    let load = log.load(&primary, 3);
+    log.wait_for_rows(&primary, 300);
+    daemon.wait_until_archived(&standby);
+    log.wait_for_rows(&primary, 300);
+    drop(load);
+    let rows = log.rows(&primary);
+    let flushed = primary.flushed();
+    wait_for("the standby", || standby.flushed() >= flushed);
+    primary.lose();
+    standby.promote();
+    let last = log.commit(&standby);
+    daemon.wait_until_archived(&standby);
+    standby.lose();
+    daemon.kill();
+
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    let mut expected = rows;
+    expected.push(last.id);
+    assert_rows(&log.rows(&restored), &expected, &restored.log());
+}
+
+#[test]
 fn an_old_primary_that_comes_back_stores_nothing() {
     let mut failover = Failover::under_load();
     failover.new_daemon.wait_until_archived(&failover.new);

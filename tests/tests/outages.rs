@@ -70,6 +70,44 @@ fn commits_that_wait_for_the_archive_return_when_it_is_back() {
 }
 
 #[test]
+fn a_network_that_breaks_off_or_hangs_is_connected_through_again() {
+    let mut server = Postgres::builder()
+        .tcp()
+        .setting("wal_sender_timeout", "5s")
+        .start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    let network = server.proxy();
+    let mut config = scenario.config(&server.url_through(&network));
+    scenario.configure(config.set("postgres", "receiver_timeout", "4s"));
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    let load = log.load(&server, 3);
+    for _ in 0..3 {
+        log.wait_for_rows(&server, 200);
+        network.cut();
+        daemon.wait_until_archived(&server);
+    }
+    network.hang();
+    log.wait_for_rows(&server, 200);
+    daemon.wait_until_saying(&["the server said nothing for 4 s"]);
+    // New connections hang as well, and are given up as well.
+    daemon.wait_until_saying(&["no session within"]);
+    network.mend();
+    log.wait_for_rows(&server, 200);
+    drop(load);
+    let rows = log.rows(&server);
+    daemon.wait_until_archived(&server);
+    server.lose();
+    daemon.kill();
+
+    let listed = scenario.walvault(&["list", "--json"]).succeeded();
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    assert_eq!(listed["gaps"], serde_json::json!([]), "{listed}");
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert_rows(&log.rows(&restored), &rows, &restored.log());
+}
+
+#[test]
 fn a_slot_in_danger_is_announced_with_the_time_left() {
     let server = Postgres::builder()
         .setting("max_slot_wal_keep_size", "128MB")

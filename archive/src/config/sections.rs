@@ -21,6 +21,8 @@ pub struct PostgresSettings {
     pub slot: String,
     /// `application_name`: what `synchronous_standby_names` knows us by.
     pub application_name: String,
+    /// `receiver_timeout`: how long the server may be silent until it counts as lost.
+    pub receiver_timeout: Duration,
     /// `standby`: what to do beside a server that is a standby.
     pub standby: Standby,
 }
@@ -41,6 +43,7 @@ impl Default for PostgresSettings {
             url: Secret::new(url.to_owned()),
             slot: "walvault".to_owned(),
             application_name: "walvault".to_owned(),
+            receiver_timeout: Duration::from_secs(60),
             standby: Standby::Wait,
         }
     }
@@ -57,6 +60,9 @@ impl PostgresSettings {
         }
         if let Some(field) = section.take("application_name") {
             settings.application_name = application_name(&field)?;
+        }
+        if let Some(field) = section.take("receiver_timeout") {
+            settings.receiver_timeout = values::duration(field, Duration::from_secs(1)..=HOUR)?;
         }
         if let Some(field) = section.take("standby") {
             let words = [("wait", Standby::Wait), ("stream", Standby::Stream)];

@@ -31,10 +31,6 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it hears of WAL that was received and not stored, while commits wait: those under
 /// `remote_write` wait for this.
 const WRITE_INTERVAL: Duration = Duration::from_millis(1);
-/// How long the server may be silent before it is asked for an answer, and how long before the
-/// connection is given up: as a standby's `wal_receiver_timeout` does, which is 60 s.
-const SILENCE_ASKED: Duration = Duration::from_secs(30);
-const SILENCE_LOST: Duration = Duration::from_secs(60);
 
 /// How a stream came to its end. Whatever was received is in the archive by then.
 #[derive(Debug)]
@@ -196,8 +192,8 @@ impl Pump {
             if !has_room {
                 // Whoever does not listen cannot complain of silence.
                 self.heard();
-            } else if self.last_heard.elapsed() >= SILENCE_LOST {
-                return Ok(PumpEnd::Silent(SILENCE_LOST));
+            } else if self.last_heard.elapsed() >= self.settings.receiver_timeout {
+                return Ok(PumpEnd::Silent(self.settings.receiver_timeout));
             }
             tokio::select! {
                 biased;
@@ -373,7 +369,7 @@ impl Pump {
     async fn tell<S: WalSource>(&mut self, source: &mut S) -> Result<(), ClientError> {
         let written = self.chunker.position();
         let received = self.write_due().is_some_and(|due| due <= Instant::now());
-        let ask = !self.asked && self.last_heard.elapsed() >= SILENCE_ASKED;
+        let ask = !self.asked && self.last_heard.elapsed() >= self.settings.receiver_timeout / 2;
         if !(self.status_due || received || ask || self.last_status.elapsed() >= STATUS_INTERVAL) {
             return Ok(());
         }
@@ -406,9 +402,14 @@ impl Pump {
         let status = self
             .write_due()
             .unwrap_or(self.last_status + STATUS_INTERVAL);
+        let silence = match self.asked {
+            true => self.settings.receiver_timeout,
+            false => self.settings.receiver_timeout / 2,
+        };
+        let wake = status.min(self.last_heard + silence);
         match self.uncut_since {
-            Some(since) if self.may_cut() => status.min(since + self.patience()),
-            _ => status,
+            Some(since) if self.may_cut() => wake.min(since + self.patience()),
+            _ => wake,
         }
     }
 

@@ -191,7 +191,7 @@ async fn attempt(
         };
     };
     connection.settle(greeting.parameters);
-    let mut session = Session::new(connection, greeting.backend_pid)?;
+    let mut session = Session::new(connection, greeting.backend_pid, info.answer_timeout)?;
     match session.is_of_kind(target).await {
         Ok(None) => Ok(session),
         Ok(Some(why)) => {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +32,8 @@ pub(super) struct Connection {
     inbound: BytesMut,
     outbound: BytesMut,
     limit: usize,
+    /// How long a read may take; `None` waits for ever.
+    pub(super) patience: Option<Duration>,
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) notices: VecDeque<ServerError>,
 }
@@ -44,6 +47,7 @@ impl Connection {
             inbound: BytesMut::new(),
             outbound: BytesMut::new(),
             limit: MAX_GREETING,
+            patience: None,
             parameters: BTreeMap::new(),
             notices: VecDeque::new(),
         }
@@ -158,7 +162,14 @@ impl Connection {
             self.inbound
                 .reserve(missing.clamp(BLOCK, BLOCK.max(self.inbound.len())));
         }
-        match self.socket.read_buf(&mut self.inbound).await {
+        let read = self.socket.read_buf(&mut self.inbound);
+        let read = match self.patience {
+            None => read.await,
+            Some(limit) => tokio::time::timeout(limit, read)
+                .await
+                .unwrap_or_else(|_| Err(silent(limit))),
+        };
+        match read {
             Ok(0) => Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Ok(()),
             Err(error) => Err(self.lost(error)),
@@ -198,4 +209,9 @@ impl Connection {
             }
         }
     }
+}
+
+fn silent(limit: Duration) -> io::Error {
+    let text = format!("no answer within {} s", limit.as_secs_f32());
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }

@@ -32,6 +32,8 @@ pub struct ConnInfo {
     pub(super) options: Option<String>,
     /// For each address; `None` waits for ever.
     pub(super) connect_timeout: Option<Duration>,
+    /// For each read of an answer; `None` waits for ever.
+    pub(super) answer_timeout: Option<Duration>,
     pub(super) keepalive: Option<KeepAlive>,
     pub(super) tcp_user_timeout: Option<Duration>,
     pub(super) channel_binding: ChannelBinding,
@@ -99,6 +101,14 @@ impl ConnInfo {
     #[must_use]
     pub fn with_application_name(mut self, name: &str) -> ConnInfo {
         name.clone_into(&mut self.application_name);
+        self
+    }
+
+    /// The same for whoever must not wait for ever: a server that sends nothing of an answer for
+    /// `limit` counts as lost. Streams and base backups wait as their caller decides.
+    #[must_use]
+    pub fn with_answer_timeout(mut self, limit: Duration) -> ConnInfo {
+        self.answer_timeout = Some(limit);
         self
     }
 

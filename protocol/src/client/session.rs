@@ -1,5 +1,7 @@
 //! A session that takes commands, one at a time.
 
+use std::time::Duration;
+
 use postgres_protocol::message::frontend;
 
 use super::backup_stream::BackupStream;
@@ -33,6 +35,8 @@ pub struct Session {
     pub(super) connection: Connection,
     version: ServerVersion,
     backend_pid: i32,
+    /// How long a read of an answer may take.
+    patience: Option<Duration>,
     /// Whether the last answer was read to its end.
     idle: bool,
 }
@@ -55,7 +59,11 @@ impl Session {
         connect::connect(info, mode).await
     }
 
-    pub(super) fn new(connection: Connection, backend_pid: i32) -> Result<Session, ClientError> {
+    pub(super) fn new(
+        connection: Connection,
+        backend_pid: i32,
+        patience: Option<Duration>,
+    ) -> Result<Session, ClientError> {
         let reported = connection.parameters.get("server_version");
         let version = reported.and_then(|text| ServerVersion::from_parameter(text));
         let version = version.ok_or_else(|| {
@@ -68,6 +76,7 @@ impl Session {
             connection,
             version,
             backend_pid,
+            patience,
             idle: true,
         };
         session.needs(ServerVersion::OLDEST, "support in walvault")?;
@@ -223,6 +232,7 @@ impl Session {
             state = match step.map_err(|error| self.connection.protocol(error))? {
                 StartStep::Wait(next) => next,
                 StartStep::Streaming(streaming) => {
+                    self.connection.patience = None;
                     return Ok(StartReplication::Streaming(WalStream::new(self, streaming)));
                 }
                 StartStep::TimelineEnded(end) => {
@@ -242,6 +252,8 @@ impl Session {
         options: &BaseBackupOptions,
     ) -> Result<BackupStream, ClientError> {
         self.request(&options.command(self.version)).await?;
+        // A checkpoint that is spread takes minutes.
+        self.connection.patience = None;
         let mut state = Opening::new(self.version);
         loop {
             let frame = self.connection.frame().await?;
@@ -304,6 +316,11 @@ impl Session {
         self
     }
 
+    /// From here on whoever is silent for too long counts as lost.
+    pub(super) fn expect_answer(&mut self) {
+        self.connection.patience = self.patience;
+    }
+
     async fn request(&mut self, sql: &str) -> Result<(), ClientError> {
         if !self.idle {
             return Err(ClientError::Request(
@@ -315,6 +332,7 @@ impl Session {
             ClientError::Request("a command holds a zero byte; remove it".to_owned())
         })?;
         self.idle = false;
+        self.expect_answer();
         self.connection.flush().await
     }
 

@@ -64,6 +64,7 @@ impl WalStream {
     /// # Errors
     /// When the server reports an error, or the connection ends.
     pub async fn finish(mut self) -> Result<(Session, Option<TimelineEnd>), ClientError> {
+        self.session.expect_answer();
         let connection = &mut self.session.connection;
         let mut state = self.state.finish(connection.outbound());
         connection.flush().await?;

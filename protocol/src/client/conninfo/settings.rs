@@ -137,6 +137,7 @@ pub(super) fn assemble(
         passfile: passfile.or_else(|| home.as_ref().map(|home| home.join(".pgpass"))),
         application_name: name.or(fallback).unwrap_or_else(|| "walvault".to_owned()),
         options: values.text("options"),
+        answer_timeout: None,
         connect_timeout: match timeout {
             None => Some(CONNECT_TIMEOUT),
             // As in libpq: not positive waits for ever, and 1 counts as 2.
