@@ -9,6 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
+mod admin;
 mod archive;
 mod backup;
 mod environment;
@@ -18,6 +19,7 @@ mod secret;
 mod sections;
 mod values;
 
+pub use admin::{AdminSettings, AdminTls, TokenSource};
 pub use archive::{ArchiveSettings, ArchiveUrl, S3Settings};
 pub use backup::{BackupSettings, Checkpoint, ScheduleSettings};
 pub use environment::env_lookup;
@@ -55,6 +57,8 @@ pub struct Config {
     pub schedules: ScheduleSettings,
     /// `[restore]`
     pub restore: RestoreSettings,
+    /// `[admin]`
+    pub admin: AdminSettings,
     /// `[log]`
     pub log: LogSettings,
     /// The file that was read; `None` if everything came from the environment.
@@ -111,6 +115,7 @@ impl Config {
         let backup = root.section("backup")?;
         let schedules = root.section("schedules")?;
         let restore = root.section("restore")?;
+        let admin = root.section("admin")?;
         let log = root.section("log")?;
         // Before what is in them: a section that seems to be missing may be misspelt.
         root.finish()?;
@@ -122,6 +127,7 @@ impl Config {
             backup: BackupSettings::read(backup)?,
             schedules: ScheduleSettings::read(schedules)?,
             restore: RestoreSettings::read(restore)?,
+            admin: AdminSettings::read(admin)?,
             log: LogSettings::read(log)?,
             file: file.map(|(path, _)| path.to_path_buf()),
         })

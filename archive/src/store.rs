@@ -14,11 +14,13 @@ mod key;
 
 pub mod directory;
 pub mod memory;
+pub mod metered;
 pub mod retrying;
 pub mod s3;
 
 pub use directory::DirectoryStore;
 pub use memory::MemoryStore;
+pub use metered::Metered;
 pub use retrying::{RetryPolicy, Retrying};
 pub use s3::S3Store;
 

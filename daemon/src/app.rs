@@ -8,12 +8,14 @@ use tokio_util::sync::CancellationToken;
 use walvault_archive::config::{Checkpoint, Compression, Config, ConfigError, Standby, env_lookup};
 use walvault_archive::format::Codec;
 use walvault_archive::keys::KeyFile;
+use walvault_archive::store::Metered;
 use walvault_archive::store::retrying::{RetryPolicy, Retrying};
 use walvault_archive::store::{self, SharedStore, StoreError};
 use walvault_protocol::client::{ConnInfo, ConnInfoError};
 use walvault_protocol::replication::{SlotName, SlotNameError};
 
 use crate::backup::BackupOptions;
+use crate::metrics::Metrics;
 use crate::pipeline::{Settings, StreamState};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::stream::follow::{Context, Origin};
@@ -60,6 +62,8 @@ pub struct App {
     pub slot: SlotName,
     /// When base backups are taken; `None` when somebody else decides.
     pub backup_schedule: Option<Schedule>,
+    /// What is counted and known.
+    pub metrics: Arc<Metrics>,
 }
 
 impl App {
@@ -76,7 +80,9 @@ impl App {
         let backup_schedule = schedule(&config, "backup", config.backup.schedule.as_deref())?;
         // A wrong key is said before anything is connected to.
         read_identities(&config)?;
+        let metrics = Arc::new(Metrics::new());
         let store = store::open(&config.archive).await?;
+        let store = Arc::new(Metered::new(store, metrics.clone()));
         let policy = RetryPolicy {
             deadline: patience,
             ..RetryPolicy::default()
@@ -96,6 +102,7 @@ impl App {
             slot,
             backup_schedule,
             store: Arc::new(retrying),
+            metrics,
             config,
         })
     }
@@ -137,6 +144,7 @@ impl App {
             settings: self.settings,
             state: watch::Sender::new(StreamState::default()),
             writing: watch::Sender::new(None),
+            metrics: self.metrics.clone(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! walvaultd, the sidecar: streams WAL and takes base backups into the archive.
 
+pub mod admin;
 pub mod app;
 pub mod backup;
 pub mod command;
+pub mod metrics;
 pub mod pipeline;
 pub mod schedule;
 pub mod stream;

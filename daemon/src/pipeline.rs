@@ -17,7 +17,7 @@ pub mod upload;
 pub mod watermark;
 
 pub use chunker::{Chunker, Cut};
-pub use pump::{Pump, PumpEnd, PumpError};
+pub use pump::{Pump, PumpEnd, PumpError, Reports};
 pub use source::WalSource;
 pub use watermark::{Durable, Watermark};
 

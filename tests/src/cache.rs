@@ -52,6 +52,15 @@ pub fn garage() -> PathBuf {
     installed(cache().join("garage/bin/garage"), "Garage")
 }
 
+/// Prometheus' own tool, which checks metrics and rules.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn promtool() -> PathBuf {
+    installed(cache().join("prometheus/promtool"), "promtool")
+}
+
 /// One of walvault's own programs, as built for the test that is running.
 ///
 /// # Panics

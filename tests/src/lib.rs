@@ -11,6 +11,7 @@ pub mod cache;
 pub mod commit_log;
 pub mod config_file;
 pub mod garage;
+pub mod http;
 pub mod outcome;
 pub mod postgres;
 pub mod process;

@@ -87,6 +87,8 @@ impl Scenario {
                 "key_file",
                 self.path("walvault.key").display(),
             )
+            // Many run at once: each takes a port that is free.
+            .set("admin", "listen", "127.0.0.1:0")
             .set("log", "level", "debug");
         self.archive.configure(&mut config);
         config

@@ -1,5 +1,6 @@
 //! The sidecar, running.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
@@ -92,6 +93,24 @@ impl Walvaultd {
     /// Kills it (SIGKILL).
     pub fn kill(mut self) {
         self.process.kill();
+    }
+
+    /// Where its admin listener answers, as it said in its log.
+    ///
+    /// # Panics
+    /// With its log, when it does not say.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        let mut found = None;
+        self.wait_for("has no admin listener", || {
+            let log = self.log();
+            let said = |line: &&str| line.contains("the admin listener answers");
+            let line = log.lines().rev().find(said);
+            let value = line.and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            found = value.and_then(|value| value["address"].as_str()?.parse().ok());
+            found.is_some()
+        });
+        found.expect("it was waited for")
     }
 
     /// Its process id.

@@ -108,6 +108,24 @@ link_libraries() {
         }'
 }
 
+# Only the tool, without the server that Debian's package would start.
+promtool() {
+    local there=$cache/prometheus/promtool staging
+    [[ ! -x $there ]] || return 0
+    echo "setup: unpacking promtool"
+    mkdir -p "$cache"
+    staging=$(mktemp -d "$cache/.unpack-XXXXXX")
+    (
+        cd "$staging"
+        apt-get download -qq prometheus || { as_root apt-get update -qq && apt-get download -qq prometheus; }
+        dpkg --extract prometheus_*.deb .
+    )
+    mkdir -p "${there%/*}"
+    mv "$staging/usr/bin/promtool" "$there"
+    rm -rf "$staging"
+    "$there" --version
+}
+
 case ${1:-all} in
 postgresql) debian_postgres_bin >/dev/null || postgresql_15 ;;
 all)
@@ -117,6 +135,7 @@ all)
         postgres_major "$version"
     done
     garage
+    promtool
     ;;
 *)
     echo "usage: $0 [postgresql]" >&2

@@ -182,6 +182,47 @@ fn bad_values_are_errors_that_name_the_key_and_the_right_form() {
 }
 
 #[test]
+fn the_admin_listener_is_open_to_this_machine_only_unless_it_is_protected() {
+    let listen = |text: &str| with_url(&format!("[admin]\n{text}")).map(|config| config.admin);
+    assert_eq!(
+        listen("").unwrap().listen,
+        Some(([127, 0, 0, 1], 9847).into())
+    );
+    assert_eq!(listen("listen = \"off\"").unwrap().listen, None);
+    assert!(listen("listen = \"[::1]:0\"").unwrap().listen.is_some());
+    let exposed = "listen = \"0.0.0.0:9847\"\n";
+    let token = "token_file = \"/t\"\n";
+    let tls = "tls_cert = \"/c\"\ntls_key = \"/k\"\n";
+    for text in [
+        exposed.to_owned(),
+        format!("{exposed}{token}"),
+        format!("{exposed}{tls}"),
+    ] {
+        let error = listen(&text).unwrap_err().to_string();
+        assert!(
+            error.contains("can be reached from other machines"),
+            "{error}"
+        );
+    }
+    let settings = listen(&format!("{exposed}{token}{tls}")).unwrap();
+    assert_eq!(settings.token, Some(TokenSource::File("/t".into())));
+    for (text, expected) in [
+        ("listen = \"9847\"", "is not an address"),
+        ("token = \"hunter2\"", "too short"),
+        (
+            "token = \"hunter2hunter2hunter2\"\ntoken_file = \"/t\"",
+            "keep one",
+        ),
+        ("tls_cert = \"/c\"", "set admin.tls_key"),
+        ("tls_key = \"/k\"", "set admin.tls_cert"),
+    ] {
+        let error = listen(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
 fn passwords_are_never_shown() {
     let text = "[postgres]\nurl = \"postgresql://u:hunter2@db/postgres\"\n";
     let config = with_url(text).unwrap();

@@ -1,5 +1,6 @@
 //! `walvaultd run`: streams WAL until told to stop.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::config::Config;
 
+use crate::admin::{Admin, AdminError, Routes};
 use crate::app::{App, SetupError};
 use crate::backup::service::Backups;
+use crate::metrics::Metrics;
 use crate::stream::{StreamError, supervise};
 
 /// How long storing what was received may take after SIGTERM, a little less than the 30 s that
 /// Kubernetes waits before it kills. PostgreSQL still has whatever is not stored by then.
 const GRACE: Duration = Duration::from_secs(25);
+
+/// How often the main loop shows that it turns.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Why `run` ended.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +27,9 @@ pub enum RunError {
     /// It never began.
     #[error(transparent)]
     Setup(#[from] SetupError),
+    /// It cannot listen.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// It must not go on.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -34,6 +43,7 @@ pub enum RunError {
 /// # Errors
 /// When it cannot begin, must not go on, or cannot end in time.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let admin = Admin::bind(&config.admin)?;
     let app = Arc::new(App::new(config, None).await?);
     let context = app.stream_context();
     let (backups, _desk) = Backups::new(app.clone(), context.writing.subscribe());
@@ -47,6 +57,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         "walvaultd {}",
         env!("CARGO_PKG_VERSION")
     );
+    if let Some(admin) = admin {
+        let metrics = app.metrics.clone();
+        admin.serve(Routes { metrics })?;
+    }
     let identities = || app.identities();
     let streaming = supervise(&context, &app.store, &identities, &stop);
     let overdue = async {
@@ -59,9 +73,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             Ok(never) => match never {},
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },
+        never = beat(&app.metrics) => match never {},
         () = overdue => Err(RunError::Grace),
     };
     let state = *context.state.borrow();
     tracing::info!(archived_to = %state.durable, received_to = %state.received, "stopped");
     ended
+}
+
+/// Shows the admin listener that this task gets its turns.
+async fn beat(metrics: &Metrics) -> Infallible {
+    let mut every = tokio::time::interval(BEAT);
+    loop {
+        every.tick().await;
+        metrics.live.beat();
+    }
 }

@@ -4,6 +4,7 @@
 //! reads before anything of it is kept. How WAL is cut, stored and accounted for is the chunker's,
 //! the uploader's and the watermark's concern.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
@@ -23,6 +24,8 @@ use super::tail_ledger::TailLedger;
 use super::upload::{Uploaded, Uploader};
 use super::watermark::Watermark;
 use super::{Settings, StreamState};
+use crate::metrics::Metrics;
+use crate::metrics::rpo::Commits;
 use crate::stream::resume::Resume;
 
 /// How often PostgreSQL hears from us when nothing happens, well within the 30 s (half of
@@ -66,6 +69,15 @@ pub enum PumpError {
     Archive(#[from] walvault_archive::Error),
 }
 
+/// Where a pump tells how far it is.
+#[derive(Clone)]
+pub struct Reports {
+    /// For whoever waits for a position.
+    pub state: watch::Sender<StreamState>,
+    /// For whoever looks.
+    pub metrics: Arc<Metrics>,
+}
+
 /// One timeline's stream on its way into the archive.
 pub struct Pump {
     settings: Settings,
@@ -77,6 +89,7 @@ pub struct Pump {
     uploader: Uploader,
     events: mpsc::UnboundedReceiver<Uploaded>,
     state: watch::Sender<StreamState>,
+    metrics: Arc<Metrics>,
     /// Whether commits wait for us.
     commits_wait: watch::Receiver<bool>,
     server_end: Lsn,
@@ -100,9 +113,10 @@ impl Pump {
         catalog: &Catalog,
         place: Resume,
         settings: Settings,
-        state: watch::Sender<StreamState>,
+        reports: Reports,
         commits_wait: watch::Receiver<bool>,
     ) -> Pump {
+        let Reports { state, metrics } = reports;
         let segment_size = archive.segment_size();
         let Resume {
             timeline, start, ..
@@ -116,6 +130,12 @@ impl Pump {
                 .map(|range| (timeline, range))
                 .collect(),
         );
+        if metrics
+            .live
+            .stream_began(timeline, start, watermark.durable().lsn())
+        {
+            metrics.reconnects_total.inc();
+        }
         let scan = ScanStart {
             system_id: archive.record().system_id,
             segment_size,
@@ -132,6 +152,7 @@ impl Pump {
             uploader,
             events,
             state,
+            metrics,
             commits_wait,
             server_end: start,
             uncut_since: None,
@@ -244,10 +265,12 @@ impl Pump {
         match message {
             WalMessage::Data(data) => {
                 self.server_end = self.server_end.max(data.server_end);
-                self.append(data.start, &data.bytes)?;
+                self.metrics.live.heard(data.server_end);
+                self.append(data.start, &data.bytes, data.sent_at)?;
             }
             WalMessage::Keepalive(keepalive) => {
                 self.server_end = self.server_end.max(keepalive.server_end);
+                self.metrics.live.heard(keepalive.server_end);
                 if keepalive.reply_requested {
                     self.status_due = true;
                     // PostgreSQL shuts down, or waits for a switchover: it ends once everything
@@ -262,7 +285,12 @@ impl Pump {
         Ok(())
     }
 
-    fn append(&mut self, start: Lsn, mut bytes: &[u8]) -> Result<(), PumpError> {
+    fn append(
+        &mut self,
+        start: Lsn,
+        mut bytes: &[u8],
+        sent_at: PgTimestamp,
+    ) -> Result<(), PumpError> {
         let expected = self.chunker.position();
         if start != expected {
             return Err(PumpError::Continuity {
@@ -270,11 +298,18 @@ impl Pump {
                 found: start,
             });
         }
+        self.metrics
+            .wal_received_bytes_total
+            .inc_by(bytes.len() as u64);
         while !bytes.is_empty() {
             let (head, rest) = bytes.split_at(self.chunker.room().min(bytes.len()));
             self.scanner.push(head)?;
             let marks = self.scanner.take_marks();
             self.group.received(&marks);
+            let position = self.chunker.position() + head.len() as u64;
+            self.metrics
+                .live
+                .received(position, Commits::of(&marks, sent_at));
             if let Some(unit) = self.chunker.push(head, marks) {
                 // A waiting commit is not held back until all of the unit is stored.
                 if let Some(rest) = unit.rest.filter(|_| *self.commits_wait.borrow()) {
@@ -340,6 +375,7 @@ impl Pump {
             } => {
                 tracing::debug!(range = %stored.range(), whole, size, ms = took.as_millis() as u64, "stored");
                 self.uploader.settled();
+                self.metrics.wal_stored(whole, size);
                 if !whole {
                     self.chunks_under_way -= 1;
                 }
@@ -414,12 +450,14 @@ impl Pump {
     }
 
     fn publish(&self) {
-        self.state.send_replace(StreamState {
+        let state = StreamState {
             timeline: Some(self.timeline),
             received: self.chunker.position(),
             durable: self.watermark.durable().lsn(),
             server_end: self.server_end,
             memory: self.uploader.memory() + self.chunker.held(),
-        });
+        };
+        self.metrics.progressed(state);
+        self.state.send_replace(state);
     }
 }

@@ -1,5 +1,7 @@
 //! WAL for a backup when nobody streams: from a temporary slot, for as long as the backup takes.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -40,6 +42,8 @@ impl BringAlong {
             from: Origin::Slot,
             state: watch::Sender::new(StreamState::default()),
             writing: watch::Sender::new(None),
+            // What is known of the sidecar's own stream is not to be confused with this one.
+            metrics: Arc::default(),
             ..like.clone()
         };
         let stop = CancellationToken::new();

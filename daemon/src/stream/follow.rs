@@ -1,5 +1,7 @@
 //! One connection's life: from timeline to timeline until it ends.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::fence::Epoch;
@@ -15,7 +17,8 @@ use super::histories::archive_histories;
 use super::monitor::watch_server;
 use super::overlap::confirm;
 use super::resume::{Resume, Superseded, beside, resume};
-use crate::pipeline::{Pump, PumpEnd, PumpError, Settings, StreamState};
+use crate::metrics::Metrics;
+use crate::pipeline::{Pump, PumpEnd, PumpError, Reports, Settings, StreamState};
 
 /// Why a stream ended or never began.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +153,8 @@ pub struct Context {
     pub state: watch::Sender<StreamState>,
     /// The timeline whose WAL is being written as the archive's writer; `None` while none is.
     pub writing: watch::Sender<Option<TimelineId>>,
+    /// What is counted and known.
+    pub metrics: Arc<Metrics>,
 }
 
 /// By what right WAL is written.
@@ -218,7 +223,12 @@ pub async fn follow(
         mut identity,
         ..
     } = server;
-    let monitor = watch_server(&context.info, session.backend_pid(), &context.slot);
+    let monitor = watch_server(
+        &context.info,
+        session.backend_pid(),
+        &context.slot,
+        &context.metrics,
+    );
     let mut before: Option<Resume> = None;
     loop {
         let history = archive_histories(archive, &mut session, identity.timeline).await?;
@@ -280,7 +290,10 @@ pub async fn follow(
                     &catalog,
                     place,
                     context.settings,
-                    context.state.clone(),
+                    Reports {
+                        state: context.state.clone(),
+                        metrics: context.metrics.clone(),
+                    },
                     monitor.commits_wait(),
                 );
                 let ended = tokio::select! {

@@ -4,6 +4,7 @@
 //! everybody who asks. While commits wait, WAL is not gathered for `wal.max_delay`.
 
 use std::mem::discriminant;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -11,7 +12,10 @@ use tokio::task::JoinHandle;
 use walvault_protocol::client::{ClientError, ConnInfo, Mode, Session};
 use walvault_protocol::replication::SlotName;
 
-use super::slot_guard::{Outlook, SlotState, WalStatus, judge};
+use crate::metrics::Metrics;
+use crate::metrics::live::Slot;
+
+use super::slot_guard::{Outlook, SlotState, WalStatus, judge, rate};
 
 /// How often it is asked whether commits wait. `synchronous_standby_names` takes effect on a
 /// reload, which is no more prompt.
@@ -46,13 +50,13 @@ impl Drop for Monitor {
 /// Watches the WAL sender with process id `pid` and the slot it serves, over an ordinary
 /// connection of its own.
 #[must_use]
-pub fn watch_server(info: &ConnInfo, pid: i32, slot: &SlotName) -> Monitor {
+pub fn watch_server(info: &ConnInfo, pid: i32, slot: &SlotName, metrics: &Arc<Metrics>) -> Monitor {
     let (sender, commits_wait) = watch::channel(false);
-    let (info, slot) = (info.clone(), slot.clone());
+    let (info, slot, metrics) = (info.clone(), slot.clone(), metrics.clone());
     let task = tokio::spawn(async move {
         let mut said = false;
         loop {
-            if let Err(error) = ask(&info, pid, &slot, &sender).await {
+            if let Err(error) = ask(&info, pid, &slot, &sender, &metrics).await {
                 if !said {
                     tracing::warn!(%error,
                         "cannot ask in SQL whether commits wait for walvault and how the slot stands; should commits wait, they wait for wal.max_delay");
@@ -70,14 +74,23 @@ async fn ask(
     pid: i32,
     slot: &SlotName,
     sender: &watch::Sender<bool>,
+    metrics: &Metrics,
 ) -> Result<(), ClientError> {
     let mut sql = Session::connect(info, Mode::Regular).await?;
-    let query = format!("select sync_state from pg_catalog.pg_stat_replication where pid = {pid}");
+    let query = format!(
+        "select (select sync_state from pg_catalog.pg_stat_replication where pid = {pid}), \
+         case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_receive_lsn() \
+         else pg_catalog.pg_current_wal_flush_lsn() end"
+    );
     let mut looked: Option<(Instant, Option<SlotState>)> = None;
     let mut complained: Option<(Instant, Outlook)> = None;
     loop {
         let result = sql.query(&query).await?;
         let waits = matches!(result.text(0, 0), Some("sync" | "quorum"));
+        metrics.live.commits_wait(waits);
+        if let Some(end) = result.text(0, 1).and_then(|text| text.parse().ok()) {
+            metrics.live.heard(end);
+        }
         sender.send_if_modified(|known| {
             let changed = *known != waits;
             if changed {
@@ -100,6 +113,11 @@ async fn ask(
                     report(slot, now, outlook);
                     complained = Some((Instant::now(), outlook));
                 }
+                metrics.live.slot(Some(Slot {
+                    state: now,
+                    outlook,
+                    rate: rate(now, before, between),
+                }));
             }
             looked = Some((Instant::now(), now));
         }

@@ -18,6 +18,14 @@ pub struct SlotState {
     pub server_end: u64,
 }
 
+impl SlotState {
+    /// Bytes that can still be written before a limit that is known ends it.
+    #[must_use]
+    pub fn headroom(&self) -> Option<u64> {
+        self.safe
+    }
+}
+
 /// `wal_status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WalStatus {
@@ -62,13 +70,20 @@ pub enum Outlook {
 /// Below this much time left, it is said.
 const LITTLE_TIME: Duration = Duration::from_secs(30 * 60);
 
+/// Bytes a second that the server writes, between the two looks.
+#[must_use]
+pub fn rate(now: SlotState, before: Option<SlotState>, between: Duration) -> f64 {
+    let written = before.map_or(0, |before| now.server_end.saturating_sub(before.server_end));
+    written as f64 / between.as_secs_f64().max(1e-3)
+}
+
 /// Judges the slot, given the state `before` and the time `between` the two looks.
 #[must_use]
 pub fn judge(now: SlotState, before: Option<SlotState>, between: Duration) -> Outlook {
     if now.status >= WalStatus::Unreserved {
         return Outlook::Lost;
     }
-    let Some(safe) = now.safe else {
+    let Some(safe) = now.headroom() else {
         return Outlook::Safe;
     };
     let written = before.map_or(0, |before| now.server_end.saturating_sub(before.server_end));

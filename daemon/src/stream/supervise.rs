@@ -40,7 +40,8 @@ pub async fn supervise(
     let mut streamed = false;
     loop {
         let attempt = async {
-            if context.standby_waits && wait_for_promotion(&context.info).await? {
+            let on_standby = || context.metrics.live.standby();
+            if context.standby_waits && wait_for_promotion(&context.info, on_standby).await? {
                 // Whoever wrote meanwhile did so rightly; with the promotion it is our turn again.
                 writer = Writer::Epoch(None);
             }
@@ -65,6 +66,7 @@ pub async fn supervise(
             }
             Err(error) => error,
         };
+        context.metrics.stream_ended(&error);
         streamed |= context.state.borrow().timeline.is_some();
         if let (StreamError::WalRemoved { place, cause }, Some(archive)) = (&error, &archive) {
             match note_gap(context, archive, *place, cause).await {

@@ -1,0 +1,309 @@
+//! What the sidecar counts and measures, for Prometheus.
+//!
+//! One struct with a typed handle for each metric; `docs/metrics.md` says what each means, and a test compares the two.
+//! Names and units follow Prometheus' own rules (its documentation, "Metric and label naming"). Every label has a fixed
+//! set of values, so that the number of series does not grow. Gauges of what is known at the moment are filled when
+//! somebody asks: see [`Metrics::render`].
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, Opts, Registry, TextEncoder,
+};
+use walvault_archive::store::StoreError;
+use walvault_archive::store::metered::{Observer, Operation};
+
+use crate::pipeline::StreamState;
+use crate::stream::StreamError;
+
+pub mod live;
+pub mod rpo;
+
+pub use live::Live;
+pub use rpo::Rpo;
+
+/// Upper bounds in seconds, from a request within a rack to one that is about to be given up.
+const LATENCIES: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+];
+
+/// Every metric.
+pub struct Metrics {
+    registry: Registry,
+    /// What is known at the moment, beside the metrics it fills.
+    pub live: Live,
+    /// 1 while WAL is streamed.
+    pub streaming: IntGauge,
+    /// Age of the oldest commit that may not be in the archive.
+    pub rpo_seconds: Gauge,
+    /// Bytes of the server's WAL beyond the watermark.
+    pub wal_unarchived_bytes: Gauge,
+    /// The end of the server's WAL.
+    pub wal_server_lsn_bytes: Gauge,
+    /// The end of what was received.
+    pub wal_received_lsn_bytes: Gauge,
+    /// The watermark.
+    pub wal_archived_lsn_bytes: Gauge,
+    /// The timeline that is streamed.
+    pub timeline: IntGauge,
+    /// Bytes of WAL in memory.
+    pub memory_in_flight_bytes: IntGauge,
+    /// From the receipt of a commit until it is durable.
+    pub ack_seconds: Histogram,
+    /// Requests to the store, by operation.
+    pub store_request_seconds: HistogramVec,
+    /// Requests to the store that failed, by operation and kind.
+    pub store_request_errors_total: IntCounterVec,
+    /// Bytes of WAL that were received.
+    pub wal_received_bytes_total: IntCounter,
+    /// Objects of WAL that were stored.
+    pub wal_objects_stored_total: IntCounterVec,
+    /// Bytes of objects of WAL that were stored.
+    pub wal_stored_bytes_total: IntCounter,
+    /// Ends of a stream that were not asked for, by kind.
+    pub stream_errors_total: IntCounterVec,
+    /// Connections to the server after the first.
+    pub reconnects_total: IntCounter,
+    /// Whether commits wait for the archive.
+    pub commits_wait: IntGauge,
+    /// WAL that the server keeps for the slot.
+    pub slot_retained_bytes: Gauge,
+    /// WAL that can still be written before the slot is lost; absent (NaN) without a limit.
+    pub slot_headroom_bytes: Gauge,
+    /// Seconds until the slot's or the disk's limit at the present rate; `+Inf` when none is near.
+    pub slot_exhaustion_seconds: Gauge,
+    /// 1 when the server no longer promises to keep what the archive lacks.
+    pub slot_lost: IntGauge,
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    #[must_use]
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let build = GaugeVec::new(
+            Opts::new(
+                "walvault_build_info",
+                "Always 1; the label says which version runs.",
+            ),
+            &["version"],
+        );
+        let build = registered(&registry, build);
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
+        let new = New(&registry);
+        Metrics {
+            live: Live::default(),
+            streaming: new.integer("walvault_streaming", "1 while WAL is streamed."),
+            rpo_seconds: new.gauge(
+                "walvault_rpo_seconds",
+                "Age of the oldest commit that may not be in the archive; 0 when there is none.",
+            ),
+            wal_unarchived_bytes: new.gauge(
+                "walvault_wal_unarchived_bytes",
+                "Bytes of the server's WAL beyond the watermark.",
+            ),
+            wal_server_lsn_bytes: new.gauge(
+                "walvault_wal_server_lsn_bytes",
+                "The end of the server's WAL, as it last said.",
+            ),
+            wal_received_lsn_bytes: new.gauge(
+                "walvault_wal_received_lsn_bytes",
+                "The end of the WAL that was received.",
+            ),
+            wal_archived_lsn_bytes: new.gauge(
+                "walvault_wal_archived_lsn_bytes",
+                "The watermark: all WAL before it is durable in the archive.",
+            ),
+            timeline: new.integer("walvault_timeline", "The timeline that is streamed."),
+            memory_in_flight_bytes: new.integer(
+                "walvault_memory_in_flight_bytes",
+                "Bytes of WAL in memory, on their way to the archive.",
+            ),
+            ack_seconds: new.histogram(
+                "walvault_ack_seconds",
+                "From the receipt of WAL with a commit until it is durable in the archive.",
+            ),
+            store_request_seconds: new.histograms(
+                "walvault_store_request_seconds",
+                "How long the store took to answer, by operation; each attempt counts.",
+                &["operation"],
+            ),
+            store_request_errors_total: new.counters(
+                "walvault_store_request_errors_total",
+                "Requests that the store failed or refused, by operation and kind; each attempt counts.",
+                &["operation", "kind"],
+            ),
+            wal_received_bytes_total: new.counter(
+                "walvault_wal_received_bytes_total",
+                "Bytes of WAL that were received.",
+            ),
+            wal_objects_stored_total: new.counters(
+                "walvault_wal_objects_stored_total",
+                "Objects of WAL that were stored, by object: whole segments and chunks.",
+                &["object"],
+            ),
+            wal_stored_bytes_total: new.counter(
+                "walvault_wal_stored_bytes_total",
+                "Bytes of the objects of WAL that were stored.",
+            ),
+            stream_errors_total: new.counters(
+                "walvault_stream_errors_total",
+                "Times that streaming ended or did not begin, by what went wrong.",
+                &["kind"],
+            ),
+            reconnects_total: new.counter(
+                "walvault_reconnects_total",
+                "Times that streaming began again after it had ended.",
+            ),
+            commits_wait: new.integer(
+                "walvault_commits_wait",
+                "1 while commits wait for the archive (synchronous mode).",
+            ),
+            slot_retained_bytes: new.gauge(
+                "walvault_slot_retained_bytes",
+                "WAL that the server keeps for the slot.",
+            ),
+            slot_headroom_bytes: new.gauge(
+                "walvault_slot_headroom_bytes",
+                "WAL that can still be written before max_slot_wal_keep_size or the server's disk ends it; +Inf when neither is known.",
+            ),
+            slot_exhaustion_seconds: new.gauge(
+                "walvault_slot_exhaustion_seconds",
+                "Seconds until walvault_slot_headroom_bytes is used up at the present rate; +Inf when it is not.",
+            ),
+            slot_lost: new.integer(
+                "walvault_slot_lost",
+                "1 when the server no longer promises to keep what the archive lacks.",
+            ),
+            registry,
+        }
+    }
+
+    /// Fills in what is known at the moment and writes everything in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
+        self.live.fill(self);
+        let mut text = Vec::new();
+        let families = self.registry.gather();
+        TextEncoder::new()
+            .encode(&families, &mut text)
+            .expect("writing to memory, of families that have metrics");
+        text
+    }
+
+    /// The metrics' names, with what each is for.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let described = |family: &prometheus::proto::MetricFamily| family.name().to_owned();
+        self.registry.gather().iter().map(described).collect()
+    }
+
+    /// Counts an object of WAL that was stored.
+    pub fn wal_stored(&self, whole: bool, size: u64) {
+        let object = if whole { "segment" } else { "chunk" };
+        self.wal_objects_stored_total
+            .with_label_values(&[object])
+            .inc();
+        self.wal_stored_bytes_total.inc_by(size);
+    }
+
+    /// Takes in where the stream is.
+    pub fn progressed(&self, state: StreamState) {
+        for waited in self.live.progressed(state) {
+            self.ack_seconds.observe(waited.as_secs_f64());
+        }
+    }
+
+    /// Counts the end of a stream.
+    pub fn stream_ended(&self, error: &StreamError) {
+        let kind = match error {
+            StreamError::Client(error) if error.sqlstate().is_some() => "refused",
+            StreamError::Client(_) | StreamError::Silent(_) => "connection",
+            StreamError::Archive(_) => "archive",
+            StreamError::Pump(_) => "wal",
+            StreamError::Superseded(_) | StreamError::Behind { .. } => "superseded",
+            StreamError::WalRemoved { .. } => "gap",
+            _ => "other",
+        };
+        self.stream_errors_total.with_label_values(&[kind]).inc();
+        self.live.stream_ended(error);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Observer for Metrics {
+    fn request(&self, operation: Operation, took: Duration, error: Option<&StoreError>) {
+        let operation = operation.name();
+        self.store_request_seconds
+            .with_label_values(&[operation])
+            .observe(took.as_secs_f64());
+        let kind = match error {
+            None | Some(StoreError::Missing { .. } | StoreError::Exists { .. }) => {
+                self.live.store_answered();
+                return;
+            }
+            Some(StoreError::Unavailable { .. }) => "unavailable",
+            Some(_) => "refused",
+        };
+        self.store_request_errors_total
+            .with_label_values(&[operation, kind])
+            .inc();
+        if let Some(error) = error {
+            self.live.store_failed(error);
+        }
+    }
+}
+
+/// Makes metrics in a registry.
+struct New<'a>(&'a Registry);
+
+impl New<'_> {
+    fn gauge(&self, name: &str, help: &str) -> Gauge {
+        registered(self.0, Gauge::new(name, help))
+    }
+
+    fn integer(&self, name: &str, help: &str) -> IntGauge {
+        registered(self.0, IntGauge::new(name, help))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        registered(self.0, IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        registered(self.0, IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(LATENCIES.to_vec());
+        registered(self.0, Histogram::with_opts(options))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(LATENCIES.to_vec());
+        registered(self.0, HistogramVec::new(options, labels))
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: Result<C, prometheus::Error>,
+) -> C {
+    let metric = metric.expect("a name and labels that Prometheus allows");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("a name that is not taken");
+    metric
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! What is known at the moment: told by the parts that know, asked by whoever looks.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use walvault_archive::store::StoreError;
+use walvault_protocol::{Lsn, TimelineId};
+
+use super::Metrics;
+use super::rpo::{Commits, Rpo};
+use crate::pipeline::StreamState;
+use crate::stream::StreamError;
+use crate::stream::slot_guard::{Outlook, SlotState};
+
+/// How far apart the samples of [`Live::history`] are, and how many are kept: an hour.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
+const SAMPLES: usize = 360;
+
+/// What the sidecar is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// It has not reached the server yet.
+    Starting,
+    /// The server is a standby; its promotion is waited for.
+    Standby,
+    /// WAL is streamed.
+    Streaming,
+    /// It is not, for this reason; it is tried again.
+    Interrupted(String),
+}
+
+/// A sample of the past hour.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// When it was taken.
+    pub at: jiff::Timestamp,
+    /// The worst RPO since the sample before.
+    pub rpo: Duration,
+}
+
+/// The slot, as the server last told.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// What it said.
+    pub state: SlotState,
+    /// What follows from it.
+    pub outlook: Outlook,
+    /// Bytes a second that the server writes.
+    pub rate: f64,
+}
+
+/// What is known at the moment.
+pub struct Live(Mutex<State>);
+
+/// A copy of it, for who reports.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What is done.
+    pub phase: Phase,
+    /// Where the stream is.
+    pub stream: StreamState,
+    /// The age of the oldest commit that may be missing.
+    pub rpo: Duration,
+    /// Whether everything that the server has was received.
+    pub is_current: bool,
+    /// Since when the watermark stands though there is something to store.
+    pub stalled: Option<Duration>,
+    /// Since when the store does not answer, and what it last said.
+    pub store_failing: Option<(Duration, String)>,
+    /// The slot.
+    pub slot: Option<Slot>,
+    /// Whether commits wait for the archive.
+    pub commits_wait: bool,
+    /// Whether it ever streamed, or was found to be beside a standby.
+    pub started: bool,
+    /// Since when it runs.
+    pub up: Duration,
+    /// When the main loop last turned.
+    pub beat: Duration,
+}
+
+struct State {
+    begun: Instant,
+    beat: Instant,
+    phase: Phase,
+    started: bool,
+    streamed: bool,
+    stream: StreamState,
+    rpo: Rpo,
+    worst_rpo: Duration,
+    samples: VecDeque<Sample>,
+    /// When the watermark moved, or there was nothing to move it over.
+    moved: Instant,
+    store_failing: Option<(Instant, String)>,
+    slot: Option<Slot>,
+    commits_wait: bool,
+}
+
+impl Default for Live {
+    fn default() -> Live {
+        let now = Instant::now();
+        Live(Mutex::new(State {
+            begun: now,
+            beat: now,
+            phase: Phase::Starting,
+            started: false,
+            streamed: false,
+            stream: StreamState::default(),
+            rpo: Rpo::new(now),
+            worst_rpo: Duration::ZERO,
+            samples: VecDeque::new(),
+            moved: now,
+            store_failing: None,
+            slot: None,
+            commits_wait: false,
+        }))
+    }
+}
+
+impl Live {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The main loop turns. Told every second; also takes the samples of the past hour.
+    pub fn beat(&self) {
+        let mut state = self.state();
+        let now = Instant::now();
+        state.beat = now;
+        state.worst_rpo = state.worst_rpo.max(state.rpo.age(now));
+        let at = jiff::Timestamp::now();
+        let due = state
+            .samples
+            .back()
+            .is_none_or(|last| at.duration_since(last.at).unsigned_abs() >= SAMPLE_EVERY);
+        if due {
+            let rpo = std::mem::take(&mut state.worst_rpo);
+            if state.samples.len() == SAMPLES {
+                state.samples.pop_front();
+            }
+            state.samples.push_back(Sample { at, rpo });
+        }
+    }
+
+    /// The worst RPO of every ten seconds of the past hour, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Sample> {
+        self.state().samples.iter().copied().collect()
+    }
+
+    /// The server is a standby.
+    pub fn standby(&self) {
+        let mut state = self.state();
+        state.phase = Phase::Standby;
+        state.started = true;
+        state.rpo.not_ours(Instant::now());
+    }
+
+    /// Streaming begins; whether it did before.
+    pub fn stream_began(&self, timeline: TimelineId, start: Lsn, durable: Lsn) -> bool {
+        let mut state = self.state();
+        state.phase = Phase::Streaming;
+        state.started = true;
+        state.moved = Instant::now();
+        state.rpo.connected(start, durable);
+        state.stream.timeline = Some(timeline);
+        state.stream.received = start;
+        state.stream.durable = durable;
+        std::mem::replace(&mut state.streamed, true)
+    }
+
+    /// Streaming ended, or did not begin.
+    pub fn stream_ended(&self, error: &StreamError) {
+        let mut state = self.state();
+        state.phase = Phase::Interrupted(error.to_string());
+        let now = Instant::now();
+        state.rpo.disconnected(now);
+        state.slot = None;
+        state.commits_wait = false;
+    }
+
+    /// WAL up to `position` was received.
+    pub fn received(&self, position: Lsn, commits: Option<Commits>) {
+        let mut state = self.state();
+        let now = Instant::now();
+        if state.stream.durable >= state.stream.received {
+            state.moved = now;
+        }
+        state.stream.received = position;
+        state.rpo.received(position, commits, now);
+    }
+
+    /// The server's WAL reaches `end`.
+    pub fn heard(&self, end: Lsn) {
+        let mut state = self.state();
+        state.stream.server_end = state.stream.server_end.max(end);
+        state.rpo.heard(end, Instant::now());
+    }
+
+    /// Where the stream is. Returns how long ago what became durable was received.
+    pub fn progressed(&self, stream: StreamState) -> Vec<Duration> {
+        let mut state = self.state();
+        let now = Instant::now();
+        if stream.durable > state.stream.durable || stream.durable >= stream.received {
+            state.moved = now;
+        }
+        let server_end = state.stream.server_end.max(stream.server_end);
+        state.stream = StreamState {
+            server_end,
+            ..stream
+        };
+        state.rpo.durable(stream.durable, now)
+    }
+
+    /// The store answered.
+    pub fn store_answered(&self) {
+        self.state().store_failing = None;
+    }
+
+    /// The store did not do what it was asked.
+    pub fn store_failed(&self, error: &StoreError) {
+        let mut state = self.state();
+        let since = state
+            .store_failing
+            .take()
+            .map_or_else(Instant::now, |(since, _)| since);
+        state.store_failing = Some((since, error.to_string()));
+    }
+
+    /// Whether commits wait for the archive.
+    pub fn commits_wait(&self, wait: bool) {
+        self.state().commits_wait = wait;
+    }
+
+    /// How the slot stands.
+    pub fn slot(&self, slot: Option<Slot>) {
+        self.state().slot = slot;
+    }
+
+    /// A copy of everything.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        let now = Instant::now();
+        let behind = state.stream.durable < state.stream.received;
+        Snapshot {
+            phase: state.phase.clone(),
+            stream: state.stream,
+            rpo: state.rpo.age(now),
+            is_current: state.rpo.is_current(),
+            stalled: behind.then(|| now.duration_since(state.moved)),
+            store_failing: state
+                .store_failing
+                .as_ref()
+                .map(|(since, error)| (now.duration_since(*since), error.clone())),
+            slot: state.slot,
+            commits_wait: state.commits_wait,
+            started: state.started,
+            up: now.duration_since(state.begun),
+            beat: now.duration_since(state.beat),
+        }
+    }
+
+    /// Fills the gauges of what is known at the moment.
+    pub(super) fn fill(&self, metrics: &Metrics) {
+        let now = self.snapshot();
+        let stream = now.stream;
+        metrics
+            .streaming
+            .set((now.phase == Phase::Streaming).into());
+        metrics.rpo_seconds.set(now.rpo.as_secs_f64());
+        let unarchived = stream.server_end.max(stream.received);
+        metrics
+            .wal_unarchived_bytes
+            .set(unarchived.saturating_sub(stream.durable) as f64);
+        metrics.wal_server_lsn_bytes.set(unarchived.0 as f64);
+        metrics.wal_received_lsn_bytes.set(stream.received.0 as f64);
+        metrics.wal_archived_lsn_bytes.set(stream.durable.0 as f64);
+        let timeline = stream.timeline.map_or(0, TimelineId::get);
+        metrics.timeline.set(timeline.into());
+        metrics
+            .memory_in_flight_bytes
+            .set(i64::try_from(stream.memory).unwrap_or(i64::MAX));
+        metrics.commits_wait.set(now.commits_wait.into());
+        let (retained, headroom, rate) = now.slot.map_or((0, None, 0.0), |slot| {
+            (slot.state.retained, slot.state.headroom(), slot.rate)
+        });
+        let headroom = headroom.map_or(f64::INFINITY, |bytes| bytes as f64);
+        metrics.slot_retained_bytes.set(retained as f64);
+        metrics.slot_headroom_bytes.set(headroom);
+        // What is archived is let go: only a stream that does not keep up uses the room up.
+        let exhaustion = match rate > 0.0 && headroom.is_finite() {
+            true => headroom / rate,
+            false => f64::INFINITY,
+        };
+        metrics.slot_exhaustion_seconds.set(exhaustion);
+        let lost = now.slot.is_some_and(|slot| slot.outlook == Outlook::Lost);
+        metrics.slot_lost.set(lost.into());
+    }
+}

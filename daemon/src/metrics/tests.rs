@@ -1,0 +1,57 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use walvault_archive::store::{Body, MemoryStore, Metered, ObjectStore};
+
+use super::*;
+
+/// A registry in which every labelled metric has been used, so that all of them are gathered.
+async fn used() -> Arc<Metrics> {
+    let metrics = Arc::new(Metrics::new());
+    let store = Metered::new(Arc::new(MemoryStore::new()), metrics.clone());
+    let body = || Body::new(Bytes::from_static(b"1"));
+    store.put("a", body()).await.unwrap();
+    let away = StoreError::unavailable("s3://x", "put", "a", "no answer");
+    Observer::request(&*metrics, Operation::Put, Duration::ZERO, Some(&away));
+    metrics.stream_ended(&StreamError::Silent(Duration::from_secs(60)));
+    metrics
+        .wal_objects_stored_total
+        .with_label_values(&["chunk"])
+        .inc();
+    metrics
+}
+
+/// The names in the first column of the tables of `docs/metrics.md`.
+fn documented() -> BTreeSet<String> {
+    include_str!("../../../docs/metrics.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `walvault_"))
+        .filter_map(|rest| rest.split(['`', '{']).next())
+        .map(|name| format!("walvault_{name}"))
+        .collect()
+}
+
+#[tokio::test]
+async fn every_metric_is_documented_and_every_documented_metric_is_there() {
+    let there: BTreeSet<String> = used().await.names().into_iter().collect();
+    assert!(there.len() > 15);
+    assert_eq!(there, documented());
+}
+
+#[tokio::test]
+async fn the_text_says_what_is_known() {
+    let metrics = used().await;
+    let text = String::from_utf8(metrics.render()).unwrap();
+    for line in [
+        "walvault_streaming 0",
+        "walvault_slot_headroom_bytes inf",
+        "walvault_store_request_errors_total{kind=\"unavailable\",operation=\"put\"} 1",
+        "walvault_stream_errors_total{kind=\"connection\"} 1",
+    ] {
+        assert!(text.lines().any(|said| said == line), "{line} in\n{text}");
+    }
+    let snapshot = metrics.live.snapshot();
+    let (_, said) = snapshot.store_failing.unwrap();
+    assert!(said.contains("no answer"), "{said}");
+}

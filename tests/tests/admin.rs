@@ -1,0 +1,141 @@
+//! The admin listener, asked as a user, Kubernetes and Prometheus ask it.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use walvault_tests::archive::{ArchiveKind, ArchiveUnderTest};
+use walvault_tests::cache::promtool;
+use walvault_tests::commit_log::CommitLog;
+use walvault_tests::http::{get, post, request};
+use walvault_tests::postgres::Postgres;
+use walvault_tests::scenario::Scenario;
+use walvault_tests::wait::{wait_for, wait_until};
+
+const TOKEN: &str = "a-token-for-this-test";
+
+/// The value of a metric without labels, or with these.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok())
+}
+
+#[test]
+fn health_metrics_and_who_may_ask() {
+    let mut server = Postgres::builder().start();
+    let mut scenario = Scenario::new(ArchiveKind::Garage);
+    let mut config = scenario.config(&server.url());
+    config.set("admin", "token", TOKEN);
+    scenario.configure(&config);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run();
+    let admin = daemon.admin();
+    daemon.wait_until_streaming(&server);
+    for path in ["/livez", "/startupz", "/readyz"] {
+        wait_for(path, || get(admin, path).status == 200);
+    }
+
+    let _ = log.commit(&server);
+    let archived = daemon.wait_until_archived(&server);
+    wait_for("an RPO of nothing", || {
+        let text = get(admin, "/metrics").body;
+        metric(&text, "walvault_rpo_seconds") == Some(0.0)
+            && metric(&text, "walvault_wal_archived_lsn_bytes") >= Some(archived.0 as f64)
+    });
+    let text = get(admin, "/metrics").body;
+    assert_eq!(metric(&text, "walvault_streaming"), Some(1.0));
+    assert!(
+        metric(&text, "walvault_ack_seconds_count") >= Some(1.0),
+        "{text}"
+    );
+    let puts = "walvault_store_request_seconds_count{operation=\"put\"}";
+    assert!(metric(&text, puts) >= Some(1.0), "{text}");
+    check_metrics(&text);
+
+    // Orders need the token though they come from this machine; a name that was pointed here is not served.
+    assert_eq!(post(admin, "/metrics", None, "").status, 401);
+    assert_eq!(
+        post(admin, "/metrics", Some("wrong-token-wrong-token"), "").status,
+        401
+    );
+    assert_eq!(post(admin, "/metrics", Some(TOKEN), "").status, 405);
+    assert_eq!(post(admin, "/nothing", Some(TOKEN), "").status, 404);
+    let rebound = request(admin, "GET", "/metrics", &["Host: evil.example"], "").unwrap();
+    assert_eq!(rebound.status, 421);
+
+    // The store goes away: commits wait to be archived, and it is said what does not hold.
+    let ArchiveUnderTest::Garage(garage) = scenario.archive_mut() else {
+        unreachable!("it was asked for");
+    };
+    garage.kill();
+    let _ = log.commit(&server);
+    let rpo = wait_until("an RPO that grows", || {
+        let text = get(admin, "/metrics").body;
+        metric(&text, "walvault_rpo_seconds").filter(|rpo| *rpo > 2.0)
+    });
+    wait_for("the archive is said to fail", || {
+        let health = get(admin, "/readyz");
+        let condition = health.json()["conditions"][2].clone();
+        health.status == 503 && condition["name"] == "archive" && condition["ok"] == false
+    });
+    assert_eq!(get(admin, "/livez").status, 200);
+    assert!(metric(&get(admin, "/metrics").body, "walvault_rpo_seconds") > Some(rpo));
+    let ArchiveUnderTest::Garage(garage) = scenario.archive_mut() else {
+        unreachable!("it was asked for");
+    };
+    garage.restart();
+    wait_for("everything is well again", || {
+        let text = get(admin, "/metrics").body;
+        get(admin, "/readyz").status == 200 && metric(&text, "walvault_rpo_seconds") == Some(0.0)
+    });
+
+    // The server goes away: nobody knows what it commits.
+    server.kill();
+    wait_for("the stream is said to be interrupted", || {
+        let health = get(admin, "/readyz");
+        let condition = health.json()["conditions"][0].clone();
+        health.status == 503 && condition["name"] == "streaming" && condition["ok"] == false
+    });
+    wait_for("what cannot be ruled out counts", || {
+        metric(&get(admin, "/metrics").body, "walvault_rpo_seconds") > Some(1.0)
+    });
+    check_metrics(&get(admin, "/metrics").body);
+    server.start();
+    wait_for("it streams again", || get(admin, "/readyz").status == 200);
+    assert!(metric(&get(admin, "/metrics").body, "walvault_reconnects_total") >= Some(1.0));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_at_once() {
+    let server = Postgres::builder().start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut config = scenario.config(&server.url());
+    config.set("admin", "listen", taken.local_addr().unwrap());
+    scenario.configure(&config);
+    let outcome = scenario.run_to_its_end();
+    outcome.failed_saying(&["cannot listen on 127.0.0.1", "[admin] listen"]);
+}
+
+/// `promtool check metrics` reads them, and has nothing to say about their names, units and help.
+fn check_metrics(text: &str) {
+    let mut child = Command::new(promtool())
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(text.as_bytes()).expect("promtool reads");
+    drop(input);
+    let output = child.wait_with_output().expect("promtool ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.trim().is_empty(),
+        "{said}\n{text}"
+    );
+}
