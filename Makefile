@@ -14,7 +14,7 @@ export RUST_TEST_THREADS ?= 4
 help:
 	@echo 'make build   both programs, in target/release'
 	@echo 'make demo    archive, drop a table, lose the server, restore: under a minute after the build'
-	@echo 'make setup   what the tests need: PostgreSQL 13 to 18, Garage'
+	@echo 'make setup   what the tests need: PostgreSQL 13 to 18, Garage, moto'
 	@echo 'make lint    formatting, clippy, documentation, shell scripts'
 	@echo "make bench   the figures of docs/performance.md"
 	@echo 'make test    setup, lint and every test'

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config_file::ConfigFile;
 use crate::garage::Garage;
+use crate::moto::Moto;
 use crate::user::give_to_server_user;
 
 /// Which kind of archive a test runs against.
@@ -14,6 +15,8 @@ pub enum ArchiveKind {
     Directory,
     /// `s3://…`
     Garage,
+    /// `s3://…`, on a server that has versions, Object Lock, policies and KMS.
+    Moto,
 }
 
 /// A new, empty archive.
@@ -23,6 +26,8 @@ pub enum ArchiveUnderTest {
     Directory(PathBuf),
     /// A bucket of an S3 server of its own.
     Garage(Box<Garage>),
+    /// A bucket of a server of AWS's interfaces of its own.
+    Moto(Box<Moto>),
 }
 
 impl ArchiveUnderTest {
@@ -40,6 +45,7 @@ impl ArchiveUnderTest {
                 ArchiveUnderTest::Directory(path)
             }
             ArchiveKind::Garage => ArchiveUnderTest::Garage(Box::new(Garage::start_new())),
+            ArchiveKind::Moto => ArchiveUnderTest::Moto(Box::new(Moto::start_new())),
         }
     }
 
@@ -56,6 +62,13 @@ impl ArchiveUnderTest {
                     .set("archive.s3", "region", Garage::REGION)
                     .set_raw("archive.s3", "path_style", "true");
             }
+            ArchiveUnderTest::Moto(moto) => {
+                config
+                    .set("archive", "url", format!("s3://{}/prefix", Moto::BUCKET))
+                    .set("archive.s3", "endpoint", moto.endpoint())
+                    .set("archive.s3", "region", Moto::REGION)
+                    .set_raw("archive.s3", "path_style", "true");
+            }
         }
     }
 
@@ -65,6 +78,7 @@ impl ArchiveUnderTest {
         match self {
             ArchiveUnderTest::Directory(_) => Vec::new(),
             ArchiveUnderTest::Garage(garage) => garage.environment(),
+            ArchiveUnderTest::Moto(moto) => moto.environment(),
         }
     }
 

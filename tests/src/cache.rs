@@ -1,4 +1,4 @@
-//! Where `tests/tools/setup.sh` put PostgreSQL and Garage.
+//! Where `tests/tools/setup.sh` put PostgreSQL, Garage and Python's packages.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -59,6 +59,15 @@ pub fn garage() -> PathBuf {
 #[must_use]
 pub fn promtool() -> PathBuf {
     installed(cache().join("prometheus/promtool"), "promtool")
+}
+
+/// The Python that has the packages of `tests/tools/requirements.txt`.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn python() -> PathBuf {
+    installed(cache().join("python/bin/python"), "moto")
 }
 
 /// One of walvault's own programs, as built for the test that is running.

@@ -1,5 +1,5 @@
 //! What walvault's end-to-end tests share: real PostgreSQL servers of every supported major
-//! version, a real S3 server, and handles on walvault's two programs.
+//! version, a real S3 server, a server of AWS's interfaces, and handles on walvault's two programs.
 //!
 //! `tests/tools/setup.sh` installs what this needs. A handle owns the process and the directory it
 //! started: dropping it kills the one, by its id, and removes the other. Nothing is shared between
@@ -12,6 +12,7 @@ pub mod commit_log;
 pub mod config_file;
 pub mod garage;
 pub mod http;
+pub mod moto;
 pub mod outcome;
 pub mod postgres;
 pub mod process;
@@ -26,6 +27,7 @@ pub use archive::{ArchiveKind, ArchiveUnderTest};
 pub use archived::Archived;
 pub use commit_log::CommitLog;
 pub use garage::Garage;
+pub use moto::Moto;
 pub use outcome::Outcome;
 pub use postgres::{Postgres, Shutdown};
 pub use proxy::Proxy;

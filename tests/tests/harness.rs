@@ -1,7 +1,9 @@
 //! The harness itself: what the other tests rely on.
 
 use walvault_tests::commit_log::{rows_at_lsn, rows_at_time, rows_at_xid};
-use walvault_tests::{CommitLog, Garage, Postgres, Shutdown, cache, wait_until};
+use walvault_tests::{
+    ArchiveKind, CommitLog, Garage, Moto, Postgres, Scenario, Shutdown, cache, wait_until,
+};
 
 #[test]
 fn every_major_version_starts_and_stops() {
@@ -81,4 +83,38 @@ fn an_s3_server_starts_and_keeps_its_bucket_when_killed() {
     assert_eq!(garage.endpoint(), endpoint);
     let buckets = garage.cli(&["bucket", "list"]).succeeded().stdout;
     assert!(buckets.contains(Garage::BUCKET) && buckets.contains(Garage::DENIED_BUCKET));
+}
+
+#[test]
+fn a_server_of_aws_interfaces_locks_objects() {
+    let moto = Moto::start_new();
+    let said = moto.boto(
+        "s3 = client('s3')
+s3.create_bucket(Bucket='locked', ObjectLockEnabledForBucket=True)
+s3.put_object(Bucket='locked', Key='k', Body=b'1', ObjectLockMode='COMPLIANCE',
+    ObjectLockRetainUntilDate='2099-01-01T00:00:00Z')
+version = s3.list_object_versions(Bucket='locked')['Versions'][0]['VersionId']
+try:
+    s3.delete_object(Bucket='locked', Key='k', VersionId=version)
+except Exception as error:
+    print(error.response['Error']['Code'])
+try:
+    s3.put_object(Bucket='locked', Key='k', Body=b'2', IfNoneMatch='*')
+except Exception as error:
+    print(error.response['Error']['Code'])",
+    );
+    assert_eq!(said, "AccessDenied\nPreconditionFailed");
+}
+
+#[test]
+fn an_archive_on_a_server_of_aws_interfaces() {
+    let server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Moto);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    let row = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert_eq!(log.rows(&restored), [row.id]);
 }

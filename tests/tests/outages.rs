@@ -172,6 +172,6 @@ fn a_server_that_crashes_and_comes_back_is_streamed_from_again() {
 fn garage(scenario: &mut Scenario) -> &mut Garage {
     match scenario.archive_mut() {
         ArchiveUnderTest::Garage(garage) => garage,
-        ArchiveUnderTest::Directory(_) => panic!("not Garage"),
+        _ => panic!("not Garage"),
     }
 }

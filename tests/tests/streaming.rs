@@ -325,7 +325,7 @@ fn signal(daemon: &Walvaultd, signal: Signal) {
 fn garage(scenario: &mut Scenario) -> &mut walvault_tests::Garage {
     match scenario.archive_mut() {
         ArchiveUnderTest::Garage(garage) => garage,
-        ArchiveUnderTest::Directory(_) => panic!("not Garage"),
+        _ => panic!("not Garage"),
     }
 }
 

@@ -99,6 +99,21 @@ postgres_major() {
     rm -rf "$staging"
 }
 
+# A virtual environment for moto and for the opener of archives.
+python_environment() {
+    local root=$cache/python requirements=${BASH_SOURCE[0]%/*}/requirements.txt
+    if cmp --silent "$requirements" "$root/requirements.txt"; then
+        return 0
+    fi
+    # Debian's Python comes without the part that makes environments.
+    python3 -c 'import ensurepip' 2>/dev/null || debian_packages python3-venv
+    echo "setup: installing moto and other Python packages"
+    mkdir -p "$cache"
+    python3 -m venv --clear "$root"
+    "$root/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
+    cp "$requirements" "$root/requirements.txt"
+}
+
 link_libraries() {
     node -e '
         const fs = require("fs"), path = require("path");
@@ -136,6 +151,7 @@ all)
     done
     garage
     promtool
+    python_environment
     ;;
 *)
     echo "usage: $0 [postgresql]" >&2
