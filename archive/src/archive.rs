@@ -11,7 +11,7 @@ use walvault_protocol::{SegmentSize, SystemId};
 
 use crate::error::Error;
 use crate::format::{Codec, FOOTER_LEN, HEADER_LEN, Header, Kind, Meta};
-use crate::keys::{DataKey, KeyFile, Keyring};
+use crate::keys::{DataKey, KeyAccess, Keyring};
 use crate::layout::ObjectKey;
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
 use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedMeta, SealedObject, Sealer};
@@ -62,9 +62,9 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::NotAnArchive`] when there is none.
-    pub async fn open(store: SharedStore, identities: Vec<KeyFile>) -> Result<Archive, Error> {
+    pub async fn open(store: SharedStore, keys: impl Into<KeyAccess>) -> Result<Archive, Error> {
         match read_record(&store).await? {
-            Some(record) => Archive::assemble(record, store, identities),
+            Some(record) => Archive::assemble(record, store, keys.into()),
             None => Err(Error::NotAnArchive {
                 url: store.url().to_owned(),
             }),
@@ -77,7 +77,7 @@ impl Archive {
     /// When the archive belongs to another cluster.
     pub async fn open_or_begin(
         store: SharedStore,
-        identities: Vec<KeyFile>,
+        keys: impl Into<KeyAccess>,
         system_id: SystemId,
         segment_size: SegmentSize,
     ) -> Result<Archive, Error> {
@@ -85,7 +85,7 @@ impl Archive {
             Some(record) => record,
             None => begin(&store, system_id, segment_size).await?,
         };
-        let archive = Archive::assemble(record, store, identities)?;
+        let archive = Archive::assemble(record, store, keys.into())?;
         archive.belongs_to(system_id, segment_size)?;
         Ok(archive)
     }
@@ -116,7 +116,7 @@ impl Archive {
     fn assemble(
         record: ArchiveRecord,
         store: SharedStore,
-        identities: Vec<KeyFile>,
+        keys: KeyAccess,
     ) -> Result<Archive, Error> {
         if record.format > ARCHIVE_FORMAT {
             return Err(Error::NewerFormat {
@@ -130,7 +130,7 @@ impl Archive {
             key: ObjectKey::Archive.spell(record.segment_size),
             reason: "archive_id is not 32 hexadecimal digits".to_owned(),
         })?;
-        let keyring = Keyring::new(id, store.clone(), identities);
+        let keyring = Keyring::new(id, store.clone(), keys);
         Ok(Archive {
             inner: Arc::new(Inner {
                 record,
@@ -165,13 +165,20 @@ impl Archive {
         &self.inner.store
     }
 
-    /// Seals for this archive under its current data key, making one when there is none.
+    /// Its data keys.
+    #[must_use]
+    pub fn keyring(&self) -> &Keyring {
+        &self.inner.keyring
+    }
+
+    /// Seals for this archive under its current data key, making one when there is none. A rotation
+    /// takes effect in every sealer at once.
     ///
     /// # Errors
     /// When no data key can be opened or made.
     pub async fn sealer(&self, codec: Codec) -> Result<Sealer, Error> {
         let key = self.inner.keyring.for_sealing().await?;
-        Ok(Sealer::new(self.inner.id, key, codec))
+        Ok(Sealer::following(self.inner.id, key, codec))
     }
 
     /// The name that `key` is stored and sealed under.
@@ -229,6 +236,19 @@ impl Archive {
             bytes,
             data_key,
         })
+    }
+
+    /// The size of an object, from its listing, for which no right to read it is needed; `None` when
+    /// it is not there.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn size_of(&self, key: &ObjectKey) -> Result<Option<u64>, Error> {
+        let name = self.name(key);
+        // The name itself is the first that begins with it.
+        let page = self.inner.store.list(&name, None).await?;
+        let found = page.objects.into_iter().find(|object| object.key == name);
+        Ok(found.map(|object| object.size))
     }
 
     /// Verifies an object that was read.
@@ -324,6 +344,21 @@ impl Archive {
         let size = object.body.bytes.len() as u64;
         self.put(key, object).await?;
         Ok(size)
+    }
+
+    /// The sizes that objects of this payload have, however they are compressed.
+    ///
+    /// # Errors
+    /// As [`Archive::sealer`].
+    pub async fn sealed_sizes(&self, key: &ObjectKey, payload: &Bytes) -> Result<Vec<u64>, Error> {
+        let mut sizes = Vec::new();
+        for codec in [Codec::Lz4, Codec::None] {
+            let sealer = self.sealer(codec).await?;
+            let pieces = std::slice::from_ref(payload);
+            let object = sealer.seal(kind_of(key), &self.name(key), pieces, b"")?;
+            sizes.push(object.body.bytes.len() as u64);
+        }
+        Ok(sizes)
     }
 
     /// The objects under `prefix` that walvault wrote, in order of their keys.

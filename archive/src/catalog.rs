@@ -2,7 +2,7 @@
 //!
 //! There is no second index that could drift: names carry ranges, and the upload is the commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineHistory, TimelineId};
@@ -25,6 +25,7 @@ pub struct Catalog {
     segment_size: SegmentSize,
     timelines: BTreeMap<TimelineId, TimelineWal>,
     histories: BTreeMap<TimelineId, TimelineHistory>,
+    withheld_histories: BTreeSet<TimelineId>,
     backups: Vec<BackupRecord>,
     gap_ranges: Vec<(TimelineId, LsnRange)>,
     gaps: Vec<GapRecord>,
@@ -60,7 +61,7 @@ impl Catalog {
     pub async fn load(archive: &Archive) -> Result<Catalog, Error> {
         // A backup's record is stored after the WAL it needs: listed in this order, none lacks it.
         let (backups, gaps) = Catalog::load_backups(archive).await?;
-        let mut catalog = Catalog::load_wal(archive).await?;
+        let mut catalog = Catalog::load_listed(archive, false).await?;
         catalog.backups = backups;
         catalog.gaps = gaps;
         Ok(catalog)
@@ -77,11 +78,16 @@ impl Catalog {
         tokio::try_join!(load_backups(archive), load_gaps(archive))
     }
 
-    /// Reads WAL, histories and where gaps are: all that a writer needs to know.
+    /// Reads WAL, histories and where gaps are: all that a writer needs to know. Of a history that
+    /// is not for this host to read, it needs to know that it is there.
     ///
     /// # Errors
-    /// When the store cannot be read, or a history does not open.
+    /// When the store cannot be read, or a history is damaged.
     pub async fn load_wal(archive: &Archive) -> Result<Catalog, Error> {
+        Catalog::load_listed(archive, true).await
+    }
+
+    async fn load_listed(archive: &Archive, may_be_withheld: bool) -> Result<Catalog, Error> {
         // Chunks go away once their unit is stored whole: listed in this order, none is missed.
         let tail = archive.list(TAIL_PREFIX).await?;
         let wal = archive.list(WAL_PREFIX).await?;
@@ -90,7 +96,14 @@ impl Catalog {
         let mut catalog = Catalog::from_listing(archive.segment_size(), listing);
         for object in &wal {
             if let ObjectKey::History(timeline) = object.key {
-                let content = archive.get(&object.key).await?.payload;
+                let content = match archive.get(&object.key).await {
+                    Ok(opened) => opened.payload,
+                    Err(error) if may_be_withheld && error.is_withheld() => {
+                        catalog.withheld_histories.insert(timeline);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 let history =
                     TimelineHistory::parse(timeline, &content).map_err(|error| Error::Record {
                         url: archive.url().to_owned(),
@@ -137,6 +150,7 @@ impl Catalog {
             segment_size: size,
             timelines,
             histories: BTreeMap::new(),
+            withheld_histories: BTreeSet::new(),
             backups: Vec::new(),
             gap_ranges,
             gaps: Vec::new(),
@@ -178,6 +192,16 @@ impl Catalog {
             .map(|(timeline, wal)| (*timeline, wal))
     }
 
+    /// How many bytes of WAL were stored since `instant`, by the store's clock.
+    #[must_use]
+    pub fn stored_since(&self, instant: jiff::Timestamp) -> u64 {
+        let objects = self.timelines.values().flat_map(|wal| &wal.objects);
+        objects
+            .filter(|held| held.modified >= instant)
+            .map(|held| held.size)
+            .sum()
+    }
+
     /// The WAL held of `timeline`.
     #[must_use]
     pub fn wal(&self, timeline: TimelineId) -> Option<&TimelineWal> {
@@ -203,7 +227,9 @@ impl Catalog {
     #[must_use]
     pub fn latest_timeline(&self) -> Option<TimelineId> {
         let wal = self.timelines.keys().next_back();
-        wal.max(self.histories.keys().next_back()).copied()
+        let histories = self.histories.keys().next_back();
+        let withheld = self.withheld_histories.last();
+        wal.max(histories).max(withheld).copied()
     }
 
     /// How far replay can go from `from` on the way to `history`'s timeline: over ancestors up to

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 mod admin;
 mod archive;
 mod backup;
+mod encryption;
 mod environment;
 mod error;
 mod reader;
@@ -20,14 +21,15 @@ mod sections;
 mod values;
 
 pub use admin::{AdminSettings, AdminTls, TokenSource};
+pub(crate) use archive::is_loopback;
 pub use archive::{ArchiveSettings, ArchiveUrl, S3Settings};
 pub use backup::{BackupSettings, Checkpoint, ScheduleSettings};
+pub use encryption::{EncryptionSettings, IdentitySource, KmsSettings};
 pub use environment::env_lookup;
 pub use error::{ConfigError, Place};
 pub use secret::Secret;
 pub use sections::{
-    Compression, EncryptionSettings, LogLevel, LogSettings, PostgresSettings, RestoreSettings,
-    Standby, WalSettings,
+    Compression, LogLevel, LogSettings, PostgresSettings, RestoreSettings, Standby, WalSettings,
 };
 
 use environment::Environment;

@@ -2,7 +2,7 @@
 
 use walvault_protocol::{LsnRange, SystemId, TimelineId};
 
-use crate::keys::{KeyError, KeyFileError};
+use crate::keys::{AccessError, KeyError, KeyFileError};
 use crate::seal::OpenError;
 use crate::store::StoreError;
 
@@ -18,6 +18,9 @@ pub enum Error {
     /// A key file is not usable.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+    /// `[encryption]` names what cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// An object is not what walvault stored. Nothing of it was used.
     #[error(
         "object '{key}' of {url} is damaged: {source}; restore it from a copy of the archive, or restore to an instant that does not need it"
@@ -100,6 +103,22 @@ pub enum Error {
         /// The WAL it holds.
         range: LsnRange,
     },
+    /// There is WAL in the place of ours, and it cannot be told whether it is the same.
+    #[error(
+        "'{key}' of {url} is there already with {held} bytes, where this server's WAL makes {ours}, and this host cannot open it to compare ({reason}); compare it with 'walvault wal-fetch' on a host that has an identity, and make sure that no other server writes to the archive"
+    )]
+    Unconfirmed {
+        /// The archive.
+        url: String,
+        /// The object.
+        key: String,
+        /// Its size.
+        held: u64,
+        /// The size of ours.
+        ours: u64,
+        /// Why it cannot be opened.
+        reason: String,
+    },
     /// A newer writer took over.
     #[error(
         "{url} was taken over by a newer writer, {by}; one walvaultd writes an archive at a time: stop one of the two, or give each cluster an archive of its own"
@@ -120,9 +139,21 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Error::Store(error) | Error::Key(KeyError::Store(error)) => error.is_transient(),
+            Error::Store(error) => error.is_transient(),
+            Error::Key(error) => error.is_transient(),
             _ => false,
         }
+    }
+
+    /// Whether it is not for this host to read: no identity given opens it, or the store does not let
+    /// these credentials. Who only archives may be made so, and goes on without.
+    #[must_use]
+    pub fn is_withheld(&self) -> bool {
+        matches!(
+            self,
+            Error::Key(KeyError::CannotUnwrap { .. } | KeyError::Store(StoreError::Refused { .. }))
+                | Error::Store(StoreError::Refused { .. })
+        )
     }
 
     /// Whether an object was looked for and is proven absent.

@@ -10,7 +10,7 @@ use crate::archive::Archive;
 use crate::error::Error;
 use crate::layout::{ObjectKey, WRITERS_PREFIX};
 use crate::record::WriterRecord;
-use crate::store::StoreError;
+use crate::store::{ConditionalPut, StoreError};
 
 /// The right to write WAL, until somebody takes a higher one.
 #[derive(Debug, Clone)]
@@ -33,8 +33,10 @@ impl Epoch {
                 Err(Error::Store(StoreError::Exists { .. })) => continue,
                 Err(error) => return Err(error),
             }
-            let held: WriterRecord = archive.get_record(&key).await?;
-            if held == *writer {
+            // Where the store refuses a second object of one name, it is ours.
+            let ours = archive.store().conditional_put().await? == ConditionalPut::Enforced
+                || archive.get_record::<WriterRecord>(&key).await? == *writer;
+            if ours {
                 return Ok(Epoch {
                     archive: archive.clone(),
                     number,

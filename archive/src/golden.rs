@@ -202,7 +202,7 @@ fn plain_files() -> Vec<(String, Vec<u8>)> {
         created_by: "walvault 0.1.0".to_owned(),
     };
     let wrapped = wrap_for(&ARCHIVE_ID, &data_key(), &key_file(), [0x5A; 32]);
-    let key = KeyRecord::new(&data_key(), vec![wrapped], BEGUN());
+    let key = KeyRecord::version_1(&data_key(), vec![wrapped], BEGUN());
     vec![
         (
             ObjectKey::Archive.spell(SIZE()),

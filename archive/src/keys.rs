@@ -1,7 +1,9 @@
 //! Data keys, and what wraps them.
 //!
 //! Objects are sealed under keys derived from a data key: 256 random bits that are stored only
-//! wrapped, once for each recipient. An identity is what unwraps: here, a key file.
+//! wrapped, once for each recipient. A recipient is named by what is public of it, or by a file that
+//! wraps as well as it unwraps; an identity is what unwraps. A host with recipients alone seals what
+//! it cannot open.
 
 use hkdf::Hkdf;
 use sha2::Sha256;
@@ -10,12 +12,26 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::format::SALT_LEN;
 use crate::layout::KeyId;
 
+pub mod access;
+pub mod age;
+pub mod epochs;
+pub mod identity;
 pub mod key_file;
 pub mod keyring;
+pub mod kms;
+mod private_file;
+pub mod recipient;
+pub mod sealing_key;
 pub mod wrap;
 
+pub use access::{AccessError, KeyAccess, RotationPolicy};
+pub use age::{AgeIdentity, AgeRecipient};
+pub use epochs::KeyEpoch;
+pub use identity::Identity;
 pub use key_file::{KeyFile, KeyFileError};
 pub use keyring::{KeyError, Keyring};
+pub use recipient::{Recipient, RecipientError};
+pub use sealing_key::SealingKey;
 
 /// 256 secret bits. They neither print nor copy, and are wiped when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]

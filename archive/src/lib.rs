@@ -5,6 +5,7 @@
 //! knows no sockets to PostgreSQL.
 
 pub mod archive;
+mod aws;
 pub mod catalog;
 pub mod config;
 pub mod coverage;

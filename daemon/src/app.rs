@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::config::{Checkpoint, Compression, Config, ConfigError, Standby, env_lookup};
 use walvault_archive::format::Codec;
-use walvault_archive::keys::KeyFile;
+use walvault_archive::keys::{KeyAccess, KeyError};
 use walvault_archive::store::Metered;
 use walvault_archive::store::retrying::{RetryPolicy, Retrying};
 use walvault_archive::store::{self, SharedStore, StoreError};
@@ -64,6 +64,8 @@ pub struct App {
     pub backup_schedule: Option<Schedule>,
     /// What is counted and known.
     pub metrics: Arc<Metrics>,
+    /// Whom data keys are wrapped for, what unwraps them, and those that are open.
+    pub keys: KeyAccess,
 }
 
 impl App {
@@ -79,7 +81,7 @@ impl App {
         let slot = SlotName::new(config.postgres.slot.clone())?;
         let backup_schedule = schedule(&config, "backup", config.backup.schedule.as_deref())?;
         // A wrong key is said before anything is connected to.
-        read_identities(&config)?;
+        let keys = read_keys(&config)?;
         let metrics = Arc::new(Metrics::new());
         let store = store::open(&config.archive).await?;
         let store = Arc::new(Metered::new(store, metrics.clone()));
@@ -101,19 +103,11 @@ impl App {
             info,
             slot,
             backup_schedule,
+            keys,
             store: Arc::new(retrying),
             metrics,
             config,
         })
-    }
-
-    /// What opens the archive's data keys.
-    ///
-    /// # Errors
-    /// When the key file cannot be used.
-    pub fn identities(&self) -> Result<Vec<KeyFile>, walvault_archive::Error> {
-        let path = self.config.encryption.key_file.as_deref();
-        Ok(path.map(KeyFile::read).transpose()?.into_iter().collect())
     }
 
     /// A backup as the configuration wants it.
@@ -145,6 +139,7 @@ impl App {
             state: watch::Sender::new(StreamState::default()),
             writing: watch::Sender::new(None),
             metrics: self.metrics.clone(),
+            archive: watch::Sender::new(None),
         }
     }
 }
@@ -170,10 +165,13 @@ fn schedule(
         .map_err(|source| SetupError::Schedule { section, source })
 }
 
-fn read_identities(config: &Config) -> Result<(), SetupError> {
-    let path = config.encryption.require_key_file()?;
-    KeyFile::read(path).map_err(walvault_archive::Error::from)?;
-    Ok(())
+fn read_keys(config: &Config) -> Result<KeyAccess, SetupError> {
+    let keys = KeyAccess::from_settings(&config.encryption);
+    let keys = keys.map_err(walvault_archive::Error::from)?;
+    if keys.recipients().is_empty() {
+        return Err(walvault_archive::Error::from(KeyError::NoRecipient).into());
+    }
+    Ok(keys)
 }
 
 /// Cancelled by SIGTERM or SIGINT. A second one ends the process at once.

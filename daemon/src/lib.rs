@@ -6,5 +6,6 @@ pub mod backup;
 pub mod command;
 pub mod metrics;
 pub mod pipeline;
+pub mod rotation;
 pub mod schedule;
 pub mod stream;

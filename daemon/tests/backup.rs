@@ -89,6 +89,7 @@ impl Bench {
             state: tokio::sync::watch::Sender::new(StreamState::default()),
             writing: tokio::sync::watch::Sender::new(None),
             metrics: Arc::default(),
+            archive: tokio::sync::watch::Sender::new(None),
         };
         let mut server = connect(&self.info).await.unwrap();
         let slot = lock_name(&context.slot);

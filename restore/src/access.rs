@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use walvault_archive::Archive;
 use walvault_archive::config::{Config, DEFAULT_PATH};
-use walvault_archive::keys::KeyFile;
+use walvault_archive::keys::KeyAccess;
 use walvault_archive::store::{self, RetryPolicy, Retrying, StoreError};
 
 use crate::exit::Failure;
@@ -18,7 +18,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// `[restore] retry_for`.
 ///
 /// # Errors
-/// When it cannot be reached, is none, or the key file cannot be used.
+/// When it cannot be reached, is none, or `[encryption]` names what cannot be used.
 pub async fn open(config: &Config) -> Result<Archive, Failure> {
     open_within(config, config.restore.retry_for).await
 }
@@ -28,8 +28,8 @@ pub async fn open(config: &Config) -> Result<Archive, Failure> {
 /// # Errors
 /// As [`open`].
 pub async fn open_within(config: &Config, retry_for: Duration) -> Result<Archive, Failure> {
-    let key = KeyFile::read(config.encryption.require_key_file()?)
-        .map_err(walvault_archive::Error::from)?;
+    let keys =
+        KeyAccess::from_settings(&config.encryption).map_err(walvault_archive::Error::from)?;
     let policy = RetryPolicy {
         max: LONGEST_WAIT,
         deadline: Some(retry_for),
@@ -40,7 +40,7 @@ pub async fn open_within(config: &Config, retry_for: Duration) -> Result<Archive
     };
     let store = store::open(&config.archive).await?;
     let store = Retrying::new(store, policy).with_on_retry(Arc::new(on_retry));
-    Ok(Archive::open(Arc::new(store), vec![key]).await?)
+    Ok(Archive::open(Arc::new(store), keys).await?)
 }
 
 /// Where the configuration was read from, absolute, for a `restore_command` that runs elsewhere.

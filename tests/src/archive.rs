@@ -82,6 +82,17 @@ impl ArchiveUnderTest {
         }
     }
 
+    /// The server of AWS's interfaces that it is on.
+    ///
+    /// # Panics
+    /// When it is on none.
+    pub fn moto(&mut self) -> &mut Moto {
+        match self {
+            ArchiveUnderTest::Moto(moto) => moto,
+            _ => panic!("not moto"),
+        }
+    }
+
     /// The files of a directory's objects whose keys begin with `prefix`, in order.
     ///
     /// # Panics

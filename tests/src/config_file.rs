@@ -17,6 +17,14 @@ impl ConfigFile {
         self.set_raw(section, key, &quoted)
     }
 
+    /// Leaves `key` of `[section]` out.
+    pub fn unset(&mut self, section: &str, key: &str) -> &mut ConfigFile {
+        if let Some(keys) = self.sections.get_mut(section) {
+            keys.remove(key);
+        }
+        self
+    }
+
     /// Sets `key` of `[section]` to a value as TOML spells it.
     pub fn set_raw(&mut self, section: &str, key: &str, value: &str) -> &mut ConfigFile {
         let keys = self.sections.entry(section.to_owned()).or_default();

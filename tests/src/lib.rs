@@ -14,6 +14,7 @@ pub mod garage;
 pub mod http;
 pub mod moto;
 pub mod outcome;
+pub mod policies;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

@@ -14,6 +14,9 @@ use crate::{cache, wait};
 pub struct Moto {
     process: Process,
     port: u16,
+    /// Of whoever `environment` is for, and of the administrator.
+    actor: (String, String),
+    administrator: (String, String),
     _home: TempDir,
 }
 
@@ -52,6 +55,8 @@ impl Moto {
         let moto = Moto {
             process,
             port,
+            actor: any_credentials(),
+            administrator: any_credentials(),
             _home: home,
         };
         let _ = moto.boto(&format!(
@@ -71,13 +76,43 @@ impl Moto {
     /// enforced.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
+        let (key, secret) = &self.actor;
         vec![
-            (
-                "AWS_ACCESS_KEY_ID".to_owned(),
-                "AKIATESTTESTTESTTEST".to_owned(),
-            ),
-            ("AWS_SECRET_ACCESS_KEY".to_owned(), "test".to_owned()),
+            ("AWS_ACCESS_KEY_ID".to_owned(), key.clone()),
+            ("AWS_SECRET_ACCESS_KEY".to_owned(), secret.clone()),
         ]
+    }
+
+    /// From now on policies are enforced, and [`Moto::environment`] is a new user's who has this one.
+    pub fn act_under(&mut self, policy: &str) {
+        if self.administrator == any_credentials() {
+            let everything = r#"{"Version":"2012-10-17","Statement":
+                [{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
+            self.administrator = self.create_user(everything);
+            let _ = self.boto(&format!(
+                "import urllib.request\n\
+                 url = '{}/moto-api/reset-auth'\n\
+                 plain = {{'Content-Type': 'text/plain'}}\n\
+                 urllib.request.urlopen(urllib.request.Request(url, b'0', plain, method='POST'))",
+                self.endpoint()
+            ));
+        }
+        self.actor = self.create_user(policy);
+    }
+
+    fn create_user(&self, policy: &str) -> (String, String) {
+        let policy = serde_json::Value::from(policy).to_string();
+        let said = self.boto(&format!(
+            "import uuid\n\
+             name = str(uuid.uuid4())\n\
+             iam = client('iam')\n\
+             iam.create_user(UserName=name)\n\
+             iam.put_user_policy(UserName=name, PolicyName='it', PolicyDocument={policy})\n\
+             made = iam.create_access_key(UserName=name)['AccessKey']\n\
+             print(made['AccessKeyId'], made['SecretAccessKey'])"
+        ));
+        let (key, secret) = said.split_once(' ').expect("two words");
+        (key.to_owned(), secret.to_owned())
     }
 
     /// Runs lines of Python, in which `client('s3')` is boto3's client of a service of this server,
@@ -91,11 +126,13 @@ impl Moto {
         command.arg("-c").arg(format!(
             "import json, boto3\n\
              from botocore.config import Config\n\
-             def client(service, key='AKIATESTTESTTESTTEST', secret='test'):\n\
+             def client(service, key='{}', secret='{}'):\n\
              \x20   return boto3.client(service, endpoint_url='{}', region_name='{}',\n\
              \x20       aws_access_key_id=key, aws_secret_access_key=secret,\n\
              \x20       config=Config(s3={{'addressing_style': 'path'}}))\n\
              {lines}\n",
+            self.administrator.0,
+            self.administrator.1,
             self.endpoint(),
             Moto::REGION
         ));
@@ -108,6 +145,11 @@ impl Moto {
     pub fn log(&self) -> String {
         self.process.log()
     }
+}
+
+/// What is as good as any other until policies are enforced.
+fn any_credentials() -> (String, String) {
+    ("AKIATESTTESTTESTTEST".to_owned(), "test".to_owned())
 }
 
 fn python() -> Command {

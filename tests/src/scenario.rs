@@ -69,10 +69,14 @@ impl Scenario {
     /// As [`Scenario::generate_key`], when it is expected to fail.
     #[must_use]
     pub fn try_generate_key(&self, name: &str) -> Outcome {
+        self.walvault_alone(&["keys", "generate", "--out"], name)
+    }
+
+    /// Runs `walvault` without a configuration, the last argument being a file of the scenario's.
+    #[must_use]
+    pub fn walvault_alone(&self, arguments: &[&str], file: &str) -> Outcome {
         let mut command = self.program("walvault");
-        command
-            .args(["keys", "generate", "--out"])
-            .arg(self.path(name));
+        command.args(arguments).arg(self.path(file));
         Outcome::of(command)
     }
 

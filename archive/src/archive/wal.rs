@@ -61,10 +61,11 @@ impl StoredWal {
 
 impl Archive {
     /// Stores a run of WAL. When the name is taken, the object that has it is opened and compared:
-    /// the same bytes are as good as ours.
+    /// the same bytes are as good as ours. Where it cannot be opened here, its size has to be ours.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when other bytes are archived for this WAL.
+    /// [`Error::Diverged`] when other bytes are archived for this WAL, [`Error::Unconfirmed`] when
+    /// that is not known.
     pub async fn put_wal(&self, object: &WalPut) -> Result<StoredWal, Error> {
         let stored = StoredWal {
             timeline: object.timeline,
@@ -82,20 +83,41 @@ impl Archive {
         match put.map_err(Error::from) {
             Ok(()) => Ok(stored),
             Err(Error::Store(StoreError::Exists { .. })) => {
-                let held = self.get(&key).await?;
-                let ours = self.unseal(&key, object.sealed.body.bytes.clone()).await?;
-                if held.payload == ours.payload {
-                    Ok(stored)
-                } else {
-                    Err(Error::Diverged {
-                        url: self.url().to_owned(),
-                        key: self.name(&key),
-                        timeline: object.timeline,
-                        range: object.range,
-                    })
-                }
+                self.compare(object, &key).await.map(|()| stored)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the object that is there holds the same WAL. A host that cannot open it has nothing to
+    /// go by but its size, which the same WAL, sealed alike, always has.
+    async fn compare(&self, object: &WalPut, key: &ObjectKey) -> Result<(), Error> {
+        let held = match self.get(key).await {
+            Err(withheld) if withheld.is_withheld() => {
+                let ours = object.sealed.body.bytes.len() as u64;
+                let held = self.size_of(key).await?.unwrap_or_default();
+                if held == ours {
+                    return Ok(());
+                }
+                return Err(Error::Unconfirmed {
+                    url: self.url().to_owned(),
+                    key: self.name(key),
+                    held,
+                    ours,
+                    reason: withheld.to_string(),
+                });
+            }
+            held => held?,
+        };
+        let ours = self.unseal(key, object.sealed.body.bytes.clone()).await?;
+        if held.payload == ours.payload {
+            return Ok(());
+        }
+        Err(Error::Diverged {
+            url: self.url().to_owned(),
+            key: self.name(key),
+            timeline: object.timeline,
+            range: object.range,
+        })
     }
 }

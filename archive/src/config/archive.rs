@@ -157,21 +157,7 @@ impl S3Settings {
         let Some(endpoint) = &self.endpoint else {
             return Ok(());
         };
-        let form = "write https://host or https://host:port";
-        let url =
-            Url::parse(endpoint).map_err(|error| format!("it is not a URL ({error}); {form}"))?;
-        let (Some(host), "http" | "https") = (url.host(), url.scheme()) else {
-            return Err(format!("it is not the URL of a server; {form}"));
-        };
-        let bare = url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && url.path() == "/";
-        if !bare {
-            return Err(format!("it says more than where the server is; {form}"));
-        }
-        if url.scheme() == "http" && !self.allow_http && !is_loopback(&host) {
+        if !is_encrypted_or_local(endpoint)? && !self.allow_http {
             return Err(format!(
                 "'{endpoint}' is without TLS: who listens learns what is archived when; use https, \
                  or set allow_http = true in [archive.s3]"
@@ -181,7 +167,27 @@ impl S3Settings {
     }
 }
 
-fn is_loopback(host: &Host<&str>) -> bool {
+/// Checks that `endpoint` is the URL of a server and nothing more; whether it has TLS, or is on
+/// this machine.
+pub(super) fn is_encrypted_or_local(endpoint: &str) -> Result<bool, String> {
+    let form = "write https://host or https://host:port";
+    let url = Url::parse(endpoint).map_err(|error| format!("it is not a URL ({error}); {form}"))?;
+    let (Some(host), "http" | "https") = (url.host(), url.scheme()) else {
+        return Err(format!("it is not the URL of a server; {form}"));
+    };
+    let bare = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.path() == "/";
+    if !bare {
+        return Err(format!("it says more than where the server is; {form}"));
+    }
+    Ok(url.scheme() == "https" || is_loopback(&host))
+}
+
+/// Whether a URL's host is this machine, so that nobody can listen on the way.
+pub(crate) fn is_loopback(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => *name == "localhost",
         Host::Ipv4(address) => IpAddr::from(*address).is_loopback(),

@@ -168,6 +168,29 @@ impl Field {
         }
     }
 
+    /// The value as several texts; from a variable, with commas between them.
+    pub(super) fn texts(&self) -> Result<Vec<String>, ConfigError> {
+        match &self.value.kind {
+            ValueKind::Array(values) => {
+                let text = |value: &Value| match &value.kind {
+                    ValueKind::String(text) if !text.trim().is_empty() => {
+                        Ok(text.trim().to_owned())
+                    }
+                    _ => Err(self.invalid("it holds something else than texts; write [\"…\"]")),
+                };
+                values.iter().map(text).collect()
+            }
+            _ => {
+                let text = self.text()?;
+                let parts = text.split(',').map(str::trim);
+                Ok(parts
+                    .filter(|part| !part.is_empty())
+                    .map(str::to_owned)
+                    .collect())
+            }
+        }
+    }
+
     /// The value as an integer or as text; variables hold text only.
     pub(super) fn text_or_integer(&self) -> Result<String, ConfigError> {
         match self.value.kind {

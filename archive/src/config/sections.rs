@@ -1,6 +1,6 @@
-//! The sections of the configuration but `[archive]`, `[backup]` and `[schedules]`.
+//! The sections of the configuration but `[archive]`, `[encryption]`, `[backup]` and `[schedules]`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::reader::{Field, Section};
@@ -95,32 +95,6 @@ fn application_name(field: &Field) -> Result<String, ConfigError> {
     Err(field.invalid(format!(
         "PostgreSQL would change '{name}'; use at most {LONGEST_NAME} printable ASCII characters"
     )))
-}
-
-/// `[encryption]`
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EncryptionSettings {
-    /// `key_file`: the file with the key that unwraps data keys.
-    pub key_file: Option<PathBuf>,
-}
-
-impl EncryptionSettings {
-    pub(super) fn read(mut section: Section) -> Result<EncryptionSettings, ConfigError> {
-        let key_file = section.take("key_file").map(values::path).transpose()?;
-        section.finish()?;
-        Ok(EncryptionSettings { key_file })
-    }
-
-    /// The key file, for who cannot do without.
-    ///
-    /// # Errors
-    /// [`ConfigError::Required`] when it is not set.
-    pub fn require_key_file(&self) -> Result<&Path, ConfigError> {
-        self.key_file.as_deref().ok_or(ConfigError::Required {
-            key: "encryption.key_file",
-            remedy: "set it to the path of the archive's key file",
-        })
-    }
 }
 
 /// How what is stored is compressed.

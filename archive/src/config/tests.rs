@@ -62,10 +62,17 @@ fn the_documented_defaults_are_true() {
     assert_eq!(config.backup.max_rate, Some(64 << 20));
     assert_eq!(config.backup.schedule.as_deref(), Some("0 2 * * *"));
     assert_eq!(config.archive.s3.profile.as_deref(), Some("default"));
+    let encryption = &config.encryption;
     assert_eq!(
-        config.encryption.require_key_file().unwrap(),
-        Path::new("/etc/walvault/key")
+        encryption.key_file.as_deref(),
+        Some(Path::new("/etc/walvault/key"))
     );
+    let identity = IdentitySource::File("/etc/walvault/identity.txt".into());
+    assert_eq!(encryption.identities, [identity]);
+    assert_eq!(encryption.recipients, ["age1…"]);
+    assert_eq!(encryption.rotate_after.as_secs(), 90 * 24 * 3600);
+    assert_eq!(encryption.rotate_after_bytes, 1 << 40);
+    assert!(encryption.kms.endpoint.is_some() && encryption.kms.region.is_some());
 }
 
 #[test]
@@ -153,6 +160,19 @@ fn bad_values_are_errors_that_name_the_key_and_the_right_form() {
         ("[backup]\nmax_rate = 1", "set it from 32.0 KiB to 1.0 GiB"),
         ("[postgres]\nslot = \"Wal-Vault\"", "lower-case letters"),
         ("[encryption]\nkey_file = \"key\"", "absolute path"),
+        (
+            "[encryption]\nrecipients = [1]",
+            "something else than texts",
+        ),
+        (
+            "[encryption]\nidentities = [\"AGE-SECRET-KEY-1X\"]",
+            "put the identity into a file",
+        ),
+        ("[encryption]\nrotate_after = \"-1d\"", "0 to"),
+        (
+            "[encryption.kms]\nendpoint = \"http://10.0.0.1\"",
+            "without TLS",
+        ),
         ("[log]\nlevel = \"loud\"", "\"info\""),
         ("[log]\nlevel = \"\"", "it is empty"),
         (

@@ -38,6 +38,23 @@ pub(super) fn duration(
     )))
 }
 
+/// A time in days such as `"90d"`, or as [`duration`] takes it; at most `most` days.
+pub(super) fn days(field: Field, most: u64) -> Result<Duration, ConfigError> {
+    let day = 24 * 3600;
+    let text = field.text_or_integer()?;
+    match text
+        .strip_suffix('d')
+        .map(|count| count.trim().parse::<u64>())
+    {
+        Some(Ok(count)) if count <= most => Ok(Duration::from_secs(count * day)),
+        Some(_) => {
+            let reason = format!("'{text}' will not do; set it from 0 to \"{most}d\"");
+            Err(field.invalid(reason))
+        }
+        None => duration(field, Duration::ZERO..=Duration::from_secs(most * day)),
+    }
+}
+
 /// A size in bytes such as `"128MiB"` or 134217728.
 pub(super) fn size(field: Field, bounds: RangeInclusive<u64>) -> Result<u64, ConfigError> {
     let text = field.text_or_integer()?;

@@ -1,17 +1,15 @@
 //! A key file: 256 random bits as one line of text, for whoever may both seal and open.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::Secret;
+use super::{Secret, private_file};
 
-const PREFIX: &str = "walvault-key-1-";
+/// What the line that holds the key begins with.
+pub(super) const PREFIX: &str = "walvault-key-1-";
 
 /// What a key file holds.
 pub struct KeyFile {
@@ -23,7 +21,7 @@ pub struct KeyFile {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// It cannot be read or written.
-    #[error("key file {path}: {source}; check [encryption] key_file and the file's owner")]
+    #[error("key file {path}: {source}; check [encryption] and the file's owner")]
     Io {
         /// The file.
         path: PathBuf,
@@ -56,7 +54,7 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        reason: &'static str,
+        reason: String,
     },
     /// No random bits.
     #[error("the operating system gave no random bits: {0}; check /dev/urandom")]
@@ -64,32 +62,18 @@ pub enum KeyFileError {
 }
 
 impl KeyFile {
-    /// Reads a key file. Its permissions are judged by the rule libpq applies to private keys
-    /// (manual, section "Client Certificates"): 0600 or less for one's own file, 0640 or less
-    /// for one that root owns.
+    /// Reads a key file.
     ///
     /// # Errors
     /// When it cannot be read, others can read it too, or it is not what `generate` wrote.
     pub fn read(path: &Path) -> Result<KeyFile, KeyFileError> {
-        let io = |source| KeyFileError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let metadata = fs::metadata(path).map_err(io)?;
-        let mode = metadata.mode() & 0o7777;
-        let forbidden = if metadata.uid() == 0 { 0o137 } else { 0o177 };
-        if mode & forbidden != 0 {
-            return Err(KeyFileError::Loose {
-                path: path.to_owned(),
-                mode,
-            });
-        }
-        let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
-        let secret = parse(&text).map_err(|reason| KeyFileError::Malformed {
-            path: path.to_owned(),
-            reason,
-        })?;
-        Ok(KeyFile::from_secret(secret))
+        KeyFile::parse(&private_file::read(path)?)
+            .map_err(|reason| private_file::malformed(path, reason))
+    }
+
+    /// Reads what a key file holds.
+    pub(super) fn parse(text: &str) -> Result<KeyFile, &'static str> {
+        parse(text).map(KeyFile::from_secret)
     }
 
     /// Makes a new key and writes it to `path`, mode 0600; an existing file is never replaced.
@@ -98,28 +82,7 @@ impl KeyFile {
     /// When the file exists or cannot be written.
     pub fn generate(path: &Path) -> Result<KeyFile, KeyFileError> {
         let key = KeyFile::from_secret(Secret::generate()?);
-        let write = || -> std::io::Result<()> {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)?;
-            file.write_all(key.to_text().as_bytes())?;
-            file.sync_all()?;
-            let parent = path
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty());
-            fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-        };
-        write().map_err(|source| match source.kind() {
-            std::io::ErrorKind::AlreadyExists => KeyFileError::Exists {
-                path: path.to_owned(),
-            },
-            _ => KeyFileError::Io {
-                path: path.to_owned(),
-                source,
-            },
-        })?;
+        private_file::write_new(path, &key.to_text())?;
         Ok(key)
     }
 
@@ -183,7 +146,8 @@ fn parse(text: &str) -> Result<Secret, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 

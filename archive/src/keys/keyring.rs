@@ -1,15 +1,23 @@
 //! The data keys of one archive: fetched when first needed, unwrapped, kept in memory that is wiped.
+//!
+//! Owns which one is sealed under. That is the newest one which these identities open and only who
+//! may seal can have made, or, where there is none, a new one: a host that has public keys alone
+//! begins one each time its process starts. What is wrapped for a public key may come from anybody
+//! who can write to the store, so that nothing is sealed under what only a private key opens.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Mutex as AsyncMutex;
+use tracing::{info, warn};
 
+use super::access::{KeyAccess, Opened, Unwrapped};
+use super::epochs::{self, KeyEpoch};
+use super::kms::KmsError;
+use super::sealing_key::SealingKey;
 use super::wrap::KeyRecord;
-use super::{DataKey, KeyFile};
-use crate::layout::{KEYS_PREFIX, KeyId, ObjectKey};
-use crate::store::{Body, SharedStore, StoreError, list_all};
+use super::{DataKey, Recipient};
+use crate::layout::KeyId;
+use crate::store::{Body, SharedStore, StoreError};
 
 /// Why a data key is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +27,7 @@ pub enum KeyError {
     Store(#[from] StoreError),
     /// None of the identities given opens it, or it was altered.
     #[error(
-        "data key {id} {reason}; give the key file it was wrapped for as [encryption] key_file"
+        "data key {id} {reason}; give an identity that opens it in [encryption] identities, or its key file as key_file"
     )]
     CannotUnwrap {
         /// The data key.
@@ -27,35 +35,70 @@ pub enum KeyError {
         /// What is wrong.
         reason: String,
     },
+    /// It cannot be wrapped for a recipient.
+    #[error(
+        "a data key cannot be wrapped for {recipient}: {reason}; correct [encryption] recipients"
+    )]
+    CannotWrap {
+        /// The recipient's name.
+        recipient: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// KMS did not do its part.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
+    /// Nobody to wrap a new data key for.
+    #[error(
+        "there is no recipient to seal for; set [encryption] recipients, or key_file (see 'walvault keys generate')"
+    )]
+    NoRecipient,
     /// An object names a data key the archive does not hold.
-    #[error("the archive holds no data key {0}; restore keys/{0}/ from a copy of the archive")]
+    #[error(
+        "the archive holds no data key {0}: what it sealed cannot be read, unless keys/{0}/ is restored from a copy of the archive"
+    )]
     Missing(KeyId),
     /// No random bits.
     #[error("the operating system gave no random bits: {0}; check /dev/urandom")]
     Random(#[from] getrandom::Error),
 }
 
+impl KeyError {
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            KeyError::Store(error) => error.is_transient(),
+            KeyError::Kms(error) => error.transient,
+            _ => false,
+        }
+    }
+}
+
 /// The data keys of one archive.
 pub struct Keyring {
     archive: [u8; 16],
     store: SharedStore,
-    identities: Vec<KeyFile>,
-    open: Mutex<HashMap<KeyId, Arc<DataKey>>>,
-    /// Held while the key for sealing is chosen or made, so that it is made once.
-    sealing: AsyncMutex<Option<Arc<DataKey>>>,
+    access: KeyAccess,
+    opened: Arc<Opened>,
 }
 
 impl Keyring {
-    /// An empty keyring that unwraps with `identities`.
+    /// A keyring that wraps and unwraps as `access` can.
     #[must_use]
-    pub fn new(archive: [u8; 16], store: SharedStore, identities: Vec<KeyFile>) -> Keyring {
+    pub fn new(archive: [u8; 16], store: SharedStore, access: KeyAccess) -> Keyring {
         Keyring {
             archive,
             store,
-            identities,
-            open: Mutex::default(),
-            sealing: AsyncMutex::default(),
+            opened: access.opened(archive),
+            access,
         }
+    }
+
+    /// What it wraps for and unwraps with.
+    #[must_use]
+    pub fn access(&self) -> &KeyAccess {
+        &self.access
     }
 
     /// The data key `id`, from memory or unwrapped from its newest generation.
@@ -66,95 +109,261 @@ impl Keyring {
         if let Some(key) = self.remembered(id) {
             return Ok(key);
         }
-        let generations = list_all(&*self.store, &format!("{KEYS_PREFIX}{id}/")).await?;
-        let newest = generations.last().ok_or(KeyError::Missing(id))?;
-        let record = self.read(id, &newest.key).await?;
-        self.unwrap(id, &record)
+        let epoch = epochs::load_one(&*self.store, id).await?;
+        let epoch = epoch.ok_or(KeyError::Missing(id))?;
+        self.open(&epoch).await
     }
 
-    /// The data key that new objects are sealed under: the newest one that the identities open,
-    /// or a new one when there is none.
+    /// The data key of an epoch that was loaded.
     ///
     /// # Errors
-    /// When the store cannot be read or written, or every stored key is for somebody else.
-    pub async fn for_sealing(&self) -> Result<Arc<DataKey>, KeyError> {
-        let mut sealing = self.sealing.lock().await;
+    /// When no identity opens it.
+    pub async fn open(&self, epoch: &KeyEpoch) -> Result<Arc<DataKey>, KeyError> {
+        match self.remembered(epoch.id) {
+            Some(key) => Ok(key),
+            None => Ok(self.remember(self.unwrap(epoch, false).await?.key)),
+        }
+    }
+
+    /// The data key of an epoch, opened anew, and the name of the recipient it was opened for.
+    ///
+    /// # Errors
+    /// When no identity opens it.
+    pub async fn open_anew(&self, epoch: &KeyEpoch) -> Result<(Arc<DataKey>, String), KeyError> {
+        let Unwrapped { key, by } = self.unwrap(epoch, false).await?;
+        Ok((self.remember(key), by))
+    }
+
+    /// What new objects are sealed under. Where it is chosen already, it is returned as it is;
+    /// [`Keyring::rotate_if_due`] replaces what it holds.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written, every stored key is for somebody else, or there is
+    /// nobody to wrap a new one for.
+    pub async fn for_sealing(&self) -> Result<Arc<SealingKey>, KeyError> {
+        let mut sealing = self.opened.sealing.lock().await;
         if let Some(key) = &*sealing {
             return Ok(key.clone());
         }
-        let key = match self.newest().await? {
-            Some(key) => key,
-            None => self.create().await?,
+        let epochs = epochs::load(&*self.store).await?;
+        let key = match self.newest(&epochs, None).await? {
+            Newest::None => {
+                let why = "the archive has none to seal under here";
+                SealingKey::new(self.create(&epochs, why, false).await?)
+            }
+            Newest::Usable(key, record) => match self.is_due(record, 0) {
+                None => SealingKey::resumed(key, record.created_at),
+                Some(why) => match self.create(&epochs, why, false).await {
+                    Ok(key) => SealingKey::new(key),
+                    Err(error) => {
+                        warn!(%error, key = %key.id, "no new data key could be made; sealing goes on under the one there is");
+                        SealingKey::resumed(key, record.created_at)
+                    }
+                },
+            },
         };
+        let key = Arc::new(key);
         *sealing = Some(key.clone());
         Ok(key)
     }
 
-    async fn newest(&self) -> Result<Option<Arc<DataKey>>, KeyError> {
-        let mut newest: HashMap<KeyId, String> = HashMap::new();
-        for object in list_all(&*self.store, KEYS_PREFIX).await? {
-            let id = object.key[KEYS_PREFIX.len()..].split('/').next();
-            if let Some(id) = id.and_then(KeyId::parse) {
-                newest.insert(id, object.key);
-            }
+    /// Looks whether another data key is to be sealed under: because the one there is has served
+    /// long enough, somebody asked for it, or made one that can be used here. Costs one listing and
+    /// a read for each data key. Does nothing before [`Keyring::for_sealing`].
+    ///
+    /// # Errors
+    /// As [`Keyring::for_sealing`]; sealing then goes on under the key there is.
+    pub async fn rotate_if_due(&self) -> Result<Option<KeyId>, KeyError> {
+        let sealing = self.opened.sealing.lock().await;
+        let Some(serving) = &*sealing else {
+            return Ok(None);
+        };
+        let current = serving.current();
+        let epochs = epochs::load(&*self.store).await?;
+        if !epochs.iter().any(|epoch| epoch.id == current.id) {
+            warn!(key = %current.id, "the data key in use was destroyed in the archive; what was sealed under it cannot be read");
         }
-        let mut records = Vec::with_capacity(newest.len());
-        for (id, key) in newest {
-            records.push((id, self.read(id, &key).await?));
+        let next = match self.newest(&epochs, Some(&current)).await? {
+            Newest::Usable(key, epoch) => match self.is_due(epoch, serving.sealed()) {
+                None => key,
+                Some(why) if key.id == current.id => self.create(&epochs, why, false).await?,
+                // Another's, which is overdue as well: left to the next look.
+                Some(_) => key,
+            },
+            Newest::None => self.create(&epochs, "another was asked for", false).await?,
+        };
+        if next.id == current.id {
+            return Ok(None);
         }
-        records.sort_by_key(|(id, record)| (record.created_at, *id));
+        info!(from = %current.id, to = %next.id, "sealing under another data key");
+        let id = next.id;
+        serving.replace(next);
+        Ok(Some(id))
+    }
+
+    /// Begins a new data key and asks everybody who archives to use it, or one of their own.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written, or there is nobody to wrap it for.
+    pub async fn rotate(&self) -> Result<KeyId, KeyError> {
+        let epochs = epochs::load(&*self.store).await?;
+        let key = self.create(&epochs, "it was asked for", true).await?;
+        Ok(key.id)
+    }
+
+    /// The newest epoch that may be sealed under here. `current` is.
+    async fn newest<'a>(
+        &self,
+        epochs: &'a [KeyEpoch],
+        current: Option<&Arc<DataKey>>,
+    ) -> Result<Newest<'a>, KeyError> {
         let mut refusal = None;
-        for (id, record) in records.iter().rev() {
-            match self.unwrap(*id, record) {
-                Ok(key) => return Ok(Some(key)),
+        let mut opened_any = false;
+        for epoch in epochs.iter().rev() {
+            let Ok(record) = &epoch.record else {
+                continue;
+            };
+            if let Some(current) = current.filter(|current| current.id == epoch.id) {
+                return Ok(Newest::Usable(current.clone(), record));
+            }
+            match self.unwrap(epoch, true).await {
+                Ok(unwrapped) => {
+                    return Ok(Newest::Usable(self.remember(unwrapped.key), record));
+                }
+                Err(error) if error.is_transient() => return Err(error),
                 Err(error) => refusal = refusal.or(Some(error)),
             }
+            // Only to see whether the identities are the right ones.
+            opened_any |= self.access.has_identities()
+                && !opened_any
+                && self.unwrap(epoch, false).await.is_ok();
+            if record.rotation {
+                // Whatever is older must not be used any more.
+                opened_any |= current.is_some();
+                break;
+            }
         }
-        refusal.map_or(Ok(None), Err)
+        match refusal {
+            // Identities that open nothing of an archive are the wrong ones.
+            Some(error) if self.access.has_identities() && !opened_any => Err(error),
+            _ => Ok(Newest::None),
+        }
     }
 
-    async fn create(&self) -> Result<Arc<DataKey>, KeyError> {
+    /// Why the epoch of `record`, under which `sealed` bytes were stored, has to end.
+    fn is_due(&self, record: &KeyRecord, sealed: u64) -> Option<&'static str> {
+        let policy = self.access.rotation();
+        let age = jiff::Timestamp::now().duration_since(record.created_at);
+        let old = policy.after.as_secs() > 0 && age.as_secs() >= policy.after.as_secs() as i64;
+        let full = policy.after_bytes > 0 && sealed >= policy.after_bytes;
+        let names = record.recipient_names();
+        let configured: Vec<String> = self
+            .access
+            .recipients()
+            .iter()
+            .map(Recipient::name)
+            .collect();
+        if configured.is_empty() {
+            return None;
+        }
+        if !configured.iter().all(|name| names.contains(name)) {
+            return Some("a recipient was added");
+        }
+        let surplus: Vec<&String> = names
+            .iter()
+            .filter(|name| !configured.contains(name))
+            .collect();
+        if !surplus.is_empty() {
+            tracing::debug!(
+                key = record.key_id,
+                ?surplus,
+                "the data key is wrapped for more than is configured"
+            );
+        }
+        match (old, full) {
+            (true, _) => Some("it has served for as long as rotate_after says"),
+            (_, true) => Some("as much was sealed under it as rotate_after_bytes says"),
+            _ => None,
+        }
+    }
+
+    async fn create(
+        &self,
+        epochs: &[KeyEpoch],
+        why: &str,
+        rotation: bool,
+    ) -> Result<Arc<DataKey>, KeyError> {
+        if self.access.recipients().is_empty() {
+            return Err(KeyError::NoRecipient);
+        }
+        // Newer than any there is, whatever this machine's clock says.
+        let newest = epochs.iter().filter_map(KeyEpoch::created_at).max();
+        let tick = jiff::SignedDuration::from_millis(1);
+        let after = newest.and_then(|newest| newest.checked_add(tick).ok());
+        let created_at = after.map_or_else(jiff::Timestamp::now, |after| {
+            after.max(jiff::Timestamp::now())
+        });
         let key = Arc::new(DataKey::generate()?);
-        let record = KeyRecord::wrap(
-            &self.archive,
-            &key,
-            &self.identities,
-            jiff::Timestamp::now(),
-        )?;
-        let json = serde_json::to_vec_pretty(&record).expect("a key record is plain JSON");
-        let name = ObjectKey::Key(key.id, 1).spell(walvault_protocol::SegmentSize::DEFAULT);
-        self.store.put(&name, Body::new(Bytes::from(json))).await?;
-        self.remember(key.clone());
+        let recipients = self.access.recipients();
+        let wrapped = Box::pin(self.access.wrap(&self.archive, &key, recipients)).await?;
+        let record = KeyRecord {
+            rotation,
+            ..KeyRecord::new(&self.archive, &key, wrapped, created_at)
+        };
+        self.put(key.id, 1, &record).await?;
+        info!(key = %key.id, why, recipients = record.recipient_names().join(", "), "a new data key");
+        self.remember_shared(&key);
         Ok(key)
     }
 
-    async fn read(&self, id: KeyId, name: &str) -> Result<KeyRecord, KeyError> {
-        let bytes = self.store.get(name, None).await?;
-        serde_json::from_slice(&bytes).map_err(|error| KeyError::CannotUnwrap {
-            id,
-            reason: format!("is not readable at {name}: {error}"),
-        })
+    /// Stores a generation.
+    pub(super) async fn put(
+        &self,
+        id: KeyId,
+        generation: u32,
+        record: &KeyRecord,
+    ) -> Result<(), StoreError> {
+        let json = serde_json::to_vec_pretty(record).expect("a key record is plain JSON");
+        let body = Body::new(Bytes::from(json));
+        self.store.put(&epochs::name(id, generation), body).await
     }
 
-    fn unwrap(&self, id: KeyId, record: &KeyRecord) -> Result<Arc<DataKey>, KeyError> {
-        if let Some(key) = self.remembered(id) {
-            return Ok(key);
-        }
-        let key = record
-            .unwrap(&self.archive, id, &self.identities)
-            .map_err(|reason| KeyError::CannotUnwrap { id, reason })?;
-        let key = Arc::new(key);
-        self.remember(key.clone());
-        Ok(key)
+    async fn unwrap(&self, epoch: &KeyEpoch, authentic: bool) -> Result<Unwrapped, KeyError> {
+        let record = epoch.record.as_ref();
+        let record = record.map_err(|reason| KeyError::CannotUnwrap {
+            id: epoch.id,
+            reason: reason.clone(),
+        })?;
+        Box::pin(
+            self.access
+                .unwrap(&self.archive, epoch.id, record, authentic),
+        )
+        .await
     }
 
     fn remembered(&self, id: KeyId) -> Option<Arc<DataKey>> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(&id).cloned()
+        let keys = self.opened.keys.lock();
+        let keys = keys.unwrap_or_else(PoisonError::into_inner);
+        keys.get(&id).cloned()
     }
 
-    fn remember(&self, key: Arc<DataKey>) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(key.id, key);
+    fn remember(&self, key: DataKey) -> Arc<DataKey> {
+        let key = Arc::new(key);
+        self.remember_shared(&key);
+        key
+    }
+
+    fn remember_shared(&self, key: &Arc<DataKey>) {
+        let keys = self.opened.keys.lock();
+        let mut keys = keys.unwrap_or_else(PoisonError::into_inner);
+        keys.insert(key.id, key.clone());
     }
 }
+
+enum Newest<'a> {
+    Usable(Arc<DataKey>, &'a KeyRecord),
+    None,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
-//! Wrapping a data key for a recipient, and the inverse.
+//! A wrapped data key, as it is stored.
 //!
-//! Stored as JSON under `keys/<key-id>/<generation>`: a data key that was wrapped for other
-//! recipients is a new generation, never an overwrite.
+//! JSON under `keys/<key-id>/<generation>`: a data key that was wrapped for other recipients is a
+//! new generation, never an overwrite.
 
 use aes_gcm::aead::array::Array;
 use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
@@ -10,13 +10,17 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::recipient::key_file_name;
 use super::{DataKey, KeyFile, Secret};
 use crate::layout::KeyId;
 
-/// The version of [`KeyRecord`] this build writes and reads.
-const RECORD_VERSION: u32 = 1;
+/// The version of [`KeyRecord`] this build writes, and the newest it reads. Version 1 had no check
+/// and knew key files only.
+pub const RECORD_VERSION: u32 = 2;
 const SALT_LEN: usize = 32;
 const WRAPPED_LEN: usize = 32 + 16;
+/// What is sealed in a record under its data key.
+const KNOWN_PLAINTEXT: &[u8; 32] = b"walvault: this data key is right";
 
 /// What `keys/<key-id>/<generation>` holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,10 +34,16 @@ pub struct KeyRecord {
     pub created_at: jiff::Timestamp,
     /// It, wrapped for each recipient.
     pub recipients: Vec<WrappedKey>,
+    /// Base64 of a known plaintext sealed under it; `None` in version 1. See `docs/format.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// Whether somebody asked for it: whoever archives, and cannot use it, makes one of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rotation: bool,
 }
 
 /// A data key wrapped for one recipient.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum WrappedKey {
     /// For the holder of a key file.
@@ -43,88 +53,108 @@ pub enum WrappedKey {
         /// Base64 of salt and sealed key; see `docs/format.md`.
         wrapped: String,
     },
+    /// For the holder of a private key that age knows: X25519, ssh or a plugin's.
+    Age {
+        /// The public key's kind and fingerprint, as [`super::AgeRecipient::name`].
+        recipient: String,
+        /// Base64 of an age file.
+        wrapped: String,
+    },
+    /// For whoever AWS KMS lets decrypt.
+    AwsKms {
+        /// The ARN of the KMS key.
+        key: String,
+        /// Base64 of KMS's ciphertext.
+        wrapped: String,
+    },
+}
+
+impl WrappedKey {
+    /// Whom it is for, as [`super::Recipient::name`].
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            WrappedKey::KeyFile { fingerprint, .. } => key_file_name(fingerprint),
+            WrappedKey::Age { recipient, .. } => recipient.clone(),
+            WrappedKey::AwsKms { key, .. } => format!("awskms:{key}"),
+        }
+    }
 }
 
 impl KeyRecord {
-    /// Wraps `key` for each of `recipients`, bound to `archive`.
-    ///
-    /// # Errors
-    /// When the operating system has no random bits to give.
-    pub fn wrap(
+    /// A record of `key`, made at `created_at`.
+    #[must_use]
+    pub fn new(
         archive: &[u8; 16],
         key: &DataKey,
-        recipients: &[KeyFile],
-        now: jiff::Timestamp,
-    ) -> Result<KeyRecord, getrandom::Error> {
-        let salted = |recipient| {
-            let mut salt = [0; SALT_LEN];
-            getrandom::fill(&mut salt)?;
-            Ok(wrap_for(archive, key, recipient, salt))
-        };
-        let recipients: Result<_, getrandom::Error> = recipients.iter().map(salted).collect();
-        Ok(KeyRecord::new(key, recipients?, now))
-    }
-
-    pub(crate) fn new(
-        key: &DataKey,
         recipients: Vec<WrappedKey>,
-        now: jiff::Timestamp,
+        created_at: jiff::Timestamp,
     ) -> KeyRecord {
         KeyRecord {
             version: RECORD_VERSION,
             key_id: key.id.to_string(),
-            created_at: now,
+            created_at,
             recipients,
+            check: Some(seal_check(archive, key)),
+            rotation: false,
         }
     }
 
-    /// Unwraps the data key with the first of `identities` that can.
+    /// As version 1 was written.
+    #[cfg(test)]
+    pub(crate) fn version_1(
+        key: &DataKey,
+        recipients: Vec<WrappedKey>,
+        created_at: jiff::Timestamp,
+    ) -> KeyRecord {
+        KeyRecord {
+            version: 1,
+            key_id: key.id.to_string(),
+            created_at,
+            recipients,
+            check: None,
+            rotation: false,
+        }
+    }
+
+    /// Reads one. The version is looked at first, so that a newer one is not taken for damage.
     ///
     /// # Errors
     /// What is wrong, in words that follow "data key … ".
-    pub fn unwrap(
-        &self,
-        archive: &[u8; 16],
-        id: KeyId,
-        identities: &[KeyFile],
-    ) -> Result<DataKey, String> {
-        if self.version != RECORD_VERSION {
+    pub fn read(id: KeyId, json: &[u8]) -> Result<KeyRecord, String> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let unreadable = |error: serde_json::Error| format!("is not readable: {error}");
+        let Versioned { version } = serde_json::from_slice(json).map_err(unreadable)?;
+        if version == 0 || version > RECORD_VERSION {
             return Err(format!(
-                "has record version {}, this walvault reads version {RECORD_VERSION}; use a newer release",
-                self.version
+                "has record version {version}, this walvault reads up to version {RECORD_VERSION}; use a newer release"
             ));
         }
-        for WrappedKey::KeyFile {
-            fingerprint,
-            wrapped,
-        } in &self.recipients
-        {
-            let Some(identity) = identities
-                .iter()
-                .find(|key| key.fingerprint() == fingerprint)
-            else {
-                continue;
-            };
-            return open(archive, id, wrapped, identity)
-                .map(|secret| DataKey::new(id, secret))
-                .ok_or_else(|| {
-                    format!(
-                        "is wrapped for key file {fingerprint}, but was altered or belongs to another archive"
-                    )
-                });
+        let record: KeyRecord = serde_json::from_slice(json).map_err(unreadable)?;
+        if record.key_id != id.to_string() {
+            return Err(format!(
+                "is stored under another's name: it is {}",
+                record.key_id
+            ));
         }
-        Err(format!(
-            "is wrapped for {}, and none of these was given",
-            self.recipient_names()
-        ))
+        Ok(record)
     }
 
-    fn recipient_names(&self) -> String {
-        let name = |WrappedKey::KeyFile { fingerprint, .. }: &WrappedKey| {
-            format!("key file {fingerprint}")
-        };
-        let names: Vec<String> = self.recipients.iter().map(name).collect();
-        names.join(", ")
+    /// Whom it is wrapped for.
+    #[must_use]
+    pub fn recipient_names(&self) -> Vec<String> {
+        self.recipients.iter().map(WrappedKey::name).collect()
+    }
+
+    /// Whether `key` opens the known plaintext; `None` where there is none, as in version 1.
+    #[must_use]
+    pub fn check(&self, archive: &[u8; 16], key: &DataKey) -> Option<bool> {
+        self.check
+            .as_ref()
+            .map(|check| open_check(archive, key, check).is_some())
     }
 }
 
@@ -135,7 +165,7 @@ fn wrapping_cipher(archive: &[u8; 16], id: KeyId, salt: &[u8], recipient: &KeyFi
     Aes256Gcm::new(&Array(*key.expose()))
 }
 
-/// Wraps `key` for one recipient. A salt must never serve twice.
+/// Wraps `key` for the holder of a key file. A salt must never serve twice.
 pub(crate) fn wrap_for(
     archive: &[u8; 16],
     key: &DataKey,
@@ -153,11 +183,41 @@ pub(crate) fn wrap_for(
     }
 }
 
-fn open(archive: &[u8; 16], id: KeyId, wrapped: &str, identity: &KeyFile) -> Option<Secret> {
-    let bytes = STANDARD.decode(wrapped).ok()?;
-    let (salt, sealed) = bytes.split_at_checked(SALT_LEN)?;
+/// The inverse of [`wrap_for`].
+pub(super) fn open_with(
+    archive: &[u8; 16],
+    id: KeyId,
+    wrapped: &[u8],
+    identity: &KeyFile,
+) -> Option<Secret> {
+    let (salt, sealed) = wrapped.split_at_checked(SALT_LEN)?;
     let sealed: &[u8; WRAPPED_LEN] = sealed.try_into().ok()?;
     let cipher = wrapping_cipher(archive, id, salt, identity);
+    open_32(&cipher, sealed).map(|body| Secret::from_bytes(&body))
+}
+
+/// The known plaintext is the only message under its key.
+fn check_cipher(archive: &[u8; 16], key: &DataKey) -> Aes256Gcm {
+    let info: [&[u8]; 3] = [b"walvault/v1/check", archive, &key.id.0];
+    let derived = key.secret().derive(b"", &info);
+    Aes256Gcm::new(&Array(*derived.expose()))
+}
+
+fn seal_check(archive: &[u8; 16], key: &DataKey) -> String {
+    let mut body = *KNOWN_PLAINTEXT;
+    let tag = check_cipher(archive, key)
+        .encrypt_inout_detached(&Array([0; 12]), b"", body.as_mut_slice().into())
+        .expect("32 bytes are within AES-GCM's limit");
+    STANDARD.encode([body.as_slice(), &tag].concat())
+}
+
+fn open_check(archive: &[u8; 16], key: &DataKey, check: &str) -> Option<()> {
+    let sealed: [u8; WRAPPED_LEN] = STANDARD.decode(check).ok()?.try_into().ok()?;
+    let body = open_32(&check_cipher(archive, key), &sealed)?;
+    (*body == *KNOWN_PLAINTEXT).then_some(())
+}
+
+fn open_32(cipher: &Aes256Gcm, sealed: &[u8; WRAPPED_LEN]) -> Option<Zeroizing<[u8; 32]>> {
     let mut body = Zeroizing::new([0; 32]);
     body.copy_from_slice(&sealed[..32]);
     let tag: [u8; 16] = sealed[32..].try_into().ok()?;
@@ -169,5 +229,5 @@ fn open(archive: &[u8; 16], id: KeyId, wrapped: &str, identity: &KeyFile) -> Opt
             &Array(tag),
         )
         .ok()?;
-    Some(Secret::from_bytes(&body))
+    Some(body)
 }

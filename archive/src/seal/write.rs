@@ -13,14 +13,14 @@ use crate::format::{
     Codec, FOOTER_LEN, FRAME_SIZE, Footer, FrameEntry, HEADER_LEN, Header, Kind, Meta, SALT_LEN,
     TAG_LEN,
 };
-use crate::keys::DataKey;
+use crate::keys::{DataKey, SealingKey};
 use crate::store::Body;
 
-/// Seals objects of one archive under one data key.
+/// Seals objects of one archive, each under the data key that is current when it begins.
 #[derive(Clone)]
 pub struct Sealer {
     archive: [u8; 16],
-    key: Arc<DataKey>,
+    key: Arc<SealingKey>,
     codec: Codec,
 }
 
@@ -34,14 +34,26 @@ pub struct SealedObject {
 }
 
 impl Sealer {
-    /// Seals for `archive` under `key`.
+    /// Seals for `archive` under `key`, whatever happens.
     #[must_use]
     pub fn new(archive: [u8; 16], key: Arc<DataKey>, codec: Codec) -> Sealer {
+        Sealer::following(archive, Arc::new(SealingKey::new(key)), codec)
+    }
+
+    /// Seals for `archive` under the key that `key` holds at the time.
+    #[must_use]
+    pub fn following(archive: [u8; 16], key: Arc<SealingKey>, codec: Codec) -> Sealer {
         Sealer {
             archive,
             key,
             codec,
         }
+    }
+
+    /// Counts what was stored under the current data key before this process began, once: `stored`
+    /// tells how much that is since an instant.
+    pub fn count_since(&self, stored: impl FnOnce(jiff::Timestamp) -> u64) {
+        self.key.count_since(stored);
     }
 
     /// Begins an object that will be stored as `name`, with a fresh salt.
@@ -56,17 +68,19 @@ impl Sealer {
 
     /// As [`Sealer::begin`] with a chosen salt, for test vectors. A salt must never serve twice.
     pub(crate) fn begin_salted(&self, kind: Kind, name: &str, salt: [u8; SALT_LEN]) -> SealWriter {
+        let key = self.key.current();
         let header = Header {
             kind,
             codec: self.codec,
-            key_id: self.key.id,
+            key_id: key.id,
             salt,
         };
         let encoded = header.encode();
         let mut digest = Context::new(&SHA256);
         digest.update(&encoded);
         SealWriter {
-            cipher: cipher(&self.key, &self.archive, &header),
+            cipher: cipher(&key, &self.archive, &header),
+            account: self.key.clone(),
             associated: associated_data(&self.archive, &encoded, name),
             codec: self.codec,
             pending: Vec::new(),
@@ -100,6 +114,8 @@ impl Sealer {
 /// An object under way. Its memory grows with what is stored, not with what was written to it.
 pub struct SealWriter {
     cipher: Aes256Gcm,
+    /// Told of what was sealed.
+    account: Arc<SealingKey>,
     associated: Vec<u8>,
     codec: Codec,
     /// Plaintext of a frame that is not full yet.
@@ -177,6 +193,7 @@ impl SealWriter {
         self.out.extend_from_slice(stored.as_ref());
         self.digest.update(stored.as_ref());
         let whole = self.digest.finish();
+        self.account.count(self.out.len() as u64);
         SealedObject {
             payload_len: meta.length,
             body: Body {

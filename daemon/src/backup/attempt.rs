@@ -46,7 +46,7 @@ pub async fn attempt(
     } = connect(&app.info).await?;
     let store = app.store.clone();
     let archive =
-        Archive::open_or_begin(store, app.identities()?, identity.system_id, segment_size).await?;
+        Archive::open_or_begin(store, app.keys.clone(), identity.system_id, segment_size).await?;
     let name = lock_name(&app.slot);
     let mut wal: Box<dyn WalSecured> = if is_streamed(app).await {
         // The slot that is streamed from keeps the WAL.

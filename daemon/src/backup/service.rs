@@ -175,7 +175,7 @@ async fn wait_until_due(
         };
         let archive = match archive {
             Some(archive) => archive,
-            None => archive.insert(Archive::open(app.store.clone(), app.identities()?).await?),
+            None => archive.insert(Archive::open(app.store.clone(), app.keys.clone()).await?),
         };
         let (backups, gaps) = Catalog::load_backups(archive).await?;
         let schedule = app.backup_schedule.as_ref();

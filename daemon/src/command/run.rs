@@ -12,6 +12,7 @@ use crate::admin::{Admin, AdminError, Routes};
 use crate::app::{App, SetupError};
 use crate::backup::service::Backups;
 use crate::metrics::Metrics;
+use crate::rotation::keep_rotating;
 use crate::stream::{StreamError, supervise};
 
 /// How long storing what was received may take after SIGTERM, a little less than the 30 s that
@@ -50,6 +51,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     // A task of its own, so that a backup does not hold up the stream. It ends with this function.
     let mut tasks = JoinSet::new();
     tasks.spawn(backups.serve());
+    tasks.spawn(keep_rotating(
+        context.archive.subscribe(),
+        app.config.encryption.rotation_check,
+    ));
     tracing::info!(
         server = app.info.endpoint(),
         archive = app.store.url(),
@@ -61,8 +66,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         let metrics = app.metrics.clone();
         admin.serve(Routes { metrics })?;
     }
-    let identities = || app.identities();
-    let streaming = supervise(&context, &app.store, &identities, &stop);
+    let streaming = supervise(&context, &app.store, &app.keys, &stop);
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;

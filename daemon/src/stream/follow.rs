@@ -117,6 +117,7 @@ impl StreamError {
                 Error::OtherSystem { .. }
                     | Error::OtherSegmentSize { .. }
                     | Error::Diverged { .. }
+                    | Error::Unconfirmed { .. }
                     | Error::Fenced { .. }
                     | Error::Record { .. }
             ),
@@ -155,6 +156,8 @@ pub struct Context {
     pub writing: watch::Sender<Option<TimelineId>>,
     /// What is counted and known.
     pub metrics: Arc<Metrics>,
+    /// Where the archive is published once it is open.
+    pub archive: watch::Sender<Option<Archive>>,
 }
 
 /// By what right WAL is written.
@@ -266,6 +269,7 @@ pub async fn follow(
             session = confirmed.map_err(|error| removed(error, place))?;
         }
         let sealer = archive.sealer(context.settings.codec).await?;
+        sealer.count_since(|begun| catalog.stored_since(begun));
         let refused = |error: ClientError| removed(error.into(), place);
         let started = session
             .start_replication(Some(&context.slot), place.start, place.timeline)

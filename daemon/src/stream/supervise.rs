@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use walvault_archive::Archive;
-use walvault_archive::keys::KeyFile;
+use walvault_archive::keys::KeyAccess;
 use walvault_archive::store::{ConditionalPut, SharedStore};
 
 use super::connect::{Server, connect};
@@ -30,7 +30,7 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn supervise(
     context: &Context,
     store: &SharedStore,
-    identities: &dyn Fn() -> Result<Vec<KeyFile>, walvault_archive::Error>,
+    keys: &KeyAccess,
     stop: &CancellationToken,
 ) -> Result<(), StreamError> {
     let mut archive: Option<Archive> = None;
@@ -46,8 +46,9 @@ pub async fn supervise(
                 writer = Writer::Epoch(None);
             }
             let server = connect(&context.info).await?;
-            let opened = open(store, identities, &server, archive.clone()).await?;
+            let opened = open(store, keys, &server, archive.clone()).await?;
             archive = Some(opened.clone());
+            context.archive.send_replace(Some(opened.clone()));
             Ok::<_, StreamError>((server, opened))
         };
         let connected = tokio::select! {
@@ -107,7 +108,7 @@ async fn note_gap(
 
 async fn open(
     store: &SharedStore,
-    identities: &dyn Fn() -> Result<Vec<KeyFile>, walvault_archive::Error>,
+    keys: &KeyAccess,
     server: &Server,
     known: Option<Archive>,
 ) -> Result<Archive, StreamError> {
@@ -119,7 +120,7 @@ async fn open(
         }
         None => {
             let archive =
-                Archive::open_or_begin(store.clone(), identities()?, system_id, segment_size)
+                Archive::open_or_begin(store.clone(), keys.clone(), system_id, segment_size)
                     .await?;
             if store
                 .conditional_put()

@@ -1,9 +1,9 @@
 //! `walvault keys`: key files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use walvault_archive::keys::KeyFile;
+use walvault_archive::keys::{AgeIdentity, KeyFile};
 
 use crate::exit::Failure;
 use crate::report;
@@ -21,6 +21,9 @@ pub struct Generate {
     /// Where to write it; an existing file is never replaced
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Make an age identity instead: whoever has only its public key seals, and cannot open
+    #[arg(long)]
+    age: bool,
 }
 
 impl Keys {
@@ -29,7 +32,10 @@ impl Keys {
     /// # Errors
     /// When the file exists or cannot be written.
     pub fn run(&self) -> Result<(), Failure> {
-        let Keys::Generate(Generate { out }) = self;
+        let Keys::Generate(Generate { out, age }) = self;
+        if *age {
+            return generate_age(out);
+        }
         let key = KeyFile::generate(out).map_err(walvault_archive::Error::from)?;
         let path = std::path::absolute(out).unwrap_or_else(|_| out.clone());
         report::print(format_args!(
@@ -41,4 +47,18 @@ impl Keys {
             path.display(),
         ))
     }
+}
+
+fn generate_age(out: &Path) -> Result<(), Failure> {
+    let public = AgeIdentity::generate(out).map_err(walvault_archive::Error::from)?;
+    let path = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+    report::print(format_args!(
+        "wrote an age identity to {}\n\
+         public key: {public}\n\
+         next: list the public key in [encryption] recipients where the archive is written, and set \
+         identities = [\"{}\"]\nwhere it is restored; keep a copy of the file elsewhere: without it, \
+         nothing in the archive can be read again\n",
+        out.display(),
+        path.display(),
+    ))
 }

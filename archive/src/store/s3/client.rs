@@ -1,7 +1,6 @@
 //! The S3 client: one HTTP and TLS stack, AWS's chain of credentials, and nothing the SDK would
 //! do by default that walvault does itself.
 
-use std::path::Path;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -14,13 +13,8 @@ use aws_config::{AppName, BehaviorVersion};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Region, RequestChecksumCalculation, ResponseChecksumValidation};
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
+use crate::aws;
 use crate::config::S3Settings;
 use crate::store::StoreError;
 
@@ -41,7 +35,10 @@ pub(super) async fn connect(
 ) -> Result<Client, StoreError> {
     let refuse =
         |reason: String, remedy: &str| StoreError::refused(url, "open", "", reason, remedy);
-    let http = http_client(url, settings.ca_file.as_deref())?;
+    let http = aws::http_client(settings.ca_file.as_deref()).map_err(|reason| {
+        let remedy = "name a file of PEM certificates that walvault may read";
+        refuse(format!("archive.s3.ca_file {reason}"), remedy)
+    })?;
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone());
     if let Some(region) = region(settings) {
         loader = loader.region(region);
@@ -114,46 +111,6 @@ fn region(settings: &S3Settings) -> Option<RegionProviderChain> {
             .or_else(profile.build())
             .or_else(Region::from_static(FALLBACK_REGION)),
     )
-}
-
-/// An HTTP client that trusts the system's certificates, or those in `ca_file` and no others.
-fn http_client(url: &str, ca_file: Option<&Path>) -> Result<SharedHttpClient, StoreError> {
-    let trust = match ca_file {
-        None => TrustStore::default(),
-        Some(path) => {
-            let pem = read_certificates(path).map_err(|reason| {
-                let reason = format!("archive.s3.ca_file '{}' {reason}", path.display());
-                let remedy = "name a file of PEM certificates that walvault may read";
-                StoreError::refused(url, "open", "", reason, remedy)
-            })?;
-            TrustStore::empty().with_pem_certificate(pem)
-        }
-    };
-    let context = TlsContext::builder().with_trust_store(trust).build();
-    let context = context.map_err(|error| {
-        StoreError::refused(url, "open", "", error, "correct archive.s3.ca_file")
-    })?;
-    let client = Builder::new()
-        .tls_provider(Provider::rustls(CryptoMode::Ring))
-        .tls_context(context)
-        .build_https();
-    Ok(client)
-}
-
-/// Reads certificates and checks each, because the HTTP client panics on one it cannot use.
-fn read_certificates(path: &Path) -> Result<Vec<u8>, String> {
-    let pem = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;
-        roots
-            .add(certificate)
-            .map_err(|error| format!("holds a certificate that cannot be used: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("holds no certificate".to_owned());
-    }
-    Ok(pem)
 }
 
 #[cfg(test)]

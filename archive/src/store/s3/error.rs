@@ -9,6 +9,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use crate::aws::describe;
 use crate::store::StoreError;
 
 /// What was asked, for errors.
@@ -247,20 +248,6 @@ impl Said<'_> {
         }
         reason
     }
-}
-
-/// An error with its causes, each once.
-fn describe(error: &(dyn Error + 'static)) -> String {
-    let mut reason = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let text = next.to_string();
-        if !reason.contains(&text) {
-            reason = format!("{reason}: {text}");
-        }
-        cause = next.source();
-    }
-    reason
 }
 
 fn find_credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {

@@ -1,0 +1,360 @@
+//! What one program is given: whom it wraps data keys for, and what it unwraps them with.
+//!
+//! Shared by every archive and every task of a process, and with it the data keys that were opened:
+//! whoever can only seal would otherwise begin a new one each time an archive is opened.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::kms::{KeyArn, Kms};
+use super::recipient::RecipientError;
+use super::sealing_key::SealingKey;
+use super::wrap::{KeyRecord, WrappedKey, open_with, wrap_for};
+use super::{DataKey, Identity, KeyError, KeyFile, KeyFileError, Recipient, Secret};
+use crate::config::{EncryptionSettings, IdentitySource, KmsSettings};
+use crate::layout::KeyId;
+
+/// When a data key has served long enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RotationPolicy {
+    /// After this time; zero for never.
+    pub after: Duration,
+    /// After this many stored bytes; zero for any amount.
+    pub after_bytes: u64,
+}
+
+/// Why `[encryption]` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// A recipient.
+    #[error("[encryption] {0}")]
+    Recipient(#[from] RecipientError),
+    /// A key file or another identity.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+}
+
+/// Recipients, identities, and the data keys opened so far.
+#[derive(Clone)]
+pub struct KeyAccess {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    recipients: Vec<Recipient>,
+    identities: Vec<Identity>,
+    kms: Kms,
+    rotation: RotationPolicy,
+    archives: Mutex<HashMap<[u8; 16], Arc<Opened>>>,
+}
+
+/// The data keys of one archive that are open.
+#[derive(Default)]
+pub(super) struct Opened {
+    pub(super) keys: Mutex<HashMap<KeyId, Arc<DataKey>>>,
+    /// Held while the key for sealing is chosen or made, so that it is made once.
+    pub(super) sealing: tokio::sync::Mutex<Option<Arc<SealingKey>>>,
+}
+
+/// A data key that was unwrapped.
+pub(super) struct Unwrapped {
+    pub(super) key: DataKey,
+    /// The name of the recipient whose identity opened it.
+    pub(super) by: String,
+}
+
+impl KeyAccess {
+    /// What `settings` name. Key files, identities and ssh keys are read here and not again.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn from_settings(settings: &EncryptionSettings) -> Result<KeyAccess, AccessError> {
+        let mut recipients = Vec::new();
+        let mut identities = Vec::new();
+        if let Some(path) = &settings.key_file {
+            let key = Arc::new(KeyFile::read(path)?);
+            recipients.push(Recipient::KeyFile(key.clone()));
+            identities.push(Identity::KeyFile(key));
+        }
+        for text in &settings.recipients {
+            recipients.push(Recipient::parse(text)?);
+        }
+        for source in &settings.identities {
+            match source {
+                IdentitySource::File(path) => identities.extend(Identity::read(path)?),
+                IdentitySource::Kms => identities.push(Identity::Kms),
+            }
+        }
+        let rotation = RotationPolicy {
+            after: settings.rotate_after,
+            after_bytes: settings.rotate_after_bytes,
+        };
+        Ok(KeyAccess::new(
+            recipients,
+            identities,
+            settings.kms.clone(),
+            rotation,
+        ))
+    }
+
+    /// From its parts.
+    #[must_use]
+    pub fn new(
+        recipients: Vec<Recipient>,
+        identities: Vec<Identity>,
+        kms: KmsSettings,
+        rotation: RotationPolicy,
+    ) -> KeyAccess {
+        KeyAccess {
+            inner: Arc::new(Inner {
+                recipients,
+                identities,
+                kms: Kms::new(kms),
+                rotation,
+                archives: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Whom new data keys are wrapped for.
+    #[must_use]
+    pub fn recipients(&self) -> &[Recipient] {
+        &self.inner.recipients
+    }
+
+    /// Whether anything could be opened.
+    #[must_use]
+    pub fn has_identities(&self) -> bool {
+        !self.inner.identities.is_empty()
+    }
+
+    /// When a data key has served long enough.
+    #[must_use]
+    pub fn rotation(&self) -> RotationPolicy {
+        self.inner.rotation
+    }
+
+    /// KMS, to see whether it can be reached.
+    #[must_use]
+    pub fn kms(&self) -> &Kms {
+        &self.inner.kms
+    }
+
+    pub(super) fn opened(&self, archive: [u8; 16]) -> Arc<Opened> {
+        let mut archives = self
+            .inner
+            .archives
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        archives.entry(archive).or_default().clone()
+    }
+
+    /// Wraps `key` for each of `recipients`.
+    ///
+    /// # Errors
+    /// When one of them cannot be wrapped for: none is left out.
+    pub(super) async fn wrap(
+        &self,
+        archive: &[u8; 16],
+        key: &Arc<DataKey>,
+        recipients: &[Recipient],
+    ) -> Result<Vec<WrappedKey>, KeyError> {
+        let mut wrapped: Vec<WrappedKey> = Vec::with_capacity(recipients.len());
+        for recipient in recipients {
+            if wrapped.iter().any(|other| other.name() == recipient.name()) {
+                continue;
+            }
+            wrapped.push(match recipient {
+                Recipient::KeyFile(file) => {
+                    let mut salt = [0; 32];
+                    getrandom::fill(&mut salt)?;
+                    wrap_for(archive, key, file, salt)
+                }
+                Recipient::Age(public) => {
+                    let (public, archive, key) = (public.clone(), *archive, key.clone());
+                    let name = public.name().to_owned();
+                    // A plugin is another process, and RSA takes its time.
+                    let work = move || public.wrap(&archive, key.id, key.secret());
+                    let file = tokio::task::spawn_blocking(work)
+                        .await
+                        .expect("wrapping does not panic")
+                        .map_err(|reason| KeyError::CannotWrap {
+                            recipient: name.clone(),
+                            reason,
+                        })?;
+                    WrappedKey::Age {
+                        recipient: name,
+                        wrapped: STANDARD.encode(file),
+                    }
+                }
+                Recipient::Kms(arn) => {
+                    let kms = &self.inner.kms;
+                    let blob = kms.wrap(arn, archive, key.id, key.secret()).await?;
+                    WrappedKey::AwsKms {
+                        key: arn.as_str().to_owned(),
+                        wrapped: STANDARD.encode(blob),
+                    }
+                }
+            });
+        }
+        Ok(wrapped)
+    }
+
+    /// Unwraps the data key of `record` with the first identity that can: a key file before private
+    /// keys, and those before KMS. With `authentic`, only as who may seal can have wrapped it.
+    ///
+    /// # Errors
+    /// [`KeyError::CannotUnwrap`] when none can; [`KeyError::Kms`] when KMS could and did not.
+    pub(super) async fn unwrap(
+        &self,
+        archive: &[u8; 16],
+        id: KeyId,
+        record: &KeyRecord,
+        authentic: bool,
+    ) -> Result<Unwrapped, KeyError> {
+        let cannot = |reason: String| KeyError::CannotUnwrap { id, reason };
+        let mut altered = None;
+        let mut failed = None;
+        let mut order: Vec<&WrappedKey> = record.recipients.iter().collect();
+        order.sort_by_key(|wrapped| match wrapped {
+            WrappedKey::KeyFile { .. } => 0,
+            WrappedKey::Age { .. } => 1,
+            WrappedKey::AwsKms { .. } => 2,
+        });
+        // What is wrapped for a public key may come from anybody.
+        order.retain(|wrapped| !(authentic && matches!(wrapped, WrappedKey::Age { .. })));
+        for wrapped in order {
+            let by = wrapped.name();
+            let opened = match self.try_one(archive, id, wrapped).await {
+                Tried::NotOurs => continue,
+                Tried::Altered => {
+                    altered = altered.or(Some(by));
+                    continue;
+                }
+                Tried::Failed(error) => {
+                    failed = failed.or(Some(error));
+                    continue;
+                }
+                Tried::Opened(secret) => secret,
+            };
+            let key = DataKey::new(id, opened);
+            if record.check(archive, &key) == Some(false) {
+                return Err(cannot(format!(
+                    "opens with {by}, but not the plaintext that is known to be sealed under it: one of the two was altered"
+                )));
+            }
+            return Ok(Unwrapped { key, by });
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        Err(cannot(match altered {
+            Some(name) => {
+                format!("is wrapped for {name}, but was altered or belongs to another archive")
+            }
+            None => format!(
+                "is wrapped for {}, and none of these was given",
+                record.recipient_names().join(", ")
+            ),
+        }))
+    }
+
+    async fn try_one(&self, archive: &[u8; 16], id: KeyId, wrapped: &WrappedKey) -> Tried {
+        let decode = |text: &str| STANDARD.decode(text).ok();
+        match wrapped {
+            WrappedKey::KeyFile {
+                fingerprint,
+                wrapped,
+            } => {
+                let ours = self
+                    .inner
+                    .identities
+                    .iter()
+                    .find_map(|identity| match identity {
+                        Identity::KeyFile(key) if key.fingerprint() == fingerprint => Some(key),
+                        _ => None,
+                    });
+                let Some(key) = ours else {
+                    return Tried::NotOurs;
+                };
+                let opened = decode(wrapped).and_then(|bytes| open_with(archive, id, &bytes, key));
+                opened.map_or(Tried::Altered, Tried::Opened)
+            }
+            WrappedKey::Age { recipient, wrapped } => {
+                let Some(file) = decode(wrapped) else {
+                    return Tried::Altered;
+                };
+                let (access, archive, name) = (self.clone(), *archive, recipient.clone());
+                let work = move || access.try_age(&archive, id, &name, &file);
+                let tried = tokio::task::spawn_blocking(work).await;
+                tried.expect("unwrapping does not panic")
+            }
+            WrappedKey::AwsKms { key, wrapped } => {
+                let allowed = |identity: &Identity| matches!(identity, Identity::Kms);
+                if !self.inner.identities.iter().any(allowed) {
+                    return Tried::NotOurs;
+                }
+                let (Ok(arn), Some(blob)) = (KeyArn::parse(key), decode(wrapped)) else {
+                    return Tried::Altered;
+                };
+                match self.inner.kms.unwrap(&arn, archive, id, blob).await {
+                    Ok(secret) => Tried::Opened(secret),
+                    Err(error) => Tried::Failed(error.into()),
+                }
+            }
+        }
+    }
+
+    fn try_age(&self, archive: &[u8; 16], id: KeyId, name: &str, file: &[u8]) -> Tried {
+        let mut tried = Tried::NotOurs;
+        for identity in &self.inner.identities {
+            let Identity::Age(identity) = identity else {
+                continue;
+            };
+            if !identity.is_for(name) {
+                continue;
+            }
+            match identity.unwrap(archive, id, file) {
+                Some(secret) => return Tried::Opened(secret),
+                None => tried = Tried::Altered,
+            }
+        }
+        tried
+    }
+}
+
+enum Tried {
+    NotOurs,
+    Altered,
+    Failed(KeyError),
+    Opened(Secret),
+}
+
+/// A key file is both a recipient and an identity.
+impl From<Vec<KeyFile>> for KeyAccess {
+    fn from(files: Vec<KeyFile>) -> KeyAccess {
+        let files: Vec<Arc<KeyFile>> = files.into_iter().map(Arc::new).collect();
+        KeyAccess::new(
+            files.iter().cloned().map(Recipient::KeyFile).collect(),
+            files.into_iter().map(Identity::KeyFile).collect(),
+            KmsSettings::default(),
+            RotationPolicy {
+                after: Duration::ZERO,
+                after_bytes: 0,
+            },
+        )
+    }
+}
+
+impl fmt::Debug for KeyAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyAccess")
+            .field("recipients", &self.inner.recipients)
+            .finish_non_exhaustive()
+    }
+}
