@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 
-from streaming import PG, ROOT, Garage, Postgres, run
+from streaming import PG, ROOT, TICKS, Garage, Postgres, run
 
 POOL_ROWS = 120_000
 
@@ -118,10 +118,19 @@ compression = "{codec}"
 """
         )
         command = [ROOT / "target/release/walvaultd", "--config", config, "backup", "--json"]
+        before = self.servers_cpu()
         seconds, cpu, peak, out = timed(command, env=self.garage.env)
+        servers = [now - then for now, then in zip(self.servers_cpu(), before)]
         shutil.rmtree(target, ignore_errors=True)
         record = json.loads(out)
-        return {"seconds": seconds, "cpu": cpu, "peak": peak, "ratio": record["stored_size"] / record["size"], "size": record["size"]}
+        ratio, size = record["stored_size"] / record["size"], record["size"]
+        return {"seconds": seconds, "cpu": cpu, "peak": peak, "ratio": ratio, "size": size, "postgres": servers[0], "garage": servers[1]}
+
+    def servers_cpu(self):
+        """CPU seconds of PostgreSQL, its processes that ended among them, and of Garage."""
+        pid = self.postgres.process.pid
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(int(field) for field in fields[11:15]) / TICKS, self.garage.process.cpu()
 
     def basebackup(self, name):
         target = self.home / "archives" / name
@@ -160,6 +169,10 @@ compression = "{codec}"
                 f"{statistics.median(pairs):.2f}", bound,
             )
             self.say("  peak memory", f"{max(one['peak'] for one in ours[kind]):.0f} MiB", f"{middle(theirs, 'peak'):.0f} MiB", "", "<= 160 MiB")
+            self.say(
+                "  CPU seconds of the servers meanwhile",
+                f"PostgreSQL {middle(ours[kind], 'postgres'):.1f}, Garage {middle(ours[kind], 'garage'):.1f}", "", "", "",
+            )
             self.say(
                 "  bytes stored over the plain size", f"{middle(ours[kind], 'ratio'):.3f}",
                 f"pg_basebackup: {middle(theirs, 'stored') / size:.3f}", "", "<= 0.37" if codec == "lz4" else "<= 0.28",

@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use walvault_archive::config::AdminSettings;
 
 pub mod access;
+mod backups;
 pub mod health;
 pub mod routes;
 mod tls;

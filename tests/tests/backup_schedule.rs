@@ -6,9 +6,11 @@ use walvault_archive::layout::ObjectKey;
 use walvault_archive::store::{DirectoryStore, SharedStore};
 use walvault_archive::{Archive, Catalog};
 use walvault_tests::archive::ArchiveUnderTest;
+use walvault_tests::http::get;
+use walvault_tests::policies::policy;
 use walvault_tests::user::{give_to_server_user, server_command, write_as_server_user};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, Walvaultd};
+use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, Walvaultd};
 
 fn schedule(scenario: &Scenario, url: &str, expression: &str) {
     let mut config = scenario.config(url);
@@ -140,6 +142,41 @@ fn a_standbys_sidecar_takes_none_before_its_promotion_and_one_after() {
     wait_for("the new primary's backup", || backups(&scenario).len() == 2);
     assert_eq!(labels(&scenario), ["first backup", "switch to timeline 2"]);
     drop(waiting);
+}
+
+/// The database host may neither open a backup's record nor fetch it; names tell it what is due.
+#[test]
+fn a_sidecar_that_cannot_read_keeps_its_schedule() {
+    let server = Postgres::start_new();
+    let mut scenario = Scenario::new(ArchiveKind::Moto);
+    let made = scenario
+        .walvault_alone(&["keys", "generate", "--age", "--out"], "identity.txt")
+        .succeeded();
+    let public = made
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("public key: "))
+        .expect("a public key");
+    let mut config = scenario.config(&server.url());
+    config
+        .set("backup", "schedule", "@yearly")
+        .unset("encryption", "key_file")
+        .set_raw("encryption", "recipients", &format!("[\"{public}\"]"));
+    scenario.configure(&config);
+    let policy = policy("Sidecar", Moto::BUCKET, "prefix");
+    scenario.archive_mut().moto().act_under(&policy);
+
+    for _ in 0..2 {
+        let daemon = scenario.run();
+        daemon.wait_until_streaming(&server);
+        let admin = daemon.admin();
+        wait_for("the next run is known", || {
+            get(admin, "/backups").json()["next"].is_string()
+        });
+        let taken = daemon.log().matches("the base backup is complete").count();
+        assert_eq!(taken, 1, "{}", daemon.log());
+        assert!(daemon.stop().success());
+    }
 }
 
 #[test]

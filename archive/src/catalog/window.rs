@@ -64,8 +64,7 @@ impl Catalog {
 
     /// The timelines that pass through `lsn` of `timeline` and that no other timeline held
     /// continues at or beyond their own end.
-    #[must_use]
-    pub fn tips_from(&self, timeline: TimelineId, lsn: Lsn) -> Vec<TimelineId> {
+    fn tips_from(&self, timeline: TimelineId, lsn: Lsn) -> Vec<TimelineId> {
         let passes = |candidate: TimelineId| {
             let history = self.history(candidate);
             candidate == timeline || history.left_at(timeline).is_some_and(|left| left >= lsn)

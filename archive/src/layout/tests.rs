@@ -36,11 +36,7 @@ proptest! {
             ObjectKey::BackupPart(backup.clone(), number),
             ObjectKey::BackupManifest(backup.clone()),
             ObjectKey::BackupFiles(backup.clone()),
-            ObjectKey::BackupRecord(backup.clone()),
-            ObjectKey::Keep(backup, number),
-            ObjectKey::Lock(number),
-            ObjectKey::Pruned(number),
-            ObjectKey::Verified(number),
+            ObjectKey::BackupRecord(backup),
         ] {
             prop_assert_eq!(ObjectKey::parse(&key.spell(size), size), Some(key));
         }
@@ -74,4 +70,12 @@ fn keys_look_as_documented() {
         spelled(ObjectKey::History(TimelineId::FIRST)),
         "wal/00000001.history"
     );
+}
+
+#[test]
+fn a_backups_name_tells_when_it_was_begun() {
+    let begun: jiff::Timestamp = "2026-11-21T06:30:07Z".parse().expect("a time");
+    assert_eq!(BackupId::new(begun, 0x9f3c).begun(), Some(begun));
+    let none = BackupId::parse("20261399T063000Z-9f3c").expect("the form of a name");
+    assert_eq!(none.begun(), None);
 }

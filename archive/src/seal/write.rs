@@ -152,6 +152,12 @@ impl SealWriter {
         }
     }
 
+    /// Makes room for an object of about so many bytes, so that what is sealed already need not
+    /// be moved while it grows. Memory is taken up only as it fills.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.out.reserve_exact(bytes);
+    }
+
     /// Bytes of payload so far.
     #[must_use]
     pub fn payload_len(&self) -> u64 {

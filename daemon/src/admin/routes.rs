@@ -12,7 +12,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use super::access::{Access, Denied, Needs};
+use super::backups;
 use super::health::{self, Condition};
+use crate::backup::desk::Desk;
 use crate::metrics::Metrics;
 
 /// An answer.
@@ -25,6 +27,8 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Routes {
     /// What is known and counted.
     pub metrics: Arc<Metrics>,
+    /// Where backups are ordered.
+    pub backups: Desk,
 }
 
 impl Routes {
@@ -45,13 +49,21 @@ impl Routes {
             (true, "/livez") => conditions(&health::live(&now())),
             (true, "/readyz") => conditions(&health::ready(&now())),
             (true, "/startupz") => conditions(&health::started(&now())),
+            (true, "/backups") => backups::status(&self.backups),
+            (_, "/backups") if method == Method::POST => {
+                backups::order(&self.backups, request.into_body()).await
+            }
+            (_, "/backups") => message(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and POST are answered here",
+            ),
             (true, "/metrics") => text(StatusCode::OK, METRICS_TYPE, self.metrics.render()),
             (_, "/livez" | "/readyz" | "/startupz" | "/metrics") => {
                 message(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here")
             }
             _ => message(
                 StatusCode::NOT_FOUND,
-                "there is /livez, /readyz, /startupz and /metrics",
+                "there is /livez, /readyz, /startupz, /metrics and /backups",
             ),
         }
     }

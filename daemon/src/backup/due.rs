@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use walvault_archive::record::{BackupRecord, GapRecord};
+use walvault_archive::catalog::{BackupSeen, GapSeen, Seen};
 use walvault_protocol::{Lsn, TimelineId};
 
 use crate::schedule::Schedule;
@@ -48,32 +48,25 @@ pub enum Due {
     No,
 }
 
-/// What is due while `timeline` is being written, in an archive that holds these complete
-/// `backups` and `gaps`. A gap calls for a backup always; everything else only where there is a
-/// `schedule`, for without one somebody else decides.
+/// What is due while `timeline` is being written, by what was `seen` in the archive. A gap calls for a
+/// backup always; everything else only where there is a `schedule`, for without one somebody else
+/// decides.
 #[must_use]
-pub fn due(
-    backups: &[BackupRecord],
-    gaps: &[GapRecord],
-    timeline: TimelineId,
-    schedule: Option<&Schedule>,
-    now: Timestamp,
-) -> Due {
-    let place = |backup: &BackupRecord| (backup.timeline, backup.start_lsn);
-    let furthest = backups.iter().map(place).max();
-    let after_gap = gaps.iter().map(|gap| (gap.timeline, gap.range.end)).max();
-    if let Some((on, end)) = after_gap
-        && furthest < Some((on, end))
-    {
-        return Due::Now(Reason::Gap { end });
+pub fn due(seen: &Seen, timeline: TimelineId, schedule: Option<&Schedule>, now: Timestamp) -> Due {
+    if let Some(gap) = open_gap(seen) {
+        return Due::Now(Reason::Gap { end: gap.range.end });
     }
     let Some(schedule) = schedule else {
         return Due::No;
     };
-    let Some(last) = backups.iter().map(|backup| backup.started_at).max() else {
+    let Some(last) = seen.backups.iter().map(|backup| backup.started_at).max() else {
         return Due::Now(Reason::First);
     };
-    if backups.iter().all(|backup| backup.timeline < timeline) {
+    if !seen
+        .backups
+        .iter()
+        .any(|backup| is_of(backup, timeline, seen))
+    {
         return Due::Now(Reason::Timeline(timeline));
     }
     // A backup that claims to be of the future says nothing about when the next one is due.
@@ -81,6 +74,27 @@ pub fn due(
         Some(at) if at <= now => Due::Now(Reason::Schedule),
         Some(at) => Due::At(at),
         None => Due::No,
+    }
+}
+
+/// The last gap that no backup follows.
+fn open_gap(seen: &Seen) -> Option<&GapSeen> {
+    let follows = |backup: &BackupSeen, gap: &GapSeen| match backup.place {
+        Some(place) => place >= (gap.timeline, gap.range.end),
+        None => backup.started_at >= gap.noticed_at,
+    };
+    let is_open = |gap: &&GapSeen| !seen.backups.iter().any(|backup| follows(backup, gap));
+    let open = seen.gaps.iter().filter(is_open);
+    open.max_by_key(|gap| (gap.timeline, gap.range.end))
+}
+
+/// Whether a backup was taken on a timeline, or on one that came after it.
+fn is_of(backup: &BackupSeen, timeline: TimelineId, seen: &Seen) -> bool {
+    match backup.place {
+        Some((of, _)) => of >= timeline,
+        None => seen
+            .timeline_begun
+            .is_none_or(|begun| backup.started_at >= begun),
     }
 }
 

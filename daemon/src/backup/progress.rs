@@ -220,6 +220,33 @@ mod tests {
     }
 
     #[test]
+    fn a_bar_tells_what_there_is_to_tell() {
+        for (template, tells) in [
+            (KNOWN, &["bytes", "per_sec", "percent", "eta"][..]),
+            (UNKNOWN, &["bytes", "per_sec"]),
+            (WAITING, &["msg"]),
+        ] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+            assert!(
+                tells.iter().all(|what| template.contains(what)),
+                "{template}"
+            );
+        }
+        let bar = Bar(ProgressBar::hidden());
+        bar.stage(&Stage::Copying {
+            start: Lsn(0x2000028),
+            estimate: Some(1000),
+        });
+        bar.received(400);
+        assert_eq!((bar.0.position(), bar.0.length()), (400, Some(1000)));
+        // More than the server thought.
+        bar.received(1200);
+        assert_eq!((bar.0.position(), bar.0.length()), (1200, Some(1200)));
+        bar.stage(&Stage::Done);
+        assert!(bar.0.is_finished());
+    }
+
+    #[test]
     fn writes_a_line_a_stage_and_one_now_and_then() {
         let lines = Mutex::new(Vec::new());
         let keep = |line: &str| lines.lock().unwrap().push(line.to_owned());

@@ -62,6 +62,8 @@ pub(super) struct Feed {
     current: Option<u32>,
     buffer: BytesMut,
     buffer_size: usize,
+    /// The room a part is given at once; most compress to less.
+    room: usize,
 }
 
 /// Starts the threads: what is written to the feed comes out of the receiver, sealed. They end when
@@ -99,6 +101,7 @@ pub(super) fn start(
         current: None,
         buffer: BytesMut::new(),
         buffer_size,
+        room: usize::try_from(part_size / 2).unwrap_or(0),
     };
     (feed, parts, threads)
 }
@@ -141,10 +144,11 @@ impl Feed {
         let name = self
             .archive
             .name(&ObjectKey::BackupPart(self.id.clone(), number));
-        let writer = self
+        let mut writer = self
             .sealer
             .begin(Kind::BackupPart, &name)
             .map_err(io::Error::other)?;
+        writer.reserve(self.room);
         self.current = Some(part);
         self.send(
             part,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
-use walvault_archive::{Archive, Catalog, Error as ArchiveError};
+use walvault_archive::catalog::Seen;
+use walvault_archive::{Archive, Error as ArchiveError};
 use walvault_protocol::TimelineId;
 
 use super::attempt::{AttemptError, attempt};
@@ -177,10 +178,10 @@ async fn wait_until_due(
             Some(archive) => archive,
             None => archive.insert(Archive::open(app.store.clone(), app.keys.clone()).await?),
         };
-        let (backups, gaps) = Catalog::load_backups(archive).await?;
+        let seen = Seen::look(archive, timeline).await?;
         let schedule = app.backup_schedule.as_ref();
         let now = jiff::Timestamp::now();
-        let next = match due(&backups, &gaps, timeline, schedule, now) {
+        let next = match due(&seen, timeline, schedule, now) {
             Due::Now(reason) => return Ok(reason),
             Due::At(at) => Some(at),
             Due::No => None,

@@ -47,7 +47,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let admin = Admin::bind(&config.admin)?;
     let app = Arc::new(App::new(config, None).await?);
     let context = app.stream_context();
-    let (backups, _desk) = Backups::new(app.clone(), context.writing.subscribe());
+    let (backups, desk) = Backups::new(app.clone(), context.writing.subscribe());
     // A task of its own, so that a backup does not hold up the stream. It ends with this function.
     let mut tasks = JoinSet::new();
     tasks.spawn(backups.serve());
@@ -64,7 +64,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     );
     if let Some(admin) = admin {
         let metrics = app.metrics.clone();
-        admin.serve(Routes { metrics })?;
+        let backups = desk.clone();
+        admin.serve(Routes { metrics, backups })?;
     }
     let streaming = supervise(&context, &app.store, &app.keys, &stop);
     let overdue = async {

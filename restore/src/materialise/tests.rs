@@ -510,3 +510,62 @@ proptest! {
         }
     }
 }
+
+/// A backup may point at parts of an earlier one, beside parts of its own that bear the same numbers.
+#[tokio::test]
+async fn parts_of_an_earlier_backup_are_read_where_they_are() {
+    let Stored { archive, record } = store(usual_directories(), &usual_files(), Vec::new()).await;
+    let earlier = record.id.clone();
+    let later = backup(
+        2,
+        tli(1),
+        LsnRange::new(Lsn(0x200_0028), Lsn(0x200_0100)),
+        jiff::Timestamp::from_second(60).expect("a time"),
+    );
+    let files = ObjectKey::BackupFiles(earlier.clone());
+    let BackupFiles {
+        mut parts, files, ..
+    } = archive.get_record(&files).await.expect("stored");
+    assert!(parts.len() > 3);
+    for (index, part) in parts.iter_mut().enumerate() {
+        if index % 2 == 0 {
+            part.backup = Some(earlier.clone());
+            continue;
+        }
+        // Its own, under the number of a part that the earlier backup has too.
+        let old = ObjectKey::BackupPart(earlier.clone(), part.number);
+        let payload = archive.get(&old).await.expect("stored").payload;
+        part.number = index.div_ceil(2) as u32;
+        let new = ObjectKey::BackupPart(later.id.clone(), part.number);
+        part.stored = archive
+            .put_payload(&new, payload.into())
+            .await
+            .expect("stored");
+        archive.delete(&old).await.expect("deleted");
+    }
+    let manifest = ObjectKey::BackupManifest(later.id.clone());
+    archive
+        .put_payload(&manifest, Bytes::from_static(b"the manifest"))
+        .await
+        .expect("stored");
+    let needed = ObjectKey::BackupPart(earlier.clone(), parts[2].number);
+    let stored = Stored {
+        archive,
+        record: later,
+    };
+    stored.put_files(parts, files).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let pgdata = dir.path().join("data");
+    stored.restore(&pgdata, &[]).await.expect("restored");
+    for path in ["base/1/1259", "global/pg_control", "backup_label"] {
+        assert_eq!(
+            fs::read(pgdata.join(path)).expect("there"),
+            usual_files()[path],
+            "{path}"
+        );
+    }
+
+    stored.archive.delete(&needed).await.expect("deleted");
+    let error = refused(&stored).await.to_string();
+    assert!(error.contains(&stored.archive.name(&needed)), "{error}");
+}

@@ -1,0 +1,122 @@
+//! Backups and gaps as the writer of an archive sees them, which need not be able to read it.
+//!
+//! Where a record may be read, it tells. Where it is withheld, names and times have to do.
+
+use jiff::Timestamp;
+use walvault_protocol::{Lsn, LsnRange, TimelineId};
+
+use crate::archive::Archive;
+use crate::error::Error;
+use crate::layout::{BACKUPS_PREFIX, BackupId, GAPS_PREFIX, ObjectKey};
+use crate::record::BackupRecord;
+
+/// What tells whether another backup is due.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Complete backups, in no order.
+    pub backups: Vec<BackupSeen>,
+    /// Recorded gaps.
+    pub gaps: Vec<GapSeen>,
+    /// When the timeline in question was first archived, by the store's clock; `None` for one
+    /// without a history.
+    pub timeline_begun: Option<Timestamp>,
+}
+
+/// A complete backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupSeen {
+    /// When it was begun.
+    pub started_at: Timestamp,
+    /// Its timeline and where its WAL begins; `None` where its record is withheld.
+    pub place: Option<(TimelineId, Lsn)>,
+}
+
+/// A gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GapSeen {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// What is missing.
+    pub range: LsnRange,
+    /// When it was recorded, by the store's clock.
+    pub noticed_at: Timestamp,
+}
+
+impl Seen {
+    /// Looks at an archive whose WAL of `timeline` is being written.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or a record is damaged.
+    pub async fn look(archive: &Archive, timeline: TimelineId) -> Result<Seen, Error> {
+        let history = archive.name(&ObjectKey::History(timeline));
+        let (gaps, history) = tokio::try_join!(archive.list(GAPS_PREFIX), archive.list(&history))?;
+        let gaps = gaps.into_iter().filter_map(|object| match object.key {
+            ObjectKey::Gap(timeline, range) => Some(GapSeen {
+                timeline,
+                range,
+                noticed_at: object.modified,
+            }),
+            _ => None,
+        });
+        let mut backups = Vec::new();
+        for id in backup_ids(archive).await? {
+            backups.extend(see(archive, id).await?);
+        }
+        Ok(Seen {
+            backups,
+            gaps: gaps.collect(),
+            timeline_begun: history.first().map(|object| object.modified),
+        })
+    }
+}
+
+/// One backup; `None` when it is not complete.
+async fn see(archive: &Archive, id: BackupId) -> Result<Option<BackupSeen>, Error> {
+    let begun = id.begun();
+    let key = ObjectKey::BackupRecord(id);
+    match archive.get_record::<BackupRecord>(&key).await {
+        Ok(record) => Ok(Some(BackupSeen {
+            started_at: record.started_at,
+            place: Some((record.timeline, record.start_lsn)),
+        })),
+        Err(error) if error.is_missing() => Ok(None),
+        // It may have been withheld without being there.
+        Err(error) if error.is_withheld() => {
+            let there = !archive.list(&archive.name(&key)).await?.is_empty();
+            Ok(begun.filter(|_| there).map(|started_at| BackupSeen {
+                started_at,
+                place: None,
+            }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The names under which anything of a backup is stored, found by skipping from one to the next,
+/// so that the number of parts does not matter.
+pub(super) async fn backup_ids(archive: &Archive) -> Result<Vec<BackupId>, Error> {
+    let mut ids = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = archive
+            .store()
+            .list(BACKUPS_PREFIX, after.as_deref())
+            .await?;
+        let mut last: Option<String> = None;
+        for object in &page.objects {
+            let name = object.key[BACKUPS_PREFIX.len()..]
+                .split('/')
+                .next()
+                .unwrap_or_default();
+            if last.as_deref() != Some(name) {
+                last = Some(name.to_owned());
+                ids.extend(BackupId::parse(name));
+            }
+        }
+        // Within a backup, keys go on up to `record`; '~' sorts after them all.
+        match (page.next, last) {
+            (Some(_), Some(name)) => after = Some(format!("{BACKUPS_PREFIX}{name}/~")),
+            _ => return Ok(ids),
+        }
+    }
+}
