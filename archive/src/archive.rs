@@ -12,10 +12,10 @@ use walvault_protocol::{SegmentSize, SystemId};
 use crate::error::Error;
 use crate::format::{Codec, FOOTER_LEN, HEADER_LEN, Header, Kind, Meta};
 use crate::keys::{DataKey, KeyAccess, Keyring};
-use crate::layout::ObjectKey;
+use crate::layout::{KeyId, ObjectKey};
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
 use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedMeta, SealedObject, Sealer};
-use crate::store::{Body, ObjectMeta, SharedStore, StoreError, list_all};
+use crate::store::{Body, ObjectMeta, SharedStore, StoreError};
 
 mod wal;
 
@@ -313,12 +313,24 @@ impl Archive {
         &self,
         key: &ObjectKey,
     ) -> Result<T, Error> {
+        Ok(self.get_record_and_key(key).await?.0)
+    }
+
+    /// As [`Archive::get_record`], with the data key that the record is sealed under.
+    ///
+    /// # Errors
+    /// As [`Archive::get_record`].
+    pub async fn get_record_and_key<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<(T, KeyId), Error> {
         let opened = self.get(key).await?;
-        serde_json::from_slice(&opened.payload).map_err(|error| Error::Record {
+        let record = serde_json::from_slice(&opened.payload).map_err(|error| Error::Record {
             url: self.url().to_owned(),
             key: self.name(key),
             reason: error.to_string(),
-        })
+        })?;
+        Ok((record, opened.key_id))
     }
 
     /// Seals and stores a JSON record; returns the size of the object.
@@ -373,8 +385,15 @@ impl Archive {
                 modified: object.modified,
             })
         };
-        let objects = list_all(&*self.inner.store, prefix).await?;
-        Ok(objects.into_iter().filter_map(listed).collect())
+        let (mut objects, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.inner.store.list(prefix, after.as_deref()).await?;
+            objects.extend(page.objects.into_iter().filter_map(listed));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(objects),
+            }
+        }
     }
 
     /// Removes an object.
@@ -449,6 +468,10 @@ pub fn kind_of(key: &ObjectKey) -> Kind {
         ObjectKey::BackupFiles(_) => Kind::BackupFiles,
         ObjectKey::Gap(..) => Kind::Gap,
         ObjectKey::Writer(_) => Kind::Writer,
+        ObjectKey::Keep(..) => Kind::Keep,
+        ObjectKey::Lock(_) => Kind::Lock,
+        ObjectKey::Pruned(_) => Kind::Pruned,
+        ObjectKey::Verified(_) => Kind::Verified,
         ObjectKey::BackupRecord(_) | ObjectKey::Archive | ObjectKey::Key(..) => Kind::BackupRecord,
     }
 }

@@ -4,14 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineHistory, TimelineId};
 
 use crate::archive::{Archive, Listed};
 use crate::coverage::Coverage;
 use crate::error::Error;
-use crate::layout::{GAPS_PREFIX, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject};
-use crate::record::{BackupRecord, GapRecord, commit_index};
+use crate::keep::Keeps;
+use crate::layout::{
+    BACKUPS_PREFIX, BackupId, GAPS_PREFIX, KeyId, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject,
+};
+use crate::record::{BackupRecord, GapRecord, KeepRecord, commit_index};
 
 pub mod seen;
 pub mod window;
@@ -27,8 +31,19 @@ pub struct Catalog {
     histories: BTreeMap<TimelineId, TimelineHistory>,
     withheld_histories: BTreeSet<TimelineId>,
     backups: Vec<BackupRecord>,
+    notes: BTreeMap<BackupId, BackupNotes>,
+    unfinished: Vec<BackupId>,
     gap_ranges: Vec<(TimelineId, LsnRange)>,
     gaps: Vec<GapRecord>,
+}
+
+/// What is known of a backup beside its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupNotes {
+    /// What keeps it.
+    pub keeps: Keeps,
+    /// The data key that its record is sealed under.
+    pub key_id: KeyId,
 }
 
 /// The WAL held of one timeline.
@@ -60,9 +75,13 @@ impl Catalog {
     /// When the store cannot be read, or a record in it does not open.
     pub async fn load(archive: &Archive) -> Result<Catalog, Error> {
         // A backup's record is stored after the WAL it needs: listed in this order, none lacks it.
-        let (backups, gaps) = Catalog::load_backups(archive).await?;
+        let (backups, gaps) = tokio::try_join!(load_backups(archive), load_gaps(archive))?;
         let mut catalog = Catalog::load_listed(archive, false).await?;
-        catalog.backups = backups;
+        for (record, notes) in backups.complete {
+            catalog.notes.insert(record.id.clone(), notes);
+            catalog.backups.push(record);
+        }
+        catalog.unfinished = backups.unfinished;
         catalog.gaps = gaps;
         Ok(catalog)
     }
@@ -74,7 +93,9 @@ impl Catalog {
     pub async fn load_backups(
         archive: &Archive,
     ) -> Result<(Vec<BackupRecord>, Vec<GapRecord>), Error> {
-        tokio::try_join!(load_backups(archive), load_gaps(archive))
+        let (backups, gaps) = tokio::try_join!(load_backups(archive), load_gaps(archive))?;
+        let complete = backups.complete.into_iter().map(|(record, _)| record);
+        Ok((complete.collect(), gaps))
     }
 
     /// Reads WAL, histories and where gaps are: all that a writer needs to know. Of a history that
@@ -151,6 +172,8 @@ impl Catalog {
             histories: BTreeMap::new(),
             withheld_histories: BTreeSet::new(),
             backups: Vec::new(),
+            notes: BTreeMap::new(),
+            unfinished: Vec::new(),
             gap_ranges,
             gaps: Vec::new(),
         }
@@ -162,7 +185,19 @@ impl Catalog {
         self.segment_size
     }
 
-    /// Complete backups, oldest first.
+    /// What is known of a backup beside its record.
+    #[must_use]
+    pub fn notes(&self, id: &BackupId) -> Option<&BackupNotes> {
+        self.notes.get(id)
+    }
+
+    /// Backups of which there are objects, but no record: not complete yet, or being removed.
+    #[must_use]
+    pub fn unfinished(&self) -> &[BackupId] {
+        &self.unfinished
+    }
+
+    /// Complete backups, oldest first; `kept` is as it is now.
     #[must_use]
     pub fn backups(&self) -> &[BackupRecord] {
         &self.backups
@@ -280,18 +315,120 @@ impl Catalog {
     }
 }
 
-/// A backup without a record is unfinished and passed over.
-async fn load_backups(archive: &Archive) -> Result<Vec<BackupRecord>, Error> {
-    let mut backups = Vec::new();
-    for id in seen::backup_ids(archive).await? {
-        match archive.get_record(&ObjectKey::BackupRecord(id)).await {
-            Ok(record) => backups.push(record),
-            Err(error) if error.is_missing() => {}
-            Err(error) => return Err(error),
+/// How many small objects are read at once.
+const READS_AT_ONCE: usize = 16;
+
+/// A backup's name, and the numbers of what was said about keeping it; `None` where the listing
+/// was cut before it came to them.
+struct Named {
+    id: BackupId,
+    keeps: Option<Vec<u32>>,
+}
+
+/// The names of backups, complete or not. It skips from one to the next, so that the number of
+/// parts does not matter.
+async fn name_backups(archive: &Archive) -> Result<Vec<Named>, Error> {
+    let mut named: Vec<Named> = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = archive
+            .store()
+            .list(BACKUPS_PREFIX, after.as_deref())
+            .await?;
+        let mut last = None;
+        for object in &page.objects {
+            let (id, rest) = object.key[BACKUPS_PREFIX.len()..]
+                .split_once('/')
+                .unwrap_or_default();
+            if last.as_deref() != Some(id) {
+                last = Some(id.to_owned());
+                named.extend(BackupId::parse(id).map(|id| Named {
+                    id,
+                    keeps: Some(Vec::new()),
+                }));
+            }
+            let number = rest
+                .strip_prefix("keep/")
+                .and_then(|number| number.parse().ok());
+            if let (Some(number), Some(Named { keeps, .. })) = (number, named.last_mut()) {
+                keeps.get_or_insert_default().push(number);
+            }
+        }
+        // Within a backup, keys go on up to `record`; '~' sorts after them all.
+        match (page.next, last) {
+            (Some(next), Some(id)) => {
+                let prefix = format!("{BACKUPS_PREFIX}{id}/");
+                let cut = next.as_str() < format!("{prefix}keep/~").as_str();
+                if let Some(Named { keeps, .. }) = named.last_mut().filter(|_| cut) {
+                    *keeps = None;
+                }
+                after = Some(format!("{prefix}~"));
+            }
+            _ => return Ok(named),
         }
     }
-    backups.sort_by(|a: &BackupRecord, b| (a.started_at, &a.id).cmp(&(b.started_at, &b.id)));
-    Ok(backups)
+}
+
+/// The backups that an archive names.
+struct Backups {
+    /// Oldest first.
+    complete: Vec<(BackupRecord, BackupNotes)>,
+    /// Those without a record.
+    unfinished: Vec<BackupId>,
+}
+
+async fn load_backups(archive: &Archive) -> Result<Backups, Error> {
+    let load = |named: Named| async move {
+        let id = named.id.clone();
+        match load_backup(archive, named).await {
+            Ok(backup) => Ok(Ok(backup)),
+            Err(error) if error.is_missing() => Ok(Err(id)),
+            Err(error) => Err(error),
+        }
+    };
+    let named = stream::iter(name_backups(archive).await?);
+    let loaded: Vec<Result<_, BackupId>> = named
+        .map(load)
+        .buffered(READS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let (mut complete, mut unfinished) = (Vec::new(), Vec::new());
+    for backup in loaded {
+        match backup {
+            Ok(backup) => complete.push(backup),
+            Err(id) => unfinished.push(id),
+        }
+    }
+    complete.sort_by(|(a, _): &(BackupRecord, _), (b, _)| {
+        (a.started_at, &a.id).cmp(&(b.started_at, &b.id))
+    });
+    Ok(Backups {
+        complete,
+        unfinished,
+    })
+}
+
+async fn load_backup(
+    archive: &Archive,
+    named: Named,
+) -> Result<(BackupRecord, BackupNotes), Error> {
+    let Named { id, keeps } = named;
+    let (mut record, key_id): (BackupRecord, KeyId) = archive
+        .get_record_and_key(&ObjectKey::BackupRecord(id.clone()))
+        .await?;
+    let keeps = match keeps {
+        None => Keeps::load(archive, &id, record.kept).await?,
+        Some(numbers) => {
+            let mut said: BTreeMap<u32, KeepRecord> = BTreeMap::new();
+            for number in numbers {
+                let key = ObjectKey::Keep(id.clone(), number);
+                said.insert(number, archive.get_record(&key).await?);
+            }
+            Keeps::of(record.kept, &said)
+        }
+    };
+    record.kept = keeps.kept;
+    Ok((record, BackupNotes { keeps, key_id }))
 }
 
 async fn load_gaps(archive: &Archive) -> Result<Vec<GapRecord>, Error> {

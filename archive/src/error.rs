@@ -129,6 +129,18 @@ pub enum Error {
         /// Who took over.
         by: String,
     },
+    /// Somebody else prunes, or changes what is kept.
+    #[error(
+        "{url}: what is kept is being changed by {by}; try again when it is done, or after {until} when it was killed"
+    )]
+    Locked {
+        /// The archive.
+        url: String,
+        /// Who.
+        by: String,
+        /// When the lock expires.
+        until: jiff::Timestamp,
+    },
     /// No random bits.
     #[error("the operating system gave no random bits: {0}; check /dev/urandom")]
     Random(#[from] getrandom::Error),

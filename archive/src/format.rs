@@ -49,10 +49,18 @@ pub enum Kind {
     BackupFiles = 8,
     /// Who took an epoch, JSON.
     Writer = 9,
+    /// That a backup shall be kept, or no longer, JSON.
+    Keep = 10,
+    /// Who changes what is kept, JSON.
+    Lock = 11,
+    /// What was pruned, JSON.
+    Pruned = 12,
+    /// What was verified, JSON.
+    Verified = 13,
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 13] = [
         Kind::Wal,
         Kind::Tail,
         Kind::History,
@@ -62,6 +70,10 @@ impl Kind {
         Kind::Gap,
         Kind::BackupFiles,
         Kind::Writer,
+        Kind::Keep,
+        Kind::Lock,
+        Kind::Pruned,
+        Kind::Verified,
     ];
 }
 

@@ -20,6 +20,12 @@ pub const KEYS_PREFIX: &str = "keys/";
 pub const WRITERS_PREFIX: &str = "writers/";
 /// Where gaps are recorded with their cause.
 pub const GAPS_PREFIX: &str = "gaps/";
+/// Where the lock of whoever changes what is kept lies.
+pub const LOCKS_PREFIX: &str = "locks/";
+/// Where it is recorded what was pruned.
+pub const PRUNED_PREFIX: &str = "pruned/";
+/// Where it is recorded what was verified, and when.
+pub const VERIFIED_PREFIX: &str = "verified/";
 /// Written to find out whether a store refuses to overwrite an object. It holds nothing and stays,
 /// so that the next writer needs one request to know.
 pub const CONDITIONAL_PROBE: &str = "probe/conditional";
@@ -146,6 +152,14 @@ pub enum ObjectKey {
     BackupFiles(BackupId),
     /// `backups/<id>/record`: written last; without it there is no backup.
     BackupRecord(BackupId),
+    /// `backups/<id>/keep/<number>`: that it shall be kept, or no longer; numbered from 1.
+    Keep(BackupId, u32),
+    /// `locks/upkeep/<number>`: who changes what is kept; the highest has it.
+    Lock(u32),
+    /// `pruned/<number>`: what a prune removed; numbered from 1.
+    Pruned(u32),
+    /// `verified/<number>`: what a verification read, and when; numbered from 1.
+    Verified(u32),
 }
 
 /// A run of WAL stored as one object: a whole segment or a piece of a large one.
@@ -202,6 +216,10 @@ impl ObjectKey {
             ObjectKey::BackupManifest(id) => format!("{BACKUPS_PREFIX}{id}/backup_manifest"),
             ObjectKey::BackupFiles(id) => format!("{BACKUPS_PREFIX}{id}/files"),
             ObjectKey::BackupRecord(id) => format!("{BACKUPS_PREFIX}{id}/record"),
+            ObjectKey::Keep(id, number) => format!("{}{number:08}", keep_prefix(id)),
+            ObjectKey::Lock(number) => format!("{LOCKS_PREFIX}upkeep/{number:08}"),
+            ObjectKey::Pruned(number) => format!("{PRUNED_PREFIX}{number:08}"),
+            ObjectKey::Verified(number) => format!("{VERIFIED_PREFIX}{number:08}"),
         }
     }
 
@@ -237,9 +255,15 @@ impl ObjectKey {
                     "backup_manifest" => ObjectKey::BackupManifest(id),
                     "files" => ObjectKey::BackupFiles(id),
                     "record" => ObjectKey::BackupRecord(id),
+                    _ if file.starts_with("keep/") => {
+                        ObjectKey::Keep(id, file.strip_prefix("keep/")?.parse().ok()?)
+                    }
                     _ => ObjectKey::BackupPart(id, file.strip_prefix("part-")?.parse().ok()?),
                 }
             }
+            "locks" => ObjectKey::Lock(rest.strip_prefix("upkeep/")?.parse().ok()?),
+            "pruned" => ObjectKey::Pruned(rest.parse().ok()?),
+            "verified" => ObjectKey::Verified(rest.parse().ok()?),
             _ => return None,
         };
         (parsed.spell(size) == key).then_some(parsed)
@@ -257,6 +281,12 @@ pub fn tail_prefix(timeline: TimelineId, lsn: Lsn, size: SegmentSize) -> String 
 #[must_use]
 pub fn backup_prefix(id: &BackupId) -> String {
     format!("{BACKUPS_PREFIX}{id}/")
+}
+
+/// The prefix of what was said about keeping one backup.
+#[must_use]
+pub fn keep_prefix(id: &BackupId) -> String {
+    format!("{BACKUPS_PREFIX}{id}/keep/")
 }
 
 fn parse_wal(rest: &str, size: SegmentSize) -> Option<ObjectKey> {

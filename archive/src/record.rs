@@ -5,10 +5,12 @@ use walvault_protocol::{LsnRange, SegmentSize, SystemId, TimelineId};
 
 pub mod backup;
 pub mod commit_index;
+pub mod keep;
 
 pub use backup::{
     BackupFiles, BackupRecord, Extent, FileKind, FilePath, FileRecord, PartRecord, TablespaceRecord,
 };
+pub use keep::{KeepChange, KeepRecord};
 
 /// The archive format this build writes, and the newest it reads.
 pub const ARCHIVE_FORMAT: u32 = 1;

@@ -61,3 +61,18 @@ pub fn log_to_stderr(level: tracing::Level) {
         .with_target(false)
         .try_init();
 }
+
+/// Who runs this process, such as `user 26 on db1`, for records that say who did something.
+#[must_use]
+pub fn whoami() -> String {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    let user = rustix::process::getuid().as_raw();
+    format!("user {user} on {host}")
+}
+
+/// Who holds a lock: `command` of this process.
+#[must_use]
+pub fn holder(command: &str) -> String {
+    format!("{command} (process {} of {})", std::process::id(), whoami())
+}

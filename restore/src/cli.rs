@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{keys, list, restore, wal_fetch};
+use crate::command::{keep, keys, list, restore, show, wal_fetch};
 use crate::exit::{self, Failure};
 use crate::prefetch;
 
@@ -25,6 +25,14 @@ pub struct Cli {
 /// What walvault does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Keep a backup whatever retention says
+    Keep(keep::Keep),
+    /// Let retention free a backup that was kept
+    Unkeep(keep::Unkeep),
+    /// Place a legal hold on a backup
+    Hold(keep::PlaceHold),
+    /// Release a legal hold
+    Release(keep::Release),
     /// Make key files
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -32,6 +40,8 @@ pub enum Command {
     List(list::List),
     /// Rebuild a data directory as it was at an instant
     Restore(Box<restore::Restore>),
+    /// Show everything about one backup
+    Show(show::Show),
     /// Fetch one file of WAL: PostgreSQL's restore_command
     WalFetch(wal_fetch::WalFetch),
     /// Fetch WAL ahead for wal-fetch, which starts this by itself
@@ -86,9 +96,14 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Failure> {
     let config = cli.config.as_deref();
     match &cli.command {
+        Command::Keep(command) => block_on(command.run(config)),
+        Command::Unkeep(command) => block_on(command.run(config)),
+        Command::Hold(command) => block_on(command.run(config)),
+        Command::Release(command) => block_on(command.run(config)),
         Command::Keys(command) => command.run(),
         Command::List(command) => block_on(command.run(config)),
         Command::Restore(command) => block_on(command.run(config)),
+        Command::Show(command) => block_on(command.run(config)),
         // Their exit codes are their own.
         Command::WalFetch(_) | Command::WalPrefetch(_) => Ok(()),
     }

@@ -1,6 +1,8 @@
 //! The commands, one file each: they connect what the rest of the crate does to the command line.
 
+pub mod keep;
 pub mod keys;
 pub mod list;
 pub mod restore;
+pub mod show;
 pub mod wal_fetch;

@@ -41,6 +41,9 @@ pub enum Failure {
     /// What recovery needs cannot be written down.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// There is no such backup, or no such hold.
+    #[error("{0}")]
+    Unknown(String),
     /// The program could not be set up.
     #[error("cannot start: {0}; check the limits on threads and open files")]
     Runtime(std::io::Error),

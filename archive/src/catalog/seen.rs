@@ -5,9 +5,10 @@
 use jiff::Timestamp;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
+use super::name_backups;
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::layout::{BACKUPS_PREFIX, BackupId, GAPS_PREFIX, ObjectKey};
+use crate::layout::{BackupId, GAPS_PREFIX, ObjectKey};
 use crate::record::BackupRecord;
 
 /// What tells whether another backup is due.
@@ -59,8 +60,8 @@ impl Seen {
             _ => None,
         });
         let mut backups = Vec::new();
-        for id in backup_ids(archive).await? {
-            backups.extend(see(archive, id).await?);
+        for named in name_backups(archive).await? {
+            backups.extend(see(archive, named.id).await?);
         }
         Ok(Seen {
             backups,
@@ -89,34 +90,5 @@ async fn see(archive: &Archive, id: BackupId) -> Result<Option<BackupSeen>, Erro
             }))
         }
         Err(error) => Err(error),
-    }
-}
-
-/// The names under which anything of a backup is stored, found by skipping from one to the next,
-/// so that the number of parts does not matter.
-pub(super) async fn backup_ids(archive: &Archive) -> Result<Vec<BackupId>, Error> {
-    let mut ids = Vec::new();
-    let mut after: Option<String> = None;
-    loop {
-        let page = archive
-            .store()
-            .list(BACKUPS_PREFIX, after.as_deref())
-            .await?;
-        let mut last: Option<String> = None;
-        for object in &page.objects {
-            let name = object.key[BACKUPS_PREFIX.len()..]
-                .split('/')
-                .next()
-                .unwrap_or_default();
-            if last.as_deref() != Some(name) {
-                last = Some(name.to_owned());
-                ids.extend(BackupId::parse(name));
-            }
-        }
-        // Within a backup, keys go on up to `record`; '~' sorts after them all.
-        match (page.next, last) {
-            (Some(_), Some(name)) => after = Some(format!("{BACKUPS_PREFIX}{name}/~")),
-            _ => return Ok(ids),
-        }
     }
 }

@@ -64,7 +64,8 @@ impl Catalog {
 
     /// The timelines that pass through `lsn` of `timeline` and that no other timeline held
     /// continues at or beyond their own end.
-    fn tips_from(&self, timeline: TimelineId, lsn: Lsn) -> Vec<TimelineId> {
+    #[must_use]
+    pub fn tips_from(&self, timeline: TimelineId, lsn: Lsn) -> Vec<TimelineId> {
         let passes = |candidate: TimelineId| {
             let history = self.history(candidate);
             candidate == timeline || history.left_at(timeline).is_some_and(|left| left >= lsn)

@@ -36,7 +36,11 @@ proptest! {
             ObjectKey::BackupPart(backup.clone(), number),
             ObjectKey::BackupManifest(backup.clone()),
             ObjectKey::BackupFiles(backup.clone()),
-            ObjectKey::BackupRecord(backup),
+            ObjectKey::BackupRecord(backup.clone()),
+            ObjectKey::Keep(backup, number),
+            ObjectKey::Lock(number),
+            ObjectKey::Pruned(number),
+            ObjectKey::Verified(number),
         ] {
             prop_assert_eq!(ObjectKey::parse(&key.spell(size), size), Some(key));
         }

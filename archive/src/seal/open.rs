@@ -30,6 +30,8 @@ pub struct Opened {
     pub payload: Vec<u8>,
     /// What its kind attaches.
     pub attachment: Vec<u8>,
+    /// The data key it is sealed under.
+    pub key_id: KeyId,
 }
 
 /// Why an object's frames were not all taken.
@@ -98,6 +100,7 @@ impl Sealed {
             Ok(attachment) => Ok(Opened {
                 payload,
                 attachment,
+                key_id: self.header.key_id,
             }),
             Err(FrameError::Open(error)) => Err(error),
             Err(FrameError::Take(never)) => match never {},

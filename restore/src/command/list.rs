@@ -6,13 +6,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::catalog::{Catalog, RecoveryWindow};
 use walvault_archive::config::Config;
-use walvault_archive::layout::BackupId;
 use walvault_archive::{Archive, Coverage};
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use crate::access;
 use crate::exit::Failure;
 use crate::report::{self, Table, bytes, instant, span};
+
+pub mod backup;
+
+use backup::{Backup, server_version};
 
 /// Shows what the archive holds.
 #[derive(Debug, clap::Args)]
@@ -30,22 +33,6 @@ struct Listing {
     gaps: Vec<Gap>,
     timelines: Vec<Timeline>,
     tail: Option<Tail>,
-}
-
-/// A base backup.
-#[derive(Debug, Serialize)]
-struct Backup {
-    id: BackupId,
-    kind: String,
-    label: String,
-    start_lsn: Lsn,
-    stop_lsn: Lsn,
-    start_time: Timestamp,
-    stop_time: Timestamp,
-    timeline: TimelineId,
-    size: u64,
-    stored_size: u64,
-    kept: bool,
 }
 
 /// WAL that is missing between what is held.
@@ -104,12 +91,17 @@ impl List {
 impl Listing {
     async fn read(archive: &Archive) -> Result<Listing, Failure> {
         let catalog = Catalog::load(archive).await?;
+        let now = Timestamp::now();
         Ok(Listing {
-            backups: catalog.backups().iter().map(Backup::of).collect(),
+            backups: catalog
+                .backups()
+                .iter()
+                .map(|record| Backup::of(&catalog, record, now))
+                .collect(),
             windows: catalog.windows(archive).await?,
             gaps: gaps(&catalog),
             timelines: timelines(&catalog),
-            tail: tail(&catalog, Timestamp::now()),
+            tail: tail(&catalog, now),
         })
     }
 
@@ -161,8 +153,9 @@ impl Listing {
     fn backup_table(&self) -> Table {
         let mut table = Table::new(&[
             "ID", "KIND", "LABEL", "ENDED", "TIMELINE", "FROM LSN", "TO LSN", "SIZE", "STORED",
-            "KEPT",
+            "SERVER", "KEY", "KEPT",
         ]);
+        let now = Timestamp::now();
         for backup in &self.backups {
             table.row(vec![
                 backup.id.to_string(),
@@ -174,7 +167,9 @@ impl Listing {
                 backup.stop_lsn.to_string(),
                 bytes(backup.size),
                 bytes(backup.stored_size),
-                if backup.kept { "yes" } else { "no" }.to_owned(),
+                server_version(backup.server_version),
+                short(&backup.keys),
+                backup.kept_word(now).to_owned(),
             ]);
         }
         table
@@ -249,22 +244,10 @@ impl Listing {
     }
 }
 
-impl Backup {
-    fn of(record: &walvault_archive::record::BackupRecord) -> Backup {
-        Backup {
-            id: record.id.clone(),
-            kind: record.kind.clone(),
-            label: record.label.clone(),
-            start_lsn: record.start_lsn,
-            stop_lsn: record.stop_lsn,
-            start_time: record.started_at,
-            stop_time: record.stopped_at,
-            timeline: record.timeline,
-            size: record.size,
-            stored_size: record.stored_size,
-            kept: record.kept,
-        }
-    }
+/// Enough of keys' names to tell them apart.
+fn short(keys: &[String]) -> String {
+    let short: Vec<&str> = keys.iter().filter_map(|key| key.get(..8)).collect();
+    short.join(" ")
 }
 
 /// The gaps that were recorded, and the holes in what is held that nobody recorded.

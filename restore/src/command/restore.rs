@@ -216,7 +216,8 @@ impl Restore {
     }
 }
 
-fn parse_backup(text: &str) -> Result<BackupId, String> {
+/// Reads a backup's ID.
+pub(super) fn parse_backup(text: &str) -> Result<BackupId, String> {
     BackupId::parse(text).ok_or_else(|| {
         "a backup's name looks like 20261121T063000Z-9f3c; 'walvault list' shows them".to_owned()
     })

@@ -1,0 +1,217 @@
+//! The upkeep lock: one at a time changes what is kept.
+//!
+//! A prune decides by what is kept and then deletes; a `keep` in between would be too late without
+//! a sign. So both take this lock. It is an object with the next number, and the highest number
+//! has it until it expires or is released (removed). Holding it is renewed by taking the next.
+//!
+//! The lock keeps people from surprises and is not what keeps an archive whole: deleting is
+//! idempotent and plans depend on nothing but the archive, so two prunes that both believe to hold
+//! it, as on a store that ignores `If-None-Match`, still remove nothing that either would keep.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::archive::Archive;
+use crate::error::Error;
+use crate::layout::{LOCKS_PREFIX, ObjectKey};
+use crate::store::StoreError;
+
+/// How long a lock is good for when it is neither renewed nor released: its holder was killed.
+const LIFETIME: Duration = Duration::from_secs(600);
+
+/// After what part of its life a lock is renewed.
+const RENEW_AFTER: Duration = Duration::from_secs(200);
+
+/// How often a lock that is taken is looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// `locks/upkeep/<number>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRecord {
+    /// The version of this structure, 1.
+    pub version: u32,
+    /// Who has it, such as `walvault prune, process 71 of postgres@host`.
+    pub holder: String,
+    /// When it was taken.
+    pub taken_at: jiff::Timestamp,
+    /// When it is no longer good.
+    pub expires_at: jiff::Timestamp,
+    /// 64 random bits, hexadecimal, so that no two records are alike.
+    pub token: String,
+}
+
+/// The upkeep lock, taken.
+#[derive(Debug)]
+pub struct Lock {
+    archive: Archive,
+    number: u32,
+    record: LockRecord,
+}
+
+impl Lock {
+    /// Takes the lock, waiting for up to `patience` while somebody else has it.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when somebody else still has it.
+    pub async fn take(archive: &Archive, holder: &str, patience: Duration) -> Result<Lock, Error> {
+        let begun = std::time::Instant::now();
+        loop {
+            let busy = match attempt(archive, holder).await? {
+                Ok(lock) => return Ok(lock),
+                Err(busy) => busy,
+            };
+            if begun.elapsed() >= patience {
+                return Err(Error::Locked {
+                    url: archive.url().to_owned(),
+                    by: busy.holder,
+                    until: busy.expires_at,
+                });
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Makes it good for its whole life again, where that is due.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when it expired and somebody else took it.
+    pub async fn renew(&mut self) -> Result<(), Error> {
+        let age = jiff::Timestamp::now().duration_since(self.record.taken_at);
+        if age < jiff::SignedDuration::try_from(RENEW_AFTER).unwrap_or_default() {
+            return Ok(());
+        }
+        let next = self.number + 1;
+        let record = new_record(&self.record.holder)?;
+        match self
+            .archive
+            .put_record(&ObjectKey::Lock(next), &record)
+            .await
+        {
+            Ok(_) => {}
+            Err(Error::Store(StoreError::Exists { .. })) => {
+                return Err(Error::Locked {
+                    url: self.archive.url().to_owned(),
+                    by: "somebody else, after it had expired".to_owned(),
+                    until: record.expires_at,
+                });
+            }
+            Err(error) => return Err(error),
+        }
+        let before = std::mem::replace(&mut self.number, next);
+        self.record = record;
+        self.archive.delete(&ObjectKey::Lock(before)).await
+    }
+
+    /// Gives it back. Not to is no harm: it expires.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn release(self) -> Result<(), Error> {
+        self.archive.delete(&ObjectKey::Lock(self.number)).await
+    }
+}
+
+/// The lock, or who has it.
+async fn attempt(archive: &Archive, holder: &str) -> Result<Result<Lock, LockRecord>, Error> {
+    let mut highest = 0;
+    let now = jiff::Timestamp::now();
+    for object in archive.list(LOCKS_PREFIX).await? {
+        let ObjectKey::Lock(number) = object.key else {
+            continue;
+        };
+        highest = highest.max(number);
+        match archive.get_record::<LockRecord>(&object.key).await {
+            Ok(held) if now < held.expires_at => return Ok(Err(held)),
+            Ok(_) => archive.delete(&object.key).await?,
+            // Released meanwhile.
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let number = highest + 1;
+    let record = new_record(holder)?;
+    match archive.put_record(&ObjectKey::Lock(number), &record).await {
+        Ok(_) => {}
+        Err(Error::Store(StoreError::Exists { .. })) => {
+            return Ok(Err(record));
+        }
+        Err(error) => return Err(error),
+    }
+    // A store that overwrites has let one of two win: the one that is read back.
+    match archive
+        .get_record::<LockRecord>(&ObjectKey::Lock(number))
+        .await
+    {
+        Ok(held) if held == record => Ok(Ok(Lock {
+            archive: archive.clone(),
+            number,
+            record,
+        })),
+        Ok(held) => Ok(Err(held)),
+        Err(error) if error.is_missing() => Ok(Err(record)),
+        Err(error) => Err(error),
+    }
+}
+
+fn new_record(holder: &str) -> Result<LockRecord, Error> {
+    let taken_at = jiff::Timestamp::now();
+    Ok(LockRecord {
+        version: 1,
+        holder: holder.to_owned(),
+        taken_at,
+        expires_at: taken_at
+            .checked_add(LIFETIME)
+            .unwrap_or(jiff::Timestamp::MAX),
+        token: format!("{:016x}", getrandom::u64()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use walvault_protocol::{SegmentSize, SystemId};
+
+    use super::*;
+    use crate::keys::{KeyFile, Secret};
+    use crate::store::memory::MemoryStore;
+
+    async fn archive() -> Result<Archive, Error> {
+        let key = KeyFile::from_secret(Secret::generate()?);
+        let store = Arc::new(MemoryStore::new());
+        Archive::open_or_begin(store, vec![key], SystemId(1), SegmentSize::DEFAULT).await
+    }
+
+    #[tokio::test]
+    async fn one_at_a_time_has_it() -> Result<(), Error> {
+        let archive = archive().await?;
+        let first = Lock::take(&archive, "first", Duration::ZERO).await?;
+        let refused = Lock::take(&archive, "second", Duration::ZERO)
+            .await
+            .expect_err("it is taken");
+        assert!(
+            matches!(&refused, Error::Locked { by, .. } if by == "first"),
+            "{refused}"
+        );
+        let (second, released) = tokio::join!(
+            Lock::take(&archive, "second", Duration::from_secs(10)),
+            first.release()
+        );
+        released?;
+        second?.release().await?;
+        assert!(archive.list(LOCKS_PREFIX).await?.is_empty());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_lock_whose_holder_was_killed_expires() -> Result<(), Error> {
+        let archive = archive().await?;
+        let mut stale = new_record("killed")?;
+        stale.expires_at = jiff::Timestamp::now();
+        archive.put_record(&ObjectKey::Lock(4), &stale).await?;
+        let lock = Lock::take(&archive, "next", Duration::ZERO).await?;
+        assert_eq!(lock.number, 5);
+        Ok(())
+    }
+}
