@@ -15,13 +15,16 @@ use crate::layout::KeyId;
 pub mod access;
 pub mod age;
 pub mod epochs;
+pub mod health;
 pub mod identity;
 pub mod key_file;
 pub mod keyring;
 pub mod kms;
 mod private_file;
 pub mod recipient;
+pub mod rewrap;
 pub mod sealing_key;
+pub mod usage;
 pub mod wrap;
 
 pub use access::{AccessError, KeyAccess, RotationPolicy};

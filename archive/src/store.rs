@@ -247,6 +247,15 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// When the store cannot be asked, or refuses.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
 
+    /// Removes an object with all its earlier versions, where the store keeps them. Removing what is
+    /// not there succeeds.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when a version is locked, or may not be removed.
+    async fn erase(&self, key: &str) -> Result<(), StoreError> {
+        self.delete(key).await
+    }
+
     /// Whether the store enforces that objects are written once; asked of it at most once. A
     /// decorator passes the question on.
     ///

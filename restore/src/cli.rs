@@ -33,7 +33,7 @@ pub enum Command {
     Hold(keep::PlaceHold),
     /// Release a legal hold
     Release(keep::Release),
-    /// Make key files
+    /// Make key files; show, check and change who can open the archive
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Show backups, recovery windows, gaps and timelines
@@ -100,7 +100,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Unkeep(command) => block_on(command.run(config)),
         Command::Hold(command) => block_on(command.run(config)),
         Command::Release(command) => block_on(command.run(config)),
-        Command::Keys(command) => command.run(),
+        Command::Keys(command) => block_on(command.run(config)),
         Command::List(command) => block_on(command.run(config)),
         Command::Restore(command) => block_on(command.run(config)),
         Command::Show(command) => block_on(command.run(config)),

@@ -4,6 +4,8 @@ use std::io::Write;
 
 use walvault_archive::config::ConfigError;
 use walvault_archive::keys::KeyError;
+use walvault_archive::keys::rewrap::RewrapError;
+use walvault_archive::layout::KeyId;
 use walvault_archive::store::StoreError;
 
 use crate::materialise::MaterialiseError;
@@ -44,6 +46,37 @@ pub enum Failure {
     /// There is no such backup, or no such hold.
     #[error("{0}")]
     Unknown(String),
+    /// The recipients of data keys could not be changed.
+    #[error(transparent)]
+    Rewrap(#[from] RewrapError),
+    /// Some data keys do not open.
+    #[error(
+        "{0} of the data keys do not open here; give the identities they are wrapped for in [encryption] identities, or see to KMS"
+    )]
+    KeysClosed(usize),
+    /// Some data keys are damaged.
+    #[error("{0} of the data keys are damaged; restore keys/ from a copy of the archive")]
+    KeysDamaged(usize),
+    /// What was to be retired is still needed.
+    #[error(
+        "{0} is still needed for what is listed; add another recipient with 'walvault keys rewrap', or wait until retention has removed it"
+    )]
+    StillNeeded(String),
+    /// There is no such data key.
+    #[error(
+        "'{0}' does not name one data key; give at least 8 digits of one that 'walvault keys list' shows"
+    )]
+    NoSuchKey(String),
+    /// A data key that is sealed under must not be destroyed.
+    #[error(
+        "data key {0} is the newest, and new objects may be sealed under it; run 'walvault keys rotate', and wait until the sidecar has taken that up"
+    )]
+    KeyInUse(KeyId),
+    /// Nothing was destroyed.
+    #[error(
+        "nothing was destroyed; add --confirm to make unreadable for ever what data key {0} sealed"
+    )]
+    NotConfirmed(KeyId),
     /// The program could not be set up.
     #[error("cannot start: {0}; check the limits on threads and open files")]
     Runtime(std::io::Error),
@@ -57,6 +90,8 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
+            Failure::KeysDamaged(_) => DAMAGED,
+            Failure::Rewrap(RewrapError::Key(KeyError::Store(_))) => UNAVAILABLE,
             Failure::Archive(error) | Failure::Plan(PlanError::Archive(error)) => of_archive(error),
             Failure::Materialise(MaterialiseError::Archive(error)) => of_archive(error),
             Failure::Materialise(

@@ -3,7 +3,7 @@
 //!
 //! Data flows one way: the catalog and the commit indexes make a [`plan::RestorePlan`], a value
 //! that can be printed; [`materialise`] turns its backup into a data directory; [`wal`] then hands
-//! PostgreSQL what it replays. Only `keep` and its kin, `prune` and `verify` write to an archive.
+//! PostgreSQL what it replays. Only `keys`, `keep` and its kin, `prune` and `verify` write to an archive.
 
 pub mod access;
 pub mod cli;

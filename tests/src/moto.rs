@@ -16,6 +16,7 @@ pub struct Moto {
     port: u16,
     /// Of whoever `environment` is for, and of the administrator.
     actor: (String, String),
+    user: String,
     administrator: (String, String),
     _home: TempDir,
 }
@@ -56,6 +57,7 @@ impl Moto {
             process,
             port,
             actor: any_credentials(),
+            user: String::new(),
             administrator: any_credentials(),
             _home: home,
         };
@@ -88,7 +90,7 @@ impl Moto {
         if self.administrator == any_credentials() {
             let everything = r#"{"Version":"2012-10-17","Statement":
                 [{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
-            self.administrator = self.create_user(everything);
+            self.administrator = self.create_user("administrator", everything);
             let _ = self.boto(&format!(
                 "import urllib.request\n\
                  url = '{}/moto-api/reset-auth'\n\
@@ -97,18 +99,22 @@ impl Moto {
                 self.endpoint()
             ));
         }
-        self.actor = self.create_user(policy);
+        self.user = format!("user-{:016x}", rand::random::<u64>());
+        self.actor = self.create_user(&self.user, policy);
     }
 
-    fn create_user(&self, policy: &str) -> (String, String) {
-        let policy = serde_json::Value::from(policy).to_string();
+    /// Gives the user of the last [`Moto::act_under`] another policy, while it is at work.
+    pub fn limit_to(&self, policy: &str) {
+        let _ = self.boto(&put_policy(&self.user, policy));
+    }
+
+    fn create_user(&self, name: &str, policy: &str) -> (String, String) {
+        let put_policy = put_policy(name, policy);
         let said = self.boto(&format!(
-            "import uuid\n\
-             name = str(uuid.uuid4())\n\
-             iam = client('iam')\n\
-             iam.create_user(UserName=name)\n\
-             iam.put_user_policy(UserName=name, PolicyName='it', PolicyDocument={policy})\n\
-             made = iam.create_access_key(UserName=name)['AccessKey']\n\
+            "iam = client('iam')\n\
+             iam.create_user(UserName='{name}')\n\
+             {put_policy}\n\
+             made = iam.create_access_key(UserName='{name}')['AccessKey']\n\
              print(made['AccessKeyId'], made['SecretAccessKey'])"
         ));
         let (key, secret) = said.split_once(' ').expect("two words");
@@ -145,6 +151,13 @@ impl Moto {
     pub fn log(&self) -> String {
         self.process.log()
     }
+}
+
+fn put_policy(user: &str, policy: &str) -> String {
+    let policy = serde_json::Value::from(policy).to_string();
+    format!(
+        "client('iam').put_user_policy(UserName='{user}', PolicyName='it', PolicyDocument={policy})"
+    )
 }
 
 /// What is as good as any other until policies are enforced.

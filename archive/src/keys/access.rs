@@ -264,6 +264,21 @@ impl KeyAccess {
         }))
     }
 
+    /// Whether one of the identities is what `record` is wrapped for.
+    pub(super) fn is_for(&self, record: &KeyRecord) -> bool {
+        let fits = |identity: &Identity, wrapped: &WrappedKey| match (identity, wrapped) {
+            (Identity::KeyFile(key), WrappedKey::KeyFile { fingerprint, .. }) => {
+                key.fingerprint() == fingerprint
+            }
+            (Identity::Age(key), WrappedKey::Age { recipient, .. }) => key.is_for(recipient),
+            (Identity::Kms, WrappedKey::AwsKms { .. }) => true,
+            _ => false,
+        };
+        let identities = &self.inner.identities;
+        let any = |wrapped| identities.iter().any(|identity| fits(identity, wrapped));
+        record.recipients.iter().any(any)
+    }
+
     async fn try_one(&self, archive: &[u8; 16], id: KeyId, wrapped: &WrappedKey) -> Tried {
         let decode = |text: &str| STANDARD.decode(text).ok();
         match wrapped {

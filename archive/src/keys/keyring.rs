@@ -328,6 +328,29 @@ impl Keyring {
         self.store.put(&epochs::name(id, generation), body).await
     }
 
+    /// Deletes every generation of a data key with all their versions, newest last, so that what is
+    /// interrupted can be gone on with. Nothing that it sealed can be read afterwards.
+    ///
+    /// # Errors
+    /// When the store refuses, as it does where an object is locked; later generations are then
+    /// still there.
+    pub async fn destroy(&self, epoch: &KeyEpoch) -> Result<(), StoreError> {
+        for generation in &epoch.generations {
+            let name = epochs::name(epoch.id, *generation);
+            self.store.erase(&name).await?;
+        }
+        info!(key = %epoch.id, "a data key was destroyed");
+        Ok(())
+    }
+
+    pub(super) fn archive(&self) -> &[u8; 16] {
+        &self.archive
+    }
+
+    pub(super) fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
     async fn unwrap(&self, epoch: &KeyEpoch, authentic: bool) -> Result<Unwrapped, KeyError> {
         let record = epoch.record.as_ref();
         let record = record.map_err(|reason| KeyError::CannotUnwrap {

@@ -329,6 +329,9 @@ where
         "AccessDeniedException" | "AccessDenied" => {
             "grant these credentials kms:Encrypt to seal, kms:Decrypt to open, in the key's policy and theirs"
         }
+        "" if status == 401 || status == 403 => {
+            "grant these credentials kms:Encrypt to seal, kms:Decrypt to open, in the key's policy and theirs"
+        }
         "NotFoundException" => "correct the key's ARN in [encryption] recipients",
         "DisabledException" => "enable the key",
         "KMSInvalidStateException" => {

@@ -85,6 +85,22 @@ impl Recipient {
     }
 }
 
+/// The name of a recipient that is given as it is configured, or by its name already.
+///
+/// # Errors
+/// When it is neither.
+pub fn name_of(text: &str) -> Result<String, RecipientError> {
+    let is_name = match text.split_once(':') {
+        Some(("key-file", rest)) => !rest.starts_with('/'),
+        Some(("awskms", _)) | None => false,
+        Some((kind, _)) => kind.starts_with("age") || kind.starts_with("ssh-"),
+    };
+    if is_name && !text.contains(char::is_whitespace) {
+        return Ok(text.to_owned());
+    }
+    Recipient::parse(text).map(|recipient| recipient.name())
+}
+
 impl fmt::Debug for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())

@@ -119,6 +119,11 @@ impl ObjectStore for Metered {
         self.timed(Operation::Delete, request).await
     }
 
+    async fn erase(&self, key: &str) -> Result<(), StoreError> {
+        let request = self.inner.erase(key);
+        self.timed(Operation::Delete, request).await
+    }
+
     async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
         self.inner.conditional_put().await
     }

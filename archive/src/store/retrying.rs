@@ -213,6 +213,10 @@ impl ObjectStore for Retrying {
         self.retry(|| self.inner.delete(key)).await
     }
 
+    async fn erase(&self, key: &str) -> Result<(), StoreError> {
+        self.retry(|| self.inner.erase(key)).await
+    }
+
     async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
         self.retry(|| self.inner.conditional_put()).await
     }

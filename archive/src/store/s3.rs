@@ -28,6 +28,7 @@ use crate::store::{Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, Stor
 mod client;
 mod error;
 mod read;
+mod versions;
 
 use error::{Answer, Context};
 
@@ -312,6 +313,11 @@ impl ObjectStore for S3Store {
                 error => Err(error),
             },
         }
+    }
+
+    async fn erase(&self, key: &str) -> Result<(), StoreError> {
+        key::check(&self.url, "delete", key)?;
+        versions::erase(self, key).await
     }
 
     async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {

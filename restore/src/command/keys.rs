@@ -1,64 +1,79 @@
-//! `walvault keys`: key files.
+//! `walvault keys`: key files, and the data keys of an archive.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Subcommand;
-use walvault_archive::keys::{AgeIdentity, KeyFile};
+use walvault_archive::Archive;
+use walvault_archive::config::Config;
+use walvault_archive::keys::{KeyEpoch, epochs};
+use walvault_archive::layout::KeyId;
 
+use crate::access;
 use crate::exit::Failure;
-use crate::report;
 
-/// Key files.
+mod destroy;
+mod generate;
+mod list;
+mod retire;
+mod rewrap;
+mod rotate;
+mod usage_report;
+mod verify;
+
+/// Key files, and the data keys of an archive.
 #[derive(Debug, Subcommand)]
 pub enum Keys {
-    /// Make a new key file
-    Generate(Generate),
-}
-
-/// Makes a new key file.
-#[derive(Debug, clap::Args)]
-pub struct Generate {
-    /// Where to write it; an existing file is never replaced
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// Make an age identity instead: whoever has only its public key seals, and cannot open
-    #[arg(long)]
-    age: bool,
+    /// Make a new key file, or an age identity
+    Generate(generate::Generate),
+    /// Show the archive's data keys and who can open them
+    List(list::List),
+    /// Open every data key and check it
+    Verify(verify::Verify),
+    /// Have everything from now on sealed under a new data key
+    Rotate(rotate::Rotate),
+    /// Add or remove recipients of every data key
+    Rewrap(rewrap::Rewrap),
+    /// Show what still needs a recipient or a data key
+    Retire(retire::Retire),
+    /// Delete a data key, and so make unreadable what it sealed
+    Destroy(destroy::Destroy),
 }
 
 impl Keys {
     /// Does it.
     ///
     /// # Errors
-    /// When the file exists or cannot be written.
-    pub fn run(&self) -> Result<(), Failure> {
-        let Keys::Generate(Generate { out, age }) = self;
-        if *age {
-            return generate_age(out);
+    /// When it cannot be done, or what was asked about is not so.
+    pub async fn run(&self, config: Option<&Path>) -> Result<(), Failure> {
+        match self {
+            Keys::Generate(command) => command.run(),
+            Keys::List(command) => command.run(&open(config).await?).await,
+            Keys::Verify(command) => command.run(&open(config).await?).await,
+            Keys::Rotate(command) => command.run(&open(config).await?).await,
+            Keys::Rewrap(command) => command.run(&open(config).await?).await,
+            Keys::Retire(command) => command.run(&open(config).await?).await,
+            Keys::Destroy(command) => command.run(&open(config).await?).await,
         }
-        let key = KeyFile::generate(out).map_err(walvault_archive::Error::from)?;
-        let path = std::path::absolute(out).unwrap_or_else(|_| out.clone());
-        report::print(format_args!(
-            "wrote key {} to {}\n\
-             next: set key_file = \"{}\" in [encryption] of walvault.toml, and keep a copy of the \
-             file away from this machine:\nwithout it, nothing in the archive can be read again\n",
-            key.fingerprint(),
-            out.display(),
-            path.display(),
-        ))
     }
 }
 
-fn generate_age(out: &Path) -> Result<(), Failure> {
-    let public = AgeIdentity::generate(out).map_err(walvault_archive::Error::from)?;
-    let path = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
-    report::print(format_args!(
-        "wrote an age identity to {}\n\
-         public key: {public}\n\
-         next: list the public key in [encryption] recipients where the archive is written, and set \
-         identities = [\"{}\"]\nwhere it is restored; keep a copy of the file elsewhere: without it, \
-         nothing in the archive can be read again\n",
-        out.display(),
-        path.display(),
-    ))
+async fn open(config: Option<&Path>) -> Result<Archive, Failure> {
+    let config = Config::load(config)?;
+    access::log_to_stderr(tracing::Level::WARN);
+    access::open(&config).await
+}
+
+/// Every data key of an archive, oldest first.
+async fn load(archive: &Archive) -> Result<Vec<KeyEpoch>, Failure> {
+    Ok(epochs::load(&**archive.store()).await?)
+}
+
+/// The data key whose name begins with `text`, if that is one.
+fn find<'a>(epochs: &'a [KeyEpoch], text: &str) -> Option<&'a KeyEpoch> {
+    let begins = |id: KeyId| text.len() >= 8 && id.to_string().starts_with(text);
+    let mut found = epochs.iter().filter(|epoch| begins(epoch.id));
+    match (found.next(), found.next()) {
+        (Some(epoch), None) => Some(epoch),
+        _ => None,
+    }
 }

@@ -1,0 +1,88 @@
+//! Which objects need which data key.
+//!
+//! An object's header names its data key, so that one small ranged GET tells, without any key. All
+//! headers are read, many at once: names do not tell, since a rotation may fall anywhere and clocks
+//! differ. docs/security.md says what that costs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use walvault_protocol::TimelineId;
+
+use crate::archive::{Archive, Listed};
+use crate::coverage::Coverage;
+use crate::error::Error;
+use crate::format::{HEADER_LEN, Header};
+use crate::layout::{BackupId, KeyId, ObjectKey, WalObject};
+use crate::store::StoreError;
+
+/// How many headers are read at once.
+const READS: usize = 64;
+
+/// What is sealed under one data key.
+#[derive(Debug, Clone, Default)]
+pub struct KeyUse {
+    /// Objects.
+    pub objects: u64,
+    /// Their bytes, as stored.
+    pub bytes: u64,
+    /// WAL of each timeline, of whole units and chunks.
+    pub wal: BTreeMap<TimelineId, Coverage>,
+    /// Backups of which an object is, complete or not.
+    pub backups: BTreeSet<BackupId>,
+    /// Timeline histories.
+    pub histories: BTreeSet<TimelineId>,
+}
+
+impl KeyUse {
+    fn count(&mut self, object: &Listed) {
+        self.objects += 1;
+        self.bytes += object.size;
+        match &object.key {
+            ObjectKey::Wal(WalObject { timeline, range }) | ObjectKey::Tail(timeline, range) => {
+                self.wal.entry(*timeline).or_default().insert(*range);
+            }
+            ObjectKey::History(timeline) => {
+                self.histories.insert(*timeline);
+            }
+            ObjectKey::BackupPart(id, _)
+            | ObjectKey::BackupManifest(id)
+            | ObjectKey::BackupFiles(id)
+            | ObjectKey::BackupRecord(id) => {
+                self.backups.insert(id.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is sealed under each data key. Objects that go while they are looked at need none.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn usage(archive: &Archive) -> Result<BTreeMap<KeyId, KeyUse>, Error> {
+    let objects = archive.list("").await?;
+    let sealed = objects
+        .iter()
+        .filter(|object| !matches!(object.key, ObjectKey::Archive | ObjectKey::Key(..)));
+    let read = |object| async move { Ok::<_, Error>((object, key_of(archive, object).await?)) };
+    let mut found = stream::iter(sealed.map(read)).buffer_unordered(READS);
+    let mut uses: BTreeMap<KeyId, KeyUse> = BTreeMap::new();
+    while let Some((object, key)) = found.try_next().await? {
+        if let Some(key) = key {
+            uses.entry(key).or_default().count(object);
+        }
+    }
+    Ok(uses)
+}
+
+/// The data key that an object's header names; `None` when it has gone, or is not sealed.
+async fn key_of(archive: &Archive, object: &Listed) -> Result<Option<KeyId>, Error> {
+    let name = archive.name(&object.key);
+    let range = Some(0..HEADER_LEN as u64);
+    match archive.store().get(&name, range).await {
+        Ok(bytes) => Ok(Header::decode(&bytes).ok().map(|header| header.key_id)),
+        Err(StoreError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,72 @@
+//! Earlier versions of an object, in buckets that keep them.
+
+use crate::store::s3::error::Answer;
+use crate::store::s3::{ANSWER_TIMEOUT, S3Store, within};
+use crate::store::{ObjectStore, StoreError};
+
+/// Removes an object with all its versions and delete markers. A store without versions has nothing
+/// more than the object.
+pub(super) async fn erase(store: &S3Store, key: &str) -> Result<(), StoreError> {
+    let versions = match list(store, key).await {
+        Ok(versions) => versions,
+        Err(Answer::NotImplemented) => return store.delete(key).await,
+        Err(answer) => return Err(store.context("delete", key).settle(answer)),
+    };
+    let context = store.context("delete", key);
+    for version in versions {
+        let request = store
+            .client
+            .delete_object()
+            .bucket(&store.bucket)
+            .key(store.full(key))
+            .version_id(&version)
+            .send();
+        match within(ANSWER_TIMEOUT, &context, request).await? {
+            Ok(_) => {}
+            Err(error) => match context.error(&error) {
+                StoreError::Missing { .. } => {}
+                error => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// The ids of all versions of one object; `null` is that of a bucket that never had versions.
+async fn list(store: &S3Store, key: &str) -> Result<Vec<String>, Answer> {
+    let context = store.context("delete", key);
+    let full = store.full(key);
+    let (mut found, mut key_marker, mut id_marker) = (Vec::new(), None, None);
+    loop {
+        let request = store
+            .client
+            .list_object_versions()
+            .bucket(&store.bucket)
+            .prefix(&full)
+            .set_key_marker(key_marker.take())
+            .set_version_id_marker(id_marker.take())
+            .send();
+        let page = within(ANSWER_TIMEOUT, &context, request).await?;
+        let page = page.map_err(|error| context.answer(&error))?;
+        let versions = page
+            .versions()
+            .iter()
+            .map(|version| (version.key(), version.version_id()));
+        let markers = page
+            .delete_markers()
+            .iter()
+            .map(|marker| (marker.key(), marker.version_id()));
+        for (key, id) in versions.chain(markers) {
+            if let (Some(key), Some(id)) = (key, id)
+                && key == full
+            {
+                found.push(id.to_owned());
+            }
+        }
+        if !page.is_truncated().unwrap_or(false) {
+            return Ok(found);
+        }
+        key_marker = page.next_key_marker().map(str::to_owned);
+        id_marker = page.next_version_id_marker().map(str::to_owned);
+    }
+}

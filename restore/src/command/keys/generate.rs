@@ -1,0 +1,52 @@
+//! `walvault keys generate`: a new key file, or an age identity.
+
+use std::path::{Path, PathBuf};
+
+use walvault_archive::keys::{AgeIdentity, KeyFile};
+
+use crate::exit::Failure;
+use crate::report;
+
+/// Makes a new key file.
+#[derive(Debug, clap::Args)]
+pub struct Generate {
+    /// Where to write it; an existing file is never replaced
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Make an age identity instead: whoever has only its public key seals, and cannot open
+    #[arg(long)]
+    age: bool,
+}
+
+impl Generate {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let Generate { out, age } = self;
+        if *age {
+            return generate_age(out);
+        }
+        let key = KeyFile::generate(out).map_err(walvault_archive::Error::from)?;
+        let path = std::path::absolute(out).unwrap_or_else(|_| out.clone());
+        report::print(format_args!(
+            "wrote key {} to {}\n\
+             next: set key_file = \"{}\" in [encryption] of walvault.toml, and keep a copy of the \
+             file away from this machine:\nwithout it, nothing in the archive can be read again\n",
+            key.fingerprint(),
+            out.display(),
+            path.display(),
+        ))
+    }
+}
+
+fn generate_age(out: &Path) -> Result<(), Failure> {
+    let public = AgeIdentity::generate(out).map_err(walvault_archive::Error::from)?;
+    let path = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+    report::print(format_args!(
+        "wrote an age identity to {}\n\
+         public key: {public}\n\
+         next: list the public key in [encryption] recipients where the archive is written, and set \
+         identities = [\"{}\"]\nwhere it is restored; keep a copy of the file elsewhere: without it, \
+         nothing in the archive can be read again\n",
+        out.display(),
+        path.display(),
+    ))
+}
