@@ -12,6 +12,7 @@ use crate::materialise::MaterialiseError;
 use crate::plan::PlanError;
 use crate::settings::SettingsError;
 use crate::target::TargetError;
+use crate::trial::TrialError;
 
 /// Refused: a target that cannot be reached, a directory that is not empty, a key that is wrong.
 pub const REFUSED: u8 = 1;
@@ -40,6 +41,9 @@ pub enum Failure {
     /// The data directory could not be made.
     #[error(transparent)]
     Materialise(#[from] MaterialiseError),
+    /// The restored directory could not be tried out.
+    #[error(transparent)]
+    Trial(#[from] TrialError),
     /// What recovery needs cannot be written down.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -93,10 +97,11 @@ impl Failure {
             Failure::KeysDamaged(_) => DAMAGED,
             Failure::Rewrap(RewrapError::Key(KeyError::Store(_))) => UNAVAILABLE,
             Failure::Archive(error) | Failure::Plan(PlanError::Archive(error)) => of_archive(error),
-            Failure::Materialise(MaterialiseError::Archive(error)) => of_archive(error),
-            Failure::Materialise(
-                MaterialiseError::Record { .. } | MaterialiseError::Checksum { .. },
-            ) => DAMAGED,
+            Failure::Materialise(error) => match error.cause() {
+                MaterialiseError::Archive(error) => of_archive(error),
+                MaterialiseError::Record { .. } | MaterialiseError::Checksum { .. } => DAMAGED,
+                _ => REFUSED,
+            },
             _ => REFUSED,
         }
     }

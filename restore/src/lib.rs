@@ -8,6 +8,7 @@
 pub mod access;
 pub mod cli;
 pub mod command;
+pub mod estimate;
 pub mod exit;
 pub mod line;
 pub mod marks;
@@ -17,6 +18,7 @@ pub mod prefetch;
 pub mod report;
 pub mod settings;
 pub mod target;
+pub mod trial;
 pub mod wal;
 
 #[cfg(test)]

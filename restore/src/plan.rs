@@ -70,6 +70,10 @@ pub struct Replay {
     pub to: Lsn,
     /// Its length.
     pub bytes: u64,
+    /// The objects that hold it.
+    pub objects: u64,
+    /// Their bytes, as they are stored.
+    pub stored_bytes: u64,
 }
 
 /// Where recovery stops.
@@ -83,6 +87,8 @@ pub struct Stop {
     pub at: Option<StopMark>,
     /// The last commit that is recovered, where the replayed WAL holds one.
     pub last_commit: Option<StopMark>,
+    /// The first commit that is not recovered, where the archive holds one on this line.
+    pub next_commit: Option<StopMark>,
 }
 
 /// Why recovery stops where it does.

@@ -38,9 +38,29 @@ pub struct RecoverySettings {
     pub timeline: String,
     /// `recovery_target_action`; PostgreSQL's default is to pause.
     pub action: Option<TargetAction>,
+    /// How it follows a primary, if it is to be a standby.
+    pub standby: Option<StandbySettings>,
+}
+
+/// What a standby is told (manual, section "Standby Server Settings").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StandbySettings {
+    /// `primary_conninfo`; `None` leaves what the backup has.
+    pub primary_conninfo: Option<String>,
+    /// `primary_slot_name`; `None` leaves what the backup has.
+    pub primary_slot_name: Option<String>,
 }
 
 impl RecoverySettings {
+    /// The file that makes PostgreSQL recover when it starts: as a standby, or up to a target.
+    #[must_use]
+    pub fn signal_file(&self) -> &'static str {
+        match self.standby {
+            Some(_) => "standby.signal",
+            None => "recovery.signal",
+        }
+    }
+
     /// The lines, between two comments that mark them.
     #[must_use]
     pub fn to_lines(&self) -> String {
@@ -66,9 +86,21 @@ impl RecoverySettings {
                 self.action.unwrap_or(TargetAction::Pause).as_str(),
             );
         }
-        // The clone must not write where the server it came from does, nor wait for its standbys.
+        // The clone must not write where the server it came from does.
         set("archive_mode", "off");
-        set("synchronous_standby_names", "");
+        match &self.standby {
+            // A standby has its primary's settings, and does not use this one before it is promoted.
+            Some(standby) => {
+                if let Some(conninfo) = &standby.primary_conninfo {
+                    set("primary_conninfo", conninfo);
+                }
+                if let Some(slot) = &standby.primary_slot_name {
+                    set("primary_slot_name", slot);
+                }
+            }
+            // There are no standbys to wait for.
+            None => set("synchronous_standby_names", ""),
+        }
         lines.push(END.to_owned());
         lines.join("\n") + "\n"
     }
@@ -169,7 +201,33 @@ mod tests {
             target,
             timeline: "1".to_owned(),
             action: None,
+            standby: None,
         }
+    }
+
+    #[test]
+    fn a_standby_follows_its_primary_and_has_no_target() {
+        let standby = RecoverySettings {
+            timeline: "latest".to_owned(),
+            standby: Some(StandbySettings {
+                primary_conninfo: Some("host=primary password=it's".to_owned()),
+                primary_slot_name: Some("standby_1".to_owned()),
+            }),
+            ..settings(Target::END)
+        };
+        let lines = standby.to_lines();
+        for line in [
+            "recovery_target_timeline = 'latest'",
+            "recovery_target_time = ''",
+            "primary_conninfo = 'host=primary password=it''s'",
+            "primary_slot_name = 'standby_1'",
+            "archive_mode = 'off'",
+        ] {
+            assert!(lines.lines().any(|found| found == line), "{line}: {lines}");
+        }
+        assert!(!lines.contains("synchronous_standby_names"));
+        assert_eq!(standby.signal_file(), "standby.signal");
+        assert_eq!(settings(Target::END).signal_file(), "recovery.signal");
     }
 
     #[test]

@@ -7,26 +7,29 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use walvault_archive::Catalog;
-use walvault_archive::config::Config;
+use walvault_archive::config::{Config, env_lookup};
 use walvault_archive::layout::BackupId;
+use walvault_protocol::client::ConnInfo;
 
 use crate::access;
+use crate::estimate::{Amount, Estimate};
 use crate::exit::Failure;
 use crate::marks::ArchiveMarks;
-use crate::materialise::{Job, Made, Owner, TablespaceMapping};
+use crate::materialise::{Job, Made, Owner, Prepared, TablespaceMapping, Work};
 use crate::plan::{PlanError, Request, RestorePlan, plan};
 use crate::report;
-use crate::settings::{RecoverySettings, restore_command, timeline_setting};
+use crate::settings::{RecoverySettings, StandbySettings, restore_command, timeline_setting};
 use crate::target::{
     Point, Target, TargetAction, TargetError, TimelineChoice, parse_instant, parse_name, parse_xid,
 };
+use crate::trial::{self, Programs, Reached, Trial};
 
 mod describe;
 
 /// Rebuilds a data directory.
 #[derive(Debug, clap::Args)]
 pub struct Restore {
-    /// The data directory to make; it must not exist, or be empty
+    /// The data directory to make; it must not exist, be empty, or hold an unfinished restore
     #[arg(long, value_name = "DIR")]
     pgdata: PathBuf,
     #[command(flatten)]
@@ -49,6 +52,28 @@ pub struct Restore {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Restore into an existing data directory: keep files whose checksums are right, rewrite the
+    /// others, and remove what is not in the backup
+    #[arg(long)]
+    delta: bool,
+    /// Make a standby, which recovers what is archived and then follows its primary
+    #[arg(long, conflicts_with_all = [
+        "PointArguments", "target_exclusive", "target_action", "start",
+    ])]
+    standby: bool,
+    /// The standby's primary_conninfo: how it reaches the primary
+    #[arg(long, value_name = "CONNINFO", requires = "standby")]
+    primary_conninfo: Option<String>,
+    /// The standby's primary_slot_name: the replication slot it uses
+    #[arg(long, value_name = "SLOT", requires = "standby")]
+    primary_slot_name: Option<String>,
+    /// Start PostgreSQL on the result where nobody else can reach it, wait for the target, say what was
+    /// reached, and stop it again
+    #[arg(long, conflicts_with = "dry_run")]
+    start: bool,
+    /// The directory of PostgreSQL's programs, for --start
+    #[arg(long, value_name = "DIR", requires = "start")]
+    pg_bindir: Option<PathBuf>,
     /// Put the tablespace that was at OLD to NEW; may be given several times
     #[arg(long = "tablespace-map", value_name = "OLD=NEW")]
     tablespace_map: Vec<TablespaceMapping>,
@@ -85,8 +110,13 @@ struct Outcome<'a> {
     plan: &'a RestorePlan,
     pgdata: &'a Path,
     dry_run: bool,
+    standby: bool,
+    work: &'a Work,
+    estimate: Estimate,
     /// Files, bytes and seconds; `null` when nothing was done.
     restored: Option<Restored>,
+    /// What the started server reached; `null` without --start.
+    started: Option<Reached>,
 }
 
 /// What was done.
@@ -94,7 +124,21 @@ struct Outcome<'a> {
 struct Restored {
     files: u64,
     bytes: u64,
+    kept_files: u64,
+    kept_bytes: u64,
     seconds: f64,
+}
+
+impl From<Made> for Restored {
+    fn from(made: Made) -> Restored {
+        Restored {
+            files: made.files,
+            bytes: made.bytes,
+            kept_files: made.kept_files,
+            kept_bytes: made.kept_bytes,
+            seconds: made.took.as_secs_f64(),
+        }
+    }
 }
 
 impl Restore {
@@ -109,6 +153,10 @@ impl Restore {
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;
         let catalog = Catalog::load(&archive).await?;
+        let standby = self.standby.then(|| StandbySettings {
+            primary_conninfo: self.primary_conninfo.clone(),
+            primary_slot_name: self.primary_slot_name.clone(),
+        });
         let request = Request {
             target: target.clone(),
             timeline: self.target_timeline,
@@ -130,19 +178,71 @@ impl Restore {
             settings: RecoverySettings {
                 restore_command: restore_command(&program, &config_path)?,
                 target,
-                timeline: timeline_setting(&catalog, plan.timeline),
+                // A standby follows its primary onto whatever timeline that begins.
+                timeline: match standby {
+                    Some(_) if self.target_timeline == TimelineChoice::Latest => {
+                        "latest".to_owned()
+                    }
+                    _ => timeline_setting(&catalog, plan.timeline),
+                },
                 action: self.target_action,
+                standby,
             },
+            delta: self.delta,
         };
-        job.check()?;
+        let programs = self
+            .start
+            .then(|| trial::programs(self.pg_bindir.as_deref(), job.backup.server_version))
+            .transpose()?;
+        let progress = self.progress("reading what is there");
+        let prepared = job.prepare(&progress).await;
+        progress.finish_and_clear();
+        let prepared = prepared?;
+        let work = prepared.work();
+        let amount = Amount {
+            fetch: work.fetch_bytes,
+            write: work.write_bytes,
+            replay: plan.replay.bytes,
+            replay_stored: plan.replay.stored_bytes,
+        };
+        let parts = prepared.needed_parts();
+        let estimate = Estimate::measure(&archive, &plan.backup.id, parts, amount).await?;
         if !self.json {
-            report::print(format_args!("{}", describe::plan(&plan, &job.pgdata)))?;
+            let text = describe::plan(&plan, &job, &work, &estimate);
+            report::print(format_args!("{text}"))?;
         }
+        prepared.check_space()?;
         let restored = match self.dry_run {
             true => None,
-            false => Some(self.carry_out(&job, &plan).await?),
+            false => Some(self.carry_out(prepared).await?),
         };
-        self.tell(&plan, &job, restored)
+        if !self.json {
+            let text = match restored {
+                Some(made) => describe::made(made, &job, self.start),
+                None => "Nothing was done: this was a dry run.\n".to_owned(),
+            };
+            report::print(format_args!("{text}"))?;
+        }
+        let started = match &programs {
+            Some(programs) => Some(self.try_out(&job, programs, &config, &plan).await?),
+            None => None,
+        };
+        match (&started, self.json) {
+            (_, true) => report::print_json(&Outcome {
+                plan: &plan,
+                pgdata: &job.pgdata,
+                dry_run: self.dry_run,
+                standby: self.standby,
+                work: &work,
+                estimate,
+                restored: restored.map(Restored::from),
+                started,
+            }),
+            (Some(reached), false) => {
+                report::print(format_args!("{}", describe::reached(reached, &job)))
+            }
+            (None, false) => Ok(()),
+        }
     }
 
     fn target(&self) -> Result<Target, TargetError> {
@@ -169,51 +269,71 @@ impl Restore {
         }
     }
 
-    async fn carry_out(&self, job: &Job<'_>, plan: &RestorePlan) -> Result<Made, Failure> {
-        let progress = self.progress(plan);
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
-        let interrupted = async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        };
-        let made = job.run(&progress, interrupted).await;
+    async fn carry_out(&self, prepared: Prepared<'_>) -> Result<Made, Failure> {
+        let progress = self.progress("");
+        let made = prepared.run(&progress, interrupted()?).await;
         progress.finish_and_clear();
         Ok(made?)
     }
 
+    async fn try_out(
+        &self,
+        job: &Job<'_>,
+        programs: &Programs,
+        config: &Config,
+        plan: &RestorePlan,
+    ) -> Result<Reached, Failure> {
+        let trial = Trial {
+            pgdata: &job.pgdata,
+            programs,
+            owner: job.owner,
+            roles: roles(config, self.owner.as_deref()),
+            action: self.target_action,
+        };
+        let mut reached = trial.run(interrupted()?).await?;
+        // A server that was not promoted is where the plan leads.
+        let planned = plan.timelines.last().unwrap_or(&plan.timeline);
+        reached.timeline = reached.timeline.or(Some(planned.get()));
+        Ok(reached)
+    }
+
     /// A bar on a terminal, nothing elsewhere.
-    fn progress(&self, plan: &RestorePlan) -> ProgressBar {
+    fn progress(&self, message: &'static str) -> ProgressBar {
         if self.json || !std::io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
         let template = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left {msg}";
         let style =
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(plan.backup.size).with_style(style)
+        ProgressBar::new(0).with_style(style).with_message(message)
     }
+}
 
-    fn tell(&self, plan: &RestorePlan, job: &Job<'_>, made: Option<Made>) -> Result<(), Failure> {
-        if self.json {
-            let restored = made.map(|made| Restored {
-                files: made.files,
-                bytes: made.bytes,
-                seconds: made.took.as_secs_f64(),
-            });
-            return report::print_json(&Outcome {
-                plan,
-                pgdata: &job.pgdata,
-                dry_run: self.dry_run,
-                restored,
-            });
+/// Completes when the operator, or the machine going down, wants an end.
+fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        match made {
-            Some(made) => report::print(format_args!("{}", describe::made(made, job))),
-            None => report::print(format_args!("Nothing was done: this was a dry run.\n")),
-        }
-    }
+    })
+}
+
+/// Roles that the cluster is likely to have: walvault's own, and those that initdb makes.
+fn roles(config: &Config, owner: Option<&str>) -> Vec<String> {
+    let info = ConnInfo::parse(config.postgres.url.reveal(), &env_lookup);
+    let own = info.ok().map(|info| info.user().to_owned());
+    let mut roles: Vec<String> = own.into_iter().collect();
+    roles.extend(
+        [Some("postgres"), owner]
+            .into_iter()
+            .flatten()
+            .map(str::to_owned),
+    );
+    roles.dedup();
+    roles
 }
 
 /// Reads a backup's ID.

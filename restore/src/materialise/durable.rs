@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::site::Site;
 use super::tree::{Place, Tree};
-use super::{AUTO_CONF, BACKUP_MANIFEST, MaterialiseError, Owner, RECOVERY_SIGNAL, TABLESPACE_MAP};
+use super::{AUTO_CONF, BACKUP_MANIFEST, MaterialiseError, Owner, TABLESPACE_MAP};
 
 /// How many files are synced at once.
 const AT_ONCE: usize = 8;
@@ -16,6 +16,7 @@ const AT_ONCE: usize = 8;
 pub(super) async fn make_durable(
     site: &Site,
     tree: &Arc<Tree>,
+    signal: &str,
     owner: Option<Owner>,
 ) -> Result<(), MaterialiseError> {
     let pgdata = site.pgdata();
@@ -33,7 +34,7 @@ pub(super) async fn make_durable(
         .iter()
         .filter(|file| file.place == Place::Disk)
         .map(|file| file.path.clone());
-    let own = [BACKUP_MANIFEST, AUTO_CONF, RECOVERY_SIGNAL].map(PathBuf::from);
+    let own = [BACKUP_MANIFEST, AUTO_CONF, signal].map(PathBuf::from);
     let map = site.is_remapped().then(|| PathBuf::from(TABLESPACE_MAP));
     let files: Vec<PathBuf> = of_tree
         .chain(own)

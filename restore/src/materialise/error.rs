@@ -4,8 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use walvault_archive::layout::BackupId;
+use walvault_protocol::SystemId;
 
-/// Why a data directory was not made. Nothing of it is left.
+/// Why a data directory was not made. What was refused before anything was written left everything as it
+/// was; what broke off later left a directory on which no server can start, and which the next
+/// restore takes up.
 #[derive(Debug, thiserror::Error)]
 pub enum MaterialiseError {
     /// The archive did not give what was needed.
@@ -21,8 +24,12 @@ pub enum MaterialiseError {
     },
     /// A server's data is in it.
     #[error(
-        "{} holds a PostgreSQL data directory{}; restore into a new or empty directory, or move this one away first",
-        dir.display(), if *runs { ", and a server may be running on it (postmaster.pid)" } else { "" }
+        "{} holds a PostgreSQL data directory{}",
+        dir.display(), if *runs {
+            ", and a server may be running on it (postmaster.pid); stop the server, and remove that file only if there is none"
+        } else {
+            "; restore into a new or empty directory, move this one away first, or rewrite what differs in it with --delta"
+        }
     )]
     InUse {
         /// The directory.
@@ -30,11 +37,31 @@ pub enum MaterialiseError {
         /// Whether there is a `postmaster.pid`.
         runs: bool,
     },
-    /// A restore ended before it was complete.
-    #[error("{} holds a restore that was broken off; no server can start on it: remove the directory and restore again", dir.display())]
+    /// It broke off after something had been written.
+    #[error("{source}. No server can start on what is in {}; run the same command again to finish the rest, or remove the directory", dir.display())]
     Unfinished {
         /// The directory.
         dir: PathBuf,
+        /// Why.
+        source: Box<MaterialiseError>,
+    },
+    /// Two restores into one directory.
+    #[error("another restore into {} is going on; wait for its end, or choose another directory", dir.display())]
+    Running {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Somebody else's cluster.
+    #[error(
+        "{} holds the PostgreSQL system {found}, and the backup is of system {system}; nothing of the one helps to restore the other: choose another directory, or move this one away first", dir.display()
+    )]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// The system in it.
+        found: SystemId,
+        /// The system that was backed up.
+        system: SystemId,
     },
     /// Somebody's tablespace may be in it.
     #[error("the tablespace directory {dir} is not empty; give the tablespace another place with --tablespace-map {dir}=NEW", dir = dir.display())]
@@ -100,11 +127,20 @@ pub enum MaterialiseError {
     #[error("--owner: there is no user '{0}'; give the name of the user that runs PostgreSQL")]
     Owner(String),
     /// The operator, or the machine going down.
-    #[error("interrupted; what had been written was removed again")]
+    #[error("interrupted")]
     Interrupted,
 }
 
 impl MaterialiseError {
+    /// What it comes down to, below [`MaterialiseError::Unfinished`].
+    #[must_use]
+    pub fn cause(&self) -> &MaterialiseError {
+        match self {
+            MaterialiseError::Unfinished { source, .. } => source.cause(),
+            error => error,
+        }
+    }
+
     pub(super) fn io(
         action: &'static str,
         path: &Path,

@@ -32,8 +32,26 @@ impl Owner {
         }
     }
 
+    /// Its user ID.
+    #[must_use]
+    pub fn user(self) -> u32 {
+        self.user
+    }
+
+    /// Its group ID.
+    #[must_use]
+    pub fn group(self) -> u32 {
+        self.group
+    }
+
+    /// Whether this process runs as it.
+    #[must_use]
+    pub fn is_this_process(self) -> bool {
+        rustix::process::geteuid().as_raw() == self.user
+    }
+
     /// Gives it `path`, or the link itself if it is one.
-    pub(super) fn take(self, path: &Path) -> Result<(), MaterialiseError> {
+    pub(crate) fn take(self, path: &Path) -> Result<(), MaterialiseError> {
         lchown(path, Some(self.user), Some(self.group))
             .map_err(MaterialiseError::io("change the owner of", path))
     }

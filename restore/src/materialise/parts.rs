@@ -1,77 +1,100 @@
 //! Fetching parts side by side, and writing what they hold to where it belongs.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use walvault_archive::layout::ObjectKey;
 use walvault_archive::record::{BackupRecord, PartRecord};
 use walvault_archive::{Archive, Error};
 
 use super::MaterialiseError;
-use super::tree::{Place, Tree, Use};
+use super::tree::{Place, Tree};
 
-/// Memory for parts under way, sealed and opened, in KiB.
-const MEMORY_KIB: u32 = 160 << 10;
+mod sink;
+
+use sink::{PartSink, Written};
+
+/// Memory for parts under way, as they are stored, in KiB.
+const MEMORY_KIB: u32 = 96 << 10;
 /// The most parts under way, however small.
 const AT_ONCE: usize = 8;
+/// How many parts are opened and written at once: this is work for processors, not for the network.
+const WRITERS: usize = 4;
+/// How many files are flushed at once while others are written.
+const FLUSHES: usize = 2;
 
 /// Writes parts into a data directory.
 pub(super) struct Writer {
-    pgdata: PathBuf,
-    tree: Arc<Tree>,
+    target: Arc<Target>,
     memory: Arc<Semaphore>,
-    stopped: AtomicBool,
+    writers: Semaphore,
+    flushes: Arc<Semaphore>,
+    flushing: Mutex<tokio::task::JoinSet<()>>,
 }
 
-/// What one part gave for one file.
-struct Written {
-    file: usize,
-    extent: usize,
-    offset: u64,
-    crc32c: u32,
-    /// The bytes, for a file that is held in memory.
-    held: Option<Vec<u8>>,
+/// What is written, and where.
+pub(super) struct Target {
+    pub(super) pgdata: std::path::PathBuf,
+    pub(super) tree: Arc<Tree>,
+    /// For each file, whether it is there already.
+    pub(super) kept: Vec<bool>,
+    pub(super) stopped: AtomicBool,
+}
+
+impl Target {
+    /// Whether anything of a part is needed.
+    fn needs(&self, part: usize) -> bool {
+        let needed = |file: usize| !self.kept[file];
+        self.tree.uses[part]
+            .iter()
+            .any(|part_use| needed(part_use.file))
+    }
 }
 
 impl Writer {
-    pub(super) fn new(pgdata: PathBuf, tree: Arc<Tree>) -> Writer {
+    pub(super) fn new(pgdata: std::path::PathBuf, tree: Arc<Tree>, kept: Vec<bool>) -> Writer {
         Writer {
-            pgdata,
-            tree,
+            target: Arc::new(Target {
+                pgdata,
+                tree,
+                kept,
+                stopped: AtomicBool::new(false),
+            }),
             memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
-            stopped: AtomicBool::new(false),
+            writers: Semaphore::new(WRITERS),
+            flushes: Arc::new(Semaphore::new(FLUSHES)),
+            flushing: Mutex::default(),
         }
     }
 
     /// Waits until nothing is being written any more.
     pub(super) async fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.target.stopped.store(true, Ordering::Relaxed);
         // Whoever writes holds some of it. It is never closed.
         let _ = self.memory.acquire_many(MEMORY_KIB).await;
+        self.flushing.lock().await.shutdown().await;
     }
 
-    /// Fetches every part that anything is taken from, writes it, and checks each file's
-    /// checksum. Returns the files that are held in memory, by name.
+    /// The parts that anything is needed of, with their number in the tree.
+    fn needed(&self) -> impl Iterator<Item = (usize, &PartRecord)> {
+        let parts = self.target.tree.parts.iter().enumerate();
+        parts.filter(|(index, _)| self.target.needs(*index))
+    }
+
+    /// Fetches every part that anything is needed of, writes it, and checks each file's checksum.
+    /// Returns the files that are held in memory, by name.
     pub(super) async fn fetch_all(
-        self: &Arc<Writer>,
+        &self,
         archive: &Archive,
         backup: &BackupRecord,
         progress: &ProgressBar,
     ) -> Result<HashMap<String, Vec<u8>>, MaterialiseError> {
-        let parts = self
-            .tree
-            .parts
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| !self.tree.uses[*index].is_empty());
-        let written: Vec<Vec<Written>> = stream::iter(parts)
+        let written: Vec<Vec<Written>> = stream::iter(self.needed())
             .map(|(index, part)| async move {
                 let written = self.fetch(archive, backup, index, part).await?;
                 progress.inc(part.length);
@@ -84,18 +107,20 @@ impl Writer {
         for written in written.into_iter().flatten() {
             by_file.entry(written.file).or_default().push(written);
         }
+        let mut flushing = self.flushing.lock().await;
+        while flushing.join_next().await.is_some() {}
         self.check(backup, by_file)
     }
 
     async fn fetch(
-        self: &Arc<Writer>,
+        &self,
         archive: &Archive,
         backup: &BackupRecord,
         index: usize,
         part: &PartRecord,
     ) -> Result<Vec<Written>, MaterialiseError> {
         // A part that is larger than all of the memory has it for itself.
-        let kib = (part.length.saturating_add(part.stored) >> 10).clamp(1, MEMORY_KIB.into());
+        let kib = (part.stored >> 10).clamp(1, MEMORY_KIB.into());
         let memory = self
             .memory
             .clone()
@@ -104,63 +129,40 @@ impl Writer {
             .expect("it is never closed");
         let owner = part.backup.as_ref().unwrap_or(&backup.id);
         let key = ObjectKey::BackupPart(owner.clone(), part.number);
-        let payload = archive.get(&key).await?.payload;
-        if payload.len() as u64 != part.length {
+        let object = archive.fetch(&key).await?;
+        let _turn = self.writers.acquire().await;
+        let sink = PartSink::new(self.target.clone(), index);
+        let sink = object
+            .open(sink, move |sink, bytes| {
+                // Whoever writes holds it, whatever becomes of who waits.
+                let _memory = &memory;
+                sink.take(bytes)
+            })
+            .await?;
+        if sink.length() != part.length {
             return Err(MaterialiseError::Archive(Error::Record {
                 url: archive.url().to_owned(),
                 key: archive.name(&key),
                 reason: "it has another length than the backup's record says".to_owned(),
             }));
         }
-        let writer = self.clone();
-        let write = move || {
-            let uses = &writer.tree.uses[index];
-            let written = uses
-                .iter()
-                .map(|part_use| writer.write(&payload, part_use))
-                .collect();
-            drop((payload, memory));
-            written
-        };
-        tokio::task::spawn_blocking(write)
-            .await
-            .expect("writing does not panic")
+        let (written, large) = sink.finish();
+        self.flush(large).await;
+        Ok(written)
     }
 
-    fn write(
-        &self,
-        payload: &[u8],
-        Use {
-            file,
-            extent,
-            offset,
-        }: &Use,
-    ) -> Result<Written, MaterialiseError> {
-        if self.stopped.load(Ordering::Relaxed) {
-            return Err(MaterialiseError::Interrupted);
+    /// Flushes files while others are fetched, so that little is left to flush in the end. What
+    /// fails is found then.
+    async fn flush(&self, files: Vec<File>) {
+        let mut flushing = self.flushing.lock().await;
+        for file in files {
+            let flushes = self.flushes.clone();
+            flushing.spawn(async move {
+                let _turn = flushes.acquire().await;
+                let _ = tokio::task::spawn_blocking(move || file.sync_data()).await;
+            });
         }
-        let planned = &self.tree.files[*file];
-        let place = planned.extents[*extent];
-        // The record was checked against the length of the part, and so was the payload.
-        let bytes = &payload[place.offset as usize..(place.offset + place.length) as usize];
-        if planned.place == Place::Disk {
-            let path = self.pgdata.join(&planned.path);
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .and_then(|target| target.write_all_at(bytes, *offset))
-                .map_err(MaterialiseError::io("write", &path))?;
-        }
-        Ok(Written {
-            file: *file,
-            extent: *extent,
-            offset: *offset,
-            crc32c: crc32c::crc32c(bytes),
-            held: (planned.place == Place::Memory).then(|| bytes.to_vec()),
-        })
+        while flushing.try_join_next().is_some() {}
     }
 
     /// Combines the checksums of each file's extents, and its bytes where they are held.
@@ -170,7 +172,9 @@ impl Writer {
         mut by_file: HashMap<usize, Vec<Written>>,
     ) -> Result<HashMap<String, Vec<u8>>, MaterialiseError> {
         let mut held = HashMap::new();
-        for (index, file) in self.tree.files.iter().enumerate() {
+        let target = &self.target;
+        let files = target.tree.files.iter().enumerate();
+        for (index, file) in files.filter(|(index, _)| !target.kept[*index]) {
             let mut written = by_file.remove(&index).unwrap_or_default();
             written.sort_by_key(|written| written.extent);
             let combined = written.iter().fold(0, |crc, written| {
@@ -181,11 +185,9 @@ impl Writer {
                 return Err(file.mismatch(&backup.id));
             }
             if file.place == Place::Memory {
-                let mut content = vec![0; file.size as usize];
-                for Written { offset, held, .. } in &written {
-                    let bytes = held.as_deref().unwrap_or_default();
-                    content[*offset as usize..*offset as usize + bytes.len()]
-                        .copy_from_slice(bytes);
+                let mut content = Vec::with_capacity(file.size as usize);
+                for written in &written {
+                    content.extend_from_slice(&written.held);
                 }
                 held.insert(file.path.display().to_string(), content);
             }

@@ -1,70 +1,84 @@
-//! The directories that a cluster is restored into: free before, whole or gone after.
+//! The directories that a cluster is restored into, from what they were to a data directory.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::Serialize;
 use walvault_archive::record::BackupRecord;
 
 use super::durable::{self, sync_directory};
+use super::marker::Marker;
+use super::reuse::Found;
+use super::root::{Holds, Root, make_directory};
 use super::tablespaces::{self, Tablespace, TablespaceMapping};
 use super::tree::{Place, Tree, tablespace_link};
 use super::{MaterialiseError, Owner, PG_CONTROL};
 
 /// In a data directory while it is being made.
-const MARKER: &str = "walvault-restore.unfinished";
-const MARKER_TEXT: &[u8] =
-    b"A restore by walvault was going on here and did not finish, unless it still runs.\n\
-    No server can start on this directory: global/pg_control is written last.\n\
-    Remove the directory and restore again.\n";
+pub(super) const MARKER: &str = "walvault-restore.unfinished";
 
 /// Made by mkfs in the root of a file system; such a directory counts as empty.
-const LOST_FOUND: &str = "lost+found";
+pub(super) const LOST_FOUND: &str = "lost+found";
 
 /// Where a cluster goes.
 #[derive(Debug)]
 pub(super) struct Site {
     pgdata: Root,
     tablespaces: Vec<(Tablespace, Root)>,
-    /// Whether anything was made.
-    begun: AtomicBool,
 }
 
-#[derive(Debug)]
-struct Root {
-    path: PathBuf,
-    /// Whether it was there before.
-    existed: bool,
+/// What a file system has to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DiskSpace {
+    /// A directory in it.
+    pub dir: PathBuf,
+    /// Bytes to be written, less those of files that are removed before.
+    pub needed: u64,
+    /// Bytes free for this user.
+    pub free: u64,
 }
 
 impl Site {
-    /// Finds the directories and checks that they are free.
+    /// Finds the directories and checks that they are free, or may be used. With `delta` the data
+    /// directory may hold a cluster; one with an unfinished restore is taken up in any case.
     pub(super) fn plan(
         pgdata: &Path,
         backup: &BackupRecord,
         mappings: &[TablespaceMapping],
+        delta: bool,
     ) -> Result<Site, MaterialiseError> {
         let pgdata =
             std::path::absolute(pgdata).map_err(MaterialiseError::io("resolve", pgdata))?;
-        let pgdata = Root::free(pgdata)?;
+        let pgdata = Root::of_cluster(pgdata, delta, backup.system_id)?;
+        let begun = match pgdata.holds {
+            Holds::Unfinished => Marker::tablespaces(&pgdata.path),
+            _ => Vec::new(),
+        };
         let mut tablespaces = Vec::new();
         for tablespace in tablespaces::placed(backup, mappings, &pgdata.path)? {
-            let root = Root::free(tablespace.location.clone()).map_err(|error| match error {
-                MaterialiseError::NotEmpty { dir, .. } => {
-                    MaterialiseError::TablespaceNotEmpty { dir }
-                }
-                error => error,
-            })?;
-            tablespaces.push((tablespace, root));
+            let location = tablespace.location.clone();
+            let link = fs::read_link(pgdata.path.join(tablespace.link()));
+            let linked = link.is_ok_and(|link| link == location);
+            let ours = begun.contains(&location) || (linked && pgdata.holds == Holds::Cluster);
+            tablespaces.push((tablespace, Root::of_tablespace(location, ours)?));
         }
         Ok(Site {
             pgdata,
             tablespaces,
-            begun: AtomicBool::new(false),
         })
+    }
+
+    /// Whether there may be something in it that can stay.
+    pub(super) fn is_reused(&self) -> bool {
+        matches!(self.pgdata.holds, Holds::Unfinished | Holds::Cluster)
+    }
+
+    /// Whether an unfinished restore is taken up.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.pgdata.holds == Holds::Unfinished
     }
 
     pub(super) fn pgdata(&self) -> &Path {
@@ -107,14 +121,32 @@ impl Site {
         })
     }
 
-    /// Whether every file system has room for what goes there.
-    pub(super) fn check_space(&self, tree: &Tree) -> Result<(), MaterialiseError> {
+    /// Where the link at `path` leads.
+    pub(super) fn location(&self, path: &Path) -> Option<PathBuf> {
+        let oid = tablespace_link(path)?;
+        let is_it = |(tablespace, _): &&(Tablespace, Root)| tablespace.oid == oid;
+        let (tablespace, _) = self.tablespaces.iter().find(is_it)?;
+        Some(tablespace.location.clone())
+    }
+
+    /// The directories of tablespaces that are there, each with its link's path.
+    pub(super) fn tablespace_roots(&self) -> Vec<(PathBuf, PathBuf)> {
+        let there = |(_, root): &&(Tablespace, Root)| root.holds != Holds::Absent;
+        let roots = self.tablespaces.iter().filter(there);
+        roots
+            .map(|(tablespace, root)| (root.path.clone(), tablespace.link()))
+            .collect()
+    }
+
+    /// What each file system has to hold, given what is there.
+    pub(super) fn space(
+        &self,
+        tree: &Tree,
+        found: &Found,
+    ) -> Result<Vec<DiskSpace>, MaterialiseError> {
         let mut needed: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
-        for file in tree
-            .files
-            .iter()
-            .filter(|file| file.place != Place::Nowhere)
-        {
+        let files = tree.files.iter().zip(&found.kept);
+        for (file, _) in files.filter(|(file, kept)| file.place != Place::Nowhere && !**kept) {
             let root = self
                 .tablespaces
                 .iter()
@@ -123,26 +155,46 @@ impl Site {
             let (device, existing) = root.file_system()?;
             needed.entry(device).or_insert((existing, 0)).1 += file.size;
         }
-        for (dir, needed) in needed.into_values() {
+        let mut space = Vec::new();
+        for (device, (dir, needed)) in needed {
             let stat = rustix::fs::statvfs(&dir).map_err(|error| {
                 MaterialiseError::io("ask for free space in", &dir)(error.into())
             })?;
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            if free < needed {
-                return Err(MaterialiseError::Space { dir, needed, free });
-            }
+            let freed = found.freed.get(&device).copied().unwrap_or(0);
+            space.push(DiskSpace {
+                dir,
+                needed: needed.saturating_sub(freed),
+                free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            });
         }
-        Ok(())
+        Ok(space)
+    }
+
+    /// Takes the directory: from now on until it is finished, no server can start on it.
+    pub(super) fn begin(&self) -> Result<Marker, MaterialiseError> {
+        self.pgdata.make()?;
+        let locations: Vec<PathBuf> = self
+            .tablespaces
+            .iter()
+            .map(|(_, root)| root.path.clone())
+            .collect();
+        let marker = Marker::put(&self.pgdata.path, &locations)?;
+        sync_directory(&self.pgdata.path)?;
+        let control = self.pgdata.path.join(PG_CONTROL);
+        match fs::remove_file(&control) {
+            Ok(()) => sync_directory(control.parent().unwrap_or(&self.pgdata.path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(MaterialiseError::io("remove", &control)(error)),
+        }
+        Ok(marker)
     }
 
     /// Makes every directory, link and empty file.
-    pub(super) fn make_directories(&self, tree: &Tree) -> Result<(), MaterialiseError> {
-        self.pgdata.make()?;
-        let marker = self.pgdata.path.join(MARKER);
-        create_new(&marker)
-            .and_then(|mut file| file.write_all(MARKER_TEXT))
-            .map_err(MaterialiseError::io("create", &marker))?;
-        self.begun.store(true, Ordering::Relaxed);
+    pub(super) fn make_directories(
+        &self,
+        tree: &Tree,
+        kept: &[bool],
+    ) -> Result<(), MaterialiseError> {
         for (_, root) in &self.tablespaces {
             root.make()?;
         }
@@ -154,11 +206,9 @@ impl Site {
                 self.make_links()?;
             }
         }
-        for file in tree
-            .files
-            .iter()
-            .filter(|file| file.place == Place::Disk && file.size == 0)
-        {
+        let empty = |file: &super::tree::PlannedFile| file.place == Place::Disk && file.size == 0;
+        let missing = tree.files.iter().zip(kept).filter(|(_, kept)| !**kept);
+        for (file, _) in missing.filter(|(file, _)| empty(file)) {
             let path = self.pgdata.path.join(&file.path);
             create_new(&path).map_err(MaterialiseError::io("create", &path))?;
         }
@@ -168,7 +218,11 @@ impl Site {
     fn make_links(&self) -> Result<(), MaterialiseError> {
         for (tablespace, root) in &self.tablespaces {
             let link = self.pgdata.path.join(tablespace.link());
-            symlink(&root.path, &link).map_err(MaterialiseError::io("link", &link))?;
+            match symlink(&root.path, &link) {
+                // It was there before, and leads where it should: others have been removed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made.map_err(MaterialiseError::io("link", &link))?,
+            }
         }
         Ok(())
     }
@@ -200,112 +254,6 @@ impl Site {
         fs::remove_file(&marker).map_err(MaterialiseError::io("remove", &marker))?;
         sync_directory(&self.pgdata.path)
     }
-
-    /// Removes what was made, as far as the file system lets us.
-    pub(super) fn remove(&self) {
-        if !self.begun.load(Ordering::Relaxed) {
-            return;
-        }
-        // pg_control goes first, and the marker with the rest.
-        let _ = fs::remove_file(self.pgdata.path.join(PG_CONTROL));
-        let roots = self
-            .tablespaces
-            .iter()
-            .map(|(_, root)| root)
-            .chain([&self.pgdata]);
-        for root in roots {
-            if let Err(error) = root.remove() {
-                tracing::warn!(
-                    "cannot remove all of {}: {error}; remove it by hand",
-                    root.path.display()
-                );
-            }
-        }
-    }
-}
-
-impl Root {
-    fn free(path: PathBuf) -> Result<Root, MaterialiseError> {
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Root {
-                    path,
-                    existed: false,
-                });
-            }
-            Err(error) => return Err(MaterialiseError::io("read the directory", &path)(error)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(MaterialiseError::io("read the directory", &path))?;
-            names.push(entry.file_name());
-        }
-        names.retain(|name| name != LOST_FOUND);
-        let Some(found) = names.first() else {
-            return Ok(Root {
-                path,
-                existed: true,
-            });
-        };
-        let holds = |wanted: &str| names.iter().any(|name| name == wanted);
-        Err(if holds(MARKER) {
-            MaterialiseError::Unfinished { dir: path }
-        } else if holds("PG_VERSION") || holds("postmaster.pid") {
-            let runs = holds("postmaster.pid");
-            MaterialiseError::InUse { dir: path, runs }
-        } else {
-            let found = found.to_string_lossy().into_owned();
-            MaterialiseError::NotEmpty { dir: path, found }
-        })
-    }
-
-    fn make(&self) -> Result<(), MaterialiseError> {
-        if self.existed {
-            return Ok(());
-        }
-        if let Some(parent) = self.path.parent() {
-            fs::create_dir_all(parent).map_err(MaterialiseError::io("create", parent))?;
-        }
-        make_directory(&self.path)
-    }
-
-    fn remove(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if entry.file_name() == LOST_FOUND && self.existed {
-                continue;
-            }
-            match entry.file_type()?.is_dir() {
-                true => fs::remove_dir_all(entry.path())?,
-                false => fs::remove_file(entry.path())?,
-            }
-        }
-        if self.existed {
-            Ok(())
-        } else {
-            fs::remove_dir(&self.path)
-        }
-    }
-
-    /// The device it is or will be on, and the nearest directory above it that exists.
-    fn file_system(&self) -> Result<(u64, PathBuf), MaterialiseError> {
-        for ancestor in self.path.ancestors() {
-            match fs::metadata(ancestor) {
-                Ok(metadata) => return Ok((metadata.dev(), ancestor.to_owned())),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(MaterialiseError::io("look at", ancestor)(error)),
-            }
-        }
-        Ok((0, PathBuf::from("/")))
-    }
-}
-
-fn make_directory(path: &Path) -> Result<(), MaterialiseError> {
-    DirBuilder::new()
-        .mode(0o700)
-        .create(path)
-        .map_err(MaterialiseError::io("create", path))
 }
 
 fn create_new(path: &Path) -> io::Result<fs::File> {

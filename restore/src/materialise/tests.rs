@@ -12,7 +12,7 @@ use walvault_protocol::{Lsn, LsnRange, SegmentSize};
 
 use super::*;
 use crate::target::Target;
-use crate::testing::{archive, backup, put_backup, tli};
+use crate::testing::{SYSTEM, archive, backup, put_backup, tli};
 
 /// A backup that was cut into parts of this many bytes.
 const PART: usize = 1000;
@@ -131,8 +131,8 @@ impl Stored {
         self.put_files(files.parts, files.files).await;
     }
 
-    async fn restore(&self, pgdata: &Path, mappings: &[&str]) -> Result<Made, MaterialiseError> {
-        let job = Job {
+    fn job(&self, pgdata: &Path, mappings: &[&str], delta: bool) -> Job<'_> {
+        Job {
             archive: &self.archive,
             backup: &self.record,
             pgdata: pgdata.to_owned(),
@@ -146,11 +146,25 @@ impl Stored {
                 target: Target::END,
                 timeline: "1".to_owned(),
                 action: None,
+                standby: None,
             },
-        };
-        job.run(&ProgressBar::hidden(), std::future::pending())
-            .await
+            delta,
+        }
     }
+
+    async fn restore(&self, pgdata: &Path, mappings: &[&str]) -> Result<Made, MaterialiseError> {
+        run(&self.job(pgdata, mappings, false)).await
+    }
+
+    async fn delta(&self, pgdata: &Path, mappings: &[&str]) -> Result<Made, MaterialiseError> {
+        run(&self.job(pgdata, mappings, true)).await
+    }
+}
+
+async fn run(job: &Job<'_>) -> Result<Made, MaterialiseError> {
+    let progress = ProgressBar::hidden();
+    let prepared = job.prepare(&progress).await?;
+    prepared.run(&progress, std::future::pending()).await
 }
 
 fn usual_files() -> BTreeMap<String, Vec<u8>> {
@@ -161,13 +175,18 @@ fn usual_files() -> BTreeMap<String, Vec<u8>> {
         ("backup_label".to_owned(), content(200, 1)),
         ("base/1/1259".to_owned(), content(8192, 2)),
         ("base/1/empty".to_owned(), Vec::new()),
-        ("global/pg_control".to_owned(), content(8192, 3)),
+        ("global/pg_control".to_owned(), control(SYSTEM.0)),
         (
             "postgresql.auto.conf".to_owned(),
             b"work_mem = '1MB'\n".to_vec(),
         ),
         ("standby.signal".to_owned(), Vec::new()),
     ])
+}
+
+/// A control file, which begins with the cluster's system identifier.
+fn control(system: u64) -> Vec<u8> {
+    [&system.to_ne_bytes()[..], &[3; 8184]].concat()
 }
 
 fn usual_directories() -> Vec<FileRecord> {
@@ -353,7 +372,6 @@ async fn what_is_in_the_way_stays_untouched() {
         ("somebody's", "is not empty"),
         ("postmaster.pid", "a server may be running"),
         ("PG_VERSION", "holds a PostgreSQL data directory"),
-        ("walvault-restore.unfinished", "broken off"),
     ] {
         fs::write(path.join(found), "x").expect("written");
         let error = stored
@@ -372,25 +390,29 @@ async fn what_is_in_the_way_stays_untouched() {
         .expect("an empty file system");
 }
 
-/// Restores and expects that it fails and leaves nothing.
+/// Restores and expects that it fails, with nothing left of what was refused beforehand and no
+/// data directory of what broke off.
 async fn refused(stored: &Stored) -> MaterialiseError {
     let dir = tempfile::tempdir().expect("a directory");
     let fresh = dir.path().join("fresh");
-    let error = stored.restore(&fresh, &[]).await.expect_err("a bad backup");
-    assert!(!fresh.exists(), "{error}: something was left");
-    let empty = dir.path().join("empty");
-    fs::create_dir(&empty).expect("made");
-    stored.restore(&empty, &[]).await.expect_err("a bad backup");
-    assert_eq!(
-        fs::read_dir(&empty).expect("there").count(),
-        0,
-        "{error}: something was left"
-    );
-    error
+    match stored.restore(&fresh, &[]).await.expect_err("a bad backup") {
+        MaterialiseError::Unfinished { source, .. } => {
+            assert!(!fresh.join(PG_CONTROL).exists(), "{source}");
+            assert!(
+                fresh.join("walvault-restore.unfinished").exists(),
+                "{source}"
+            );
+            *source
+        }
+        error => {
+            assert!(!fresh.exists(), "{error}: something was left");
+            error
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_backup_that_is_not_sound_leaves_nothing() {
+async fn a_backup_that_is_not_sound_makes_no_data_directory() {
     let usual = async || store(usual_directories(), &usual_files(), Vec::new()).await;
     let stored = usual().await;
     // The last part is found out after others were written.
@@ -448,36 +470,170 @@ async fn a_backup_that_is_not_sound_leaves_nothing() {
     ));
 }
 
-#[tokio::test]
-async fn an_interrupted_restore_leaves_nothing() {
-    let stored = store(usual_directories(), &usual_files(), Vec::new()).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let pgdata = dir.path().join("data");
-    let job = Job {
-        archive: &stored.archive,
-        backup: &stored.record,
-        pgdata: pgdata.clone(),
-        mappings: Vec::new(),
-        owner: None,
-        settings: RecoverySettings {
-            restore_command: String::new(),
-            target: Target::END,
-            timeline: "1".to_owned(),
-            action: None,
-        },
-    };
-    let marker = pgdata.join("walvault-restore.unfinished");
+/// Restores until the marker is there, and breaks off.
+async fn break_off(job: &Job<'_>) {
+    let marker = job.pgdata.join("walvault-restore.unfinished");
     let interrupted = async {
         while !marker.exists() {
             tokio::task::yield_now().await;
         }
     };
-    let outcome = job.run(&ProgressBar::hidden(), interrupted).await;
+    let progress = ProgressBar::hidden();
+    let prepared = job.prepare(&progress).await.expect("nothing in the way");
+    match prepared.run(&progress, interrupted).await {
+        Err(MaterialiseError::Unfinished { source, .. }) => {
+            assert!(matches!(*source, MaterialiseError::Interrupted), "{source}");
+        }
+        outcome => panic!("{outcome:?}"),
+    }
+    assert!(!job.pgdata.join(PG_CONTROL).exists());
+}
+
+#[tokio::test]
+async fn an_interrupted_restore_is_taken_up_and_finished() {
+    let files = usual_files();
+    let stored = store(usual_directories(), &files, Vec::new()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let pgdata = dir.path().join("data");
+    let job = stored.job(&pgdata, &[], false);
+    break_off(&job).await;
+    // As if it had come further: one file is right, one is cut short, one belongs to nobody.
+    fs::create_dir_all(pgdata.join("base/1")).expect("made");
+    fs::write(pgdata.join("base/1/1259"), &files["base/1/1259"]).expect("written");
+    fs::write(pgdata.join("backup_label"), "half").expect("written");
+    fs::write(pgdata.join("base/1/stray"), "stray").expect("written");
+    let made = stored.restore(&pgdata, &[]).await.expect("finished");
     assert!(
-        matches!(outcome, Err(MaterialiseError::Interrupted)),
-        "{outcome:?}"
+        made.kept_bytes >= 8192 && made.kept_bytes < made.bytes,
+        "{made:?}"
     );
-    assert!(!pgdata.exists());
+    expect_usual(&pgdata, &files);
+    assert!(!pgdata.join("walvault-restore.unfinished").exists());
+
+    // What a running restore does is not touched.
+    let other = dir.path().join("other");
+    let job = stored.job(&other, &[], false);
+    let progress = ProgressBar::hidden();
+    let one = job.prepare(&progress).await.expect("prepared");
+    let _marker = one.site.begin().expect("begun");
+    let error = stored.restore(&other, &[]).await.expect_err("it runs");
+    assert!(matches!(error, MaterialiseError::Running { .. }), "{error}");
+}
+
+fn expect_usual(pgdata: &Path, files: &BTreeMap<String, Vec<u8>>) {
+    for (path, content) in files {
+        let found = fs::read(pgdata.join(path));
+        match path.as_str() {
+            "standby.signal" => assert!(found.is_err()),
+            "postgresql.auto.conf" => assert!(found.expect("there").starts_with(content)),
+            _ => assert!(found.expect("there") == *content, "{path}"),
+        }
+    }
+    assert!(pgdata.join("recovery.signal").exists());
+    assert!(!pgdata.join("base/1/stray").exists());
+}
+
+#[tokio::test]
+async fn a_delta_restore_rewrites_what_differs_and_no_more() {
+    let mut files = usual_files();
+    files.insert("base/1/2600".to_owned(), vec![7; 5000]);
+    files.insert(
+        "pg_tblspc/16400/PG_15_202209061/1/9".to_owned(),
+        vec![8; 3000],
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let location = dir.path().join("space");
+    let tablespaces = vec![TablespaceRecord {
+        oid: 16400,
+        location: location.to_str().expect("UTF-8").to_owned(),
+    }];
+    let stored = store(usual_directories(), &files, tablespaces).await;
+    let pgdata = dir.path().join("data");
+    stored.restore(&pgdata, &[]).await.expect("restored");
+    let inode = |path: &str| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(pgdata.join(path)).expect("there").ino()
+    };
+    let same = ["base/1/2600", "pg_tblspc/16400/PG_15_202209061/1/9"];
+    let before = same.map(inode);
+
+    // The same size and an old time, and yet not the same; a link out of the directory; a second name.
+    let outside = dir.path().join("outside");
+    fs::write(&outside, vec![9; 8192]).expect("written");
+    fs::remove_file(pgdata.join("base/1/1259")).expect("removed");
+    std::os::unix::fs::symlink(&outside, pgdata.join("base/1/1259")).expect("linked");
+    fs::write(pgdata.join("backup_label"), vec![0; 200]).expect("written");
+    fs::remove_file(pgdata.join("PG_VERSION")).expect("removed");
+    let twin = dir.path().join("twin");
+    fs::write(&twin, b"15\n").expect("written");
+    fs::hard_link(&twin, pgdata.join("PG_VERSION")).expect("linked");
+    fs::create_dir_all(pgdata.join("pg_wal/.walvault/x")).expect("made");
+    fs::write(pgdata.join("pg_wal/000000010000000000000009"), "old").expect("written");
+    fs::write(pgdata.join("base/1/stray"), "stray").expect("written");
+    fs::write(location.join("PG_15_202209061/1/stray"), "stray").expect("written");
+    fs::write(location.join("somebody's"), "theirs").expect("written");
+
+    assert!(matches!(
+        stored.restore(&pgdata, &[]).await,
+        Err(MaterialiseError::InUse { runs: false, .. })
+    ));
+    let made = stored.delta(&pgdata, &[]).await.expect("restored");
+    assert_eq!(same.map(inode), before, "they were rewritten");
+    assert!(
+        made.kept_bytes >= 8000 && made.kept_bytes < made.bytes,
+        "{made:?}"
+    );
+    expect_usual(&pgdata, &files);
+    assert_eq!(fs::read(&outside).expect("there"), vec![9; 8192]);
+    assert_eq!(
+        fs::read_dir(pgdata.join("pg_wal")).expect("there").count(),
+        0
+    );
+    assert!(!location.join("PG_15_202209061/1/stray").exists());
+    assert!(location.join("somebody's").exists());
+    fs::write(&twin, "changed").expect("written");
+    assert_eq!(fs::read(pgdata.join("PG_VERSION")).expect("there"), b"15\n");
+}
+
+#[tokio::test]
+async fn a_delta_restore_that_is_broken_off_leaves_nothing_to_start() {
+    let files = usual_files();
+    let stored = store(usual_directories(), &files, Vec::new()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let pgdata = dir.path().join("data");
+    stored.restore(&pgdata, &[]).await.expect("restored");
+    fs::write(pgdata.join("base/1/1259"), "damaged").expect("written");
+    break_off(&stored.job(&pgdata, &[], true)).await;
+    // It is finished with and without --delta.
+    stored.restore(&pgdata, &[]).await.expect("finished");
+    expect_usual(&pgdata, &files);
+}
+
+#[tokio::test]
+async fn a_delta_restore_touches_no_other_cluster_and_no_running_one() {
+    let stored = store(usual_directories(), &usual_files(), Vec::new()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path();
+    let entries = || fs::read_dir(path).expect("there").count();
+    fs::write(path.join("precious"), "x").expect("written");
+    assert!(matches!(
+        stored.delta(path, &[]).await,
+        Err(MaterialiseError::NotEmpty { .. })
+    ));
+    fs::write(path.join("PG_VERSION"), "15\n").expect("written");
+    fs::write(path.join("postmaster.pid"), "1\n").expect("written");
+    assert!(matches!(
+        stored.delta(path, &[]).await,
+        Err(MaterialiseError::InUse { runs: true, .. })
+    ));
+    fs::remove_file(path.join("postmaster.pid")).expect("removed");
+    fs::create_dir(path.join("global")).expect("made");
+    fs::write(path.join(PG_CONTROL), control(42)).expect("written");
+    assert!(matches!(
+        stored.delta(path, &[]).await,
+        Err(MaterialiseError::OtherCluster { .. })
+    ));
+    assert_eq!(entries(), 3);
 }
 
 proptest! {

@@ -14,11 +14,9 @@ use walvault_archive::record::{
 };
 
 use super::{
-    AUTO_CONF, BACKUP_MANIFEST, MaterialiseError, PG_CONTROL, RECOVERY_SIGNAL, TABLESPACE_MAP,
+    AUTO_CONF, BACKUP_MANIFEST, MaterialiseError, PG_CONTROL, RECOVERY_SIGNAL, STANDBY_SIGNAL,
+    TABLESPACE_MAP,
 };
-
-/// A file that would make the server a standby.
-const STANDBY_SIGNAL: &str = "standby.signal";
 
 /// Directories without which no server starts; a backup has them all, a copy of one may not.
 const REQUIRED: [&str; 8] = [
@@ -176,6 +174,15 @@ impl Tree {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.made().map(|file| file.size).sum()
+    }
+
+    /// The parts that anything is taken from, when the files that are `kept` are there already.
+    pub(super) fn needed_parts(&self, kept: &[bool]) -> impl Iterator<Item = &PartRecord> {
+        let needed = |uses: &[Use]| uses.iter().any(|part_use| !kept[part_use.file]);
+        let parts = self.parts.iter().zip(&self.uses);
+        parts
+            .filter(move |(_, uses)| needed(uses))
+            .map(|(part, _)| part)
     }
 
     fn made(&self) -> impl Iterator<Item = &PlannedFile> {

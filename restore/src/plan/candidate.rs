@@ -91,6 +91,7 @@ impl<'a> Candidate<'a> {
                 reason,
                 at: at.as_ref().map(StopMark::from),
                 last_commit: self.last_commit(lsn, source).await?,
+                next_commit: self.next_commit(lsn, source).await?,
             })),
         }
     }
@@ -137,6 +138,27 @@ impl<'a> Candidate<'a> {
             |mark: &WalMark| matches!(mark.kind, MarkKind::Commit { .. }) && mark.end <= lsn;
         let search = Search::new(source, &self.pieces[..end], self.backup.start_lsn);
         Ok(search.last(commit).await?.as_ref().map(StopMark::from))
+    }
+
+    /// The first commit whose record ends behind `lsn`.
+    async fn next_commit(
+        &self,
+        lsn: Lsn,
+        source: &impl MarkSource,
+    ) -> Result<Option<StopMark>, Error> {
+        let begin = self.pieces.partition_point(|piece| piece.span.end <= lsn);
+        let commit =
+            |mark: &WalMark| matches!(mark.kind, MarkKind::Commit { .. }) && mark.end > lsn;
+        let search = Search::new(source, &self.pieces[begin..], self.backup.start_lsn);
+        Ok(search.first(commit).await?.as_ref().map(StopMark::from))
+    }
+
+    /// How many objects are read to replay up to `lsn`, and their bytes as they are stored.
+    pub(super) fn stored_to(&self, lsn: Lsn) -> (u64, u64) {
+        let read = self.pieces.iter().filter(|piece| piece.span.start < lsn);
+        read.fold((0, 0), |(count, bytes), piece| {
+            (count + 1, bytes + piece.held.size)
+        })
     }
 
     /// The last transaction end that can be replayed.

@@ -151,6 +151,7 @@ fn assemble(
             candidate.line.end()
         ));
     }
+    let (objects, stored_bytes) = candidate.stored_to(stop.lsn);
     RestorePlan {
         backup: candidate.backup.into(),
         target: target.to_string(),
@@ -160,6 +161,8 @@ fn assemble(
             from,
             to: stop.lsn,
             bytes: stop.lsn.saturating_sub(from),
+            objects,
+            stored_bytes,
         },
         stop,
         warnings,

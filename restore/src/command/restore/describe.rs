@@ -1,15 +1,16 @@
 //! A plan and its outcome in words.
 
 use std::fmt::Write;
-use std::path::Path;
 
-use crate::materialise::{Job, Made};
+use crate::estimate::Estimate;
+use crate::materialise::{Job, Made, Work};
 use crate::plan::{RestorePlan, Stop, StopReason};
-use crate::report::{bytes, exact_instant, instant};
+use crate::report::{bytes, exact_instant, instant, span};
 use crate::target::{Point, TargetAction};
+use crate::trial::Reached;
 
 /// What is going to be done.
-pub(super) fn plan(plan: &RestorePlan, pgdata: &Path) -> String {
+pub(super) fn plan(plan: &RestorePlan, job: &Job<'_>, work: &Work, estimate: &Estimate) -> String {
     let backup = &plan.backup;
     let timelines: Vec<String> = plan
         .timelines
@@ -21,7 +22,7 @@ pub(super) fn plan(plan: &RestorePlan, pgdata: &Path) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<9} {value}");
     };
-    line("Restore", format!("into {}", pgdata.display()));
+    line("Restore", format!("into {}", job.pgdata.display()));
     line("Target", plan.target.clone());
     line(
         "Backup",
@@ -56,6 +57,50 @@ pub(super) fn plan(plan: &RestorePlan, pgdata: &Path) -> String {
             format!("everything up to the commit of {time}{xid}"),
         );
     }
+    if let Some(commit) = &plan.stop.next_commit
+        && let Some(time) = commit.time
+    {
+        let time = exact_instant(time);
+        line("Not", format!("the commit of {time}, the first one after"));
+    }
+    line(
+        "Fetches",
+        format!(
+            "{} of the backup, {} of WAL",
+            bytes(work.fetch_bytes),
+            bytes(plan.replay.stored_bytes)
+        ),
+    );
+    if work.kept_files > 0 {
+        let what = if work.resumed {
+            "a restore that was broken off"
+        } else {
+            "what is there"
+        };
+        line(
+            "Keeps",
+            format!(
+                "{} in {} files of {what}",
+                bytes(work.kept_bytes),
+                work.kept_files
+            ),
+        );
+    }
+    for disk in &work.disk {
+        let (needed, free) = (bytes(disk.needed), bytes(disk.free));
+        line(
+            "Disk",
+            format!("{needed} needed, {free} free in {}", disk.dir.display()),
+        );
+    }
+    line(
+        "Takes",
+        format!(
+            "about {} to restore and {} to replay",
+            span(estimate.restore_seconds.ceil() as i64),
+            span(estimate.replay_seconds.ceil() as i64)
+        ),
+    );
     for warning in &plan.warnings {
         line("Warning", warning.clone());
     }
@@ -89,26 +134,70 @@ fn stop(stop: &Stop) -> String {
 }
 
 /// What was done, and what is to be done now.
-pub(super) fn made(made: Made, job: &Job<'_>) -> String {
+pub(super) fn made(made: Made, job: &Job<'_>, started: bool) -> String {
     let seconds = made.took.as_secs_f64();
-    let rate = bytes((made.bytes as f64 / seconds.max(0.001)) as u64);
+    let written = made.bytes - made.kept_bytes;
+    let rate = bytes((written as f64 / seconds.max(0.001)) as u64);
     let pgdata = job.pgdata.display();
     let mut text = format!(
-        "Restored  {} in {} files, in {seconds:.1} s ({rate}/s)\n\nNext: pg_ctl start -D {pgdata}\n",
-        bytes(made.bytes),
-        made.files
+        "Restored  {} in {} files, in {seconds:.1} s ({rate}/s)\n",
+        bytes(written),
+        made.files - made.kept_files
     );
+    if started {
+        return text;
+    }
+    text.push_str(&format!("\nNext: pg_ctl start -D {pgdata}\n"));
     let target = &job.settings.target.point;
-    match job.settings.action {
-        None | Some(TargetAction::Pause) if *target != Point::End => text.push_str(
+    match (&job.settings.standby, job.settings.action) {
+        (Some(standby), _) => {
+            text.push_str("The server recovers what is archived and then follows its primary.\n");
+            if standby.primary_conninfo.is_none() {
+                text.push_str("No --primary-conninfo was given: unless the backup has one, it follows the archive alone.\n");
+            }
+        }
+        (None, None | Some(TargetAction::Pause)) if *target != Point::End => text.push_str(
             "At the target the server pauses and can be read; SELECT pg_wal_replay_resume() makes it a primary.\n",
         ),
-        Some(TargetAction::Shutdown) => text.push_str("At the target the server stops.\n"),
-        _ => text.push_str("The server replays WAL and then becomes a primary, on a new timeline.\n"),
+        (None, Some(TargetAction::Shutdown)) => {
+            text.push_str("At the target the server stops.\n");
+        }
+        (None, _) => text.push_str("The server replays WAL and then becomes a primary, on a new timeline.\n"),
     }
-    text.push_str("archive_mode is off and synchronous_standby_names is empty in postgresql.auto.conf: see docs/restore.md before it serves as the primary again.\n");
+    text.push_str(match job.settings.standby {
+        Some(_) => "archive_mode is off in postgresql.auto.conf: see docs/restore.md before it is promoted.\n",
+        None => "archive_mode is off and synchronous_standby_names is empty in postgresql.auto.conf: see docs/restore.md before it serves as the primary again.\n",
+    });
     if rustix::process::geteuid().is_root() && job.owner.is_none() {
         text.push_str("All of it belongs to root, and PostgreSQL does not run as root: chown it to the user that runs PostgreSQL (--owner does that).\n");
     }
     text
+}
+
+/// What a started server reached.
+pub(super) fn reached(reached: &Reached, job: &Job<'_>) -> String {
+    let lsn = reached
+        .lsn
+        .map_or_else(|| "an unknown LSN".to_owned(), |lsn| format!("LSN {lsn}"));
+    let time = reached.time.map_or_else(String::new, |time| {
+        format!(", last transaction of {}", exact_instant(time))
+    });
+    let timeline = reached
+        .timeline
+        .map_or_else(String::new, |timeline| format!(", timeline {timeline}"));
+    let consistent = reached
+        .seconds_to_consistent
+        .map_or_else(String::new, |seconds| {
+            format!("consistent after {seconds:.1} s, ")
+        });
+    let state = if reached.promoted {
+        "It was promoted"
+    } else {
+        "It was at its target"
+    };
+    format!(
+        "Reached   {lsn}{time}{timeline}\nStarted   {consistent}at the target after {:.1} s\n\n{state}, and was stopped. Next: pg_ctl start -D {}\n",
+        reached.seconds_to_target,
+        job.pgdata.display()
+    )
 }

@@ -1,0 +1,190 @@
+//! Trying a restored directory out: a server is started on it where nobody else can reach it, brought to
+//! the target, asked what it reached, and stopped.
+//!
+//! The server listens on a Unix socket alone, in a directory that only its user may enter, and lets
+//! whoever gets there in without a password, so that no role of the cluster has to be known. What it
+//! logs goes to a file there, in English, whatever the cluster's own settings are.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use walvault_protocol::{Lsn, ServerVersion};
+
+use crate::materialise::Owner;
+use crate::target::TargetAction;
+
+mod programs;
+mod server;
+
+pub use programs::Programs;
+
+use server::{Server, Sight};
+
+/// How often the server is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How many looks at a server that is at its target may fail.
+const UNSEEN: u32 = 50;
+/// How many of the last lines of its log an error shows.
+const LOG_LINES: usize = 20;
+
+/// What to start.
+#[derive(Debug)]
+pub struct Trial<'a> {
+    /// The data directory.
+    pub pgdata: &'a Path,
+    /// PostgreSQL's programs, of the backup's major version.
+    pub programs: &'a Programs,
+    /// Whom the directory belongs to, when not this process's user.
+    pub owner: Option<Owner>,
+    /// Roles to ask as, the likeliest to exist first.
+    pub roles: Vec<String>,
+    /// What the server does at the target.
+    pub action: Option<TargetAction>,
+}
+
+/// What was reached.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Reached {
+    /// The end of the last record that was replayed.
+    pub lsn: Option<Lsn>,
+    /// The time of the last transaction that was replayed, by the server's clock.
+    pub time: Option<Timestamp>,
+    /// The timeline the server is on; a new one if it was promoted.
+    pub timeline: Option<u32>,
+    /// Whether it was promoted.
+    pub promoted: bool,
+    /// Seconds from the server's start until it was consistent and could be read.
+    pub seconds_to_consistent: Option<f64>,
+    /// Seconds from the server's start until it was at the target.
+    pub seconds_to_target: f64,
+}
+
+/// Why a directory could not be tried out.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// There is no PostgreSQL to run.
+    #[error(
+        "--start: no PostgreSQL {major} was found ({looked}); install it, or name the directory of its programs with --pg-bindir"
+    )]
+    NoPrograms {
+        /// The major version that is needed.
+        major: u32,
+        /// What was looked at.
+        looked: String,
+    },
+    /// PostgreSQL does not run as root.
+    #[error(
+        "--start: PostgreSQL does not run as root; give --owner with the user that shall run it"
+    )]
+    Root,
+    /// Something of the operating system failed.
+    #[error("--start: cannot {action}: {source}; check permissions and limits")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// It ended by itself.
+    #[error(
+        "the server ended with {status} before it reached the target; what it logged last:\n{log}"
+    )]
+    Ended {
+        /// How.
+        status: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// The operator, or the machine going down.
+    #[error("interrupted; the server was stopped, and the directory can be started again")]
+    Interrupted,
+}
+
+impl TrialError {
+    fn io(action: &'static str) -> impl FnOnce(std::io::Error) -> TrialError {
+        move |source| TrialError::Io { action, source }
+    }
+}
+
+impl Trial<'_> {
+    /// Starts the server, waits until it is at the target, and stops it.
+    ///
+    /// # Errors
+    /// When it does not get there, with what it logged.
+    pub async fn run(&self, interrupted: impl Future<Output = ()>) -> Result<Reached, TrialError> {
+        let begun = Instant::now();
+        let mut server = Server::start(self)?;
+        let outcome = tokio::select! {
+            outcome = self.watch(&mut server, begun) => outcome,
+            () = interrupted => Err(TrialError::Interrupted),
+        };
+        // A server that stops at its target has stopped already.
+        server.stop().await?;
+        outcome
+    }
+
+    async fn watch(&self, server: &mut Server, begun: Instant) -> Result<Reached, TrialError> {
+        let mut consistent = None;
+        let mut unseen = 0;
+        loop {
+            let ended = server.ended()?;
+            let sight = match ended {
+                None => server.look(&self.roles).await,
+                Some(_) => None,
+            };
+            let log = server.log();
+            if consistent.is_none()
+                && (sight.is_some() || log.contains("consistent recovery state reached"))
+            {
+                consistent = Some(begun.elapsed().as_secs_f64());
+            }
+            if let Some(sight) = sight.filter(|sight| sight.is_there) {
+                return Ok(reached(&sight, consistent, begun));
+            }
+            // No role lets us in, but what it logs tells enough.
+            let told = log.contains("pausing at the end of recovery")
+                || log.contains("archive recovery complete");
+            unseen += u32::from(told);
+            if unseen > UNSEEN {
+                let mut sight = Sight::from_control(self.programs, self.pgdata, self.owner);
+                sight.promoted = log.contains("archive recovery complete");
+                return Ok(reached(&sight, consistent, begun));
+            }
+            if let Some(status) = ended {
+                if self.action == Some(TargetAction::Shutdown)
+                    && log.contains("shutting down")
+                    && log.contains("recovery stopping")
+                {
+                    let sight = Sight::from_control(self.programs, self.pgdata, self.owner);
+                    return Ok(reached(&sight, consistent, begun));
+                }
+                let lines: Vec<&str> = log.lines().collect();
+                let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+                return Err(TrialError::Ended { status, log });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+fn reached(sight: &Sight, consistent: Option<f64>, begun: Instant) -> Reached {
+    let seconds = begun.elapsed().as_secs_f64();
+    Reached {
+        lsn: sight.lsn,
+        time: sight.time,
+        timeline: sight.timeline,
+        promoted: sight.promoted,
+        seconds_to_consistent: consistent,
+        seconds_to_target: seconds,
+    }
+}
+
+/// The programs for a backup of a server of `version`; `named` is where they were said to be.
+///
+/// # Errors
+/// When there are none of that major version.
+pub fn programs(named: Option<&Path>, version: ServerVersion) -> Result<Programs, TrialError> {
+    Programs::find(named.map(PathBuf::from), version.major())
+}

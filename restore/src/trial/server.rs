@@ -1,0 +1,277 @@
+//! The server of a trial.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use walvault_protocol::Lsn;
+use walvault_protocol::client::{ConnInfo, Mode, Session};
+
+use super::{Programs, Trial, TrialError};
+use crate::materialise::Owner;
+
+/// The port, which is but a part of the socket's name.
+const PORT: &str = "5432";
+/// How long a look at the server may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to stop before it is stopped without a checkpoint.
+const STOP: Duration = Duration::from_secs(120);
+
+/// A server that runs, or ran.
+pub(super) struct Server {
+    child: Child,
+    home: Home,
+}
+
+/// What a look at the server showed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sight {
+    /// Whether it is at the target.
+    pub(super) is_there: bool,
+    pub(super) promoted: bool,
+    pub(super) lsn: Option<Lsn>,
+    pub(super) time: Option<Timestamp>,
+    pub(super) timeline: Option<u32>,
+}
+
+/// A directory for the socket and the log, removed when dropped.
+struct Home {
+    path: PathBuf,
+}
+
+impl Server {
+    pub(super) fn start(trial: &Trial<'_>) -> Result<Server, TrialError> {
+        if trial.owner.is_none() && rustix::process::geteuid().is_root() {
+            return Err(TrialError::Root);
+        }
+        let home = Home::make(trial.owner)?;
+        let hba = home.path.join("pg_hba.conf");
+        write(&hba, b"local all all trust\n", trial.owner)?;
+        let log = home.path.join("log");
+        write(&log, b"", trial.owner)?;
+        let log = File::options()
+            .append(true)
+            .open(&log)
+            .map_err(TrialError::io("open the log"))?;
+        let mut command = command(trial.programs.postgres(), trial.owner);
+        command.arg("-D").arg(trial.pgdata);
+        let path = home.path.display();
+        for setting in [
+            "listen_addresses=".to_owned(),
+            format!("unix_socket_directories={path}"),
+            format!("port={PORT}"),
+            format!("hba_file={path}/pg_hba.conf"),
+            "ssl=off".to_owned(),
+            "archive_mode=off".to_owned(),
+            "hot_standby=on".to_owned(),
+            "logging_collector=off".to_owned(),
+            "log_destination=stderr".to_owned(),
+            "log_min_messages=log".to_owned(),
+            "lc_messages=C".to_owned(),
+        ] {
+            command.arg("-c").arg(setting);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(TrialError::io("share the log"))?)
+            .stderr(log)
+            // What the operator sends to this process's group is for this process to act on.
+            .process_group(0);
+        let child = command.spawn().map_err(TrialError::io("start postgres"))?;
+        Ok(Server { child, home })
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn ended(&mut self) -> Result<Option<String>, TrialError> {
+        let status = self.child.try_wait();
+        let status = status.map_err(TrialError::io("wait for postgres"))?;
+        Ok(status.map(|status| status.to_string()))
+    }
+
+    /// Everything it has logged.
+    pub(super) fn log(&self) -> String {
+        let mut content = Vec::new();
+        let read = File::open(self.home.path.join("log")).and_then(|mut file| {
+            // Recovery logs little, but a loop may log much.
+            let length = file.metadata()?.len();
+            file.seek(std::io::SeekFrom::Start(length.saturating_sub(1 << 20)))?;
+            file.read_to_end(&mut content)
+        });
+        match read {
+            Ok(_) => String::from_utf8_lossy(&content).into_owned(),
+            Err(_) => String::new(),
+        }
+    }
+
+    /// Asks how far it is; `None` while it lets nobody in.
+    pub(super) async fn look(&self, roles: &[String]) -> Option<Sight> {
+        for role in roles {
+            let looked = tokio::time::timeout(PATIENCE, self.look_as(role)).await;
+            if let Ok(Some(sight)) = looked {
+                return Some(sight);
+            }
+        }
+        None
+    }
+
+    async fn look_as(&self, role: &str) -> Option<Sight> {
+        let quote = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
+        let conninfo = format!(
+            "host='{}' port={PORT} dbname=template1 user='{}'",
+            quote(self.home.path.to_str()?),
+            quote(role)
+        );
+        let info = ConnInfo::parse(&conninfo, &|_| None).ok()?;
+        let mut session = Session::connect(&info, Mode::Regular).await.ok()?;
+        let answer = session
+            .query(
+                "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), \
+                 (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint, \
+                 CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END, \
+                 CASE WHEN NOT pg_is_in_recovery() \
+                      THEN pg_walfile_name(pg_current_wal_insert_lsn()) END",
+            )
+            .await
+            .ok()?;
+        session.close().await;
+        let promoted = answer.text(0, 0)? == "f";
+        Some(Sight {
+            is_there: promoted || answer.text(0, 3) == Some("t"),
+            promoted,
+            lsn: answer.text(0, 1).and_then(|lsn| lsn.parse().ok()),
+            time: answer
+                .text(0, 2)
+                .and_then(|micros| micros.parse().ok())
+                .and_then(|micros| Timestamp::from_microsecond(micros).ok()),
+            timeline: answer
+                .text(0, 4)
+                .and_then(|segment| u32::from_str_radix(segment.get(..8)?, 16).ok()),
+        })
+    }
+
+    /// Stops it, if it runs.
+    pub(super) async fn stop(mut self) -> Result<(), TrialError> {
+        for (signal, patience) in [(Signal::INT, STOP), (Signal::QUIT, PATIENCE)] {
+            if self.ended()?.is_some() {
+                return Ok(());
+            }
+            let pid = self.child.id().and_then(|id| i32::try_from(id).ok());
+            if let Some(pid) = pid.and_then(Pid::from_raw) {
+                // It may have ended just now.
+                let _ = kill_process(pid, signal);
+            }
+            if tokio::time::timeout(patience, self.child.wait())
+                .await
+                .is_ok()
+            {
+                return Ok(());
+            }
+        }
+        let killed = self.child.kill().await;
+        killed.map_err(TrialError::io("stop postgres"))
+    }
+}
+
+impl Sight {
+    /// What `pg_controldata` tells of a server that has stopped.
+    pub(super) fn from_control(programs: &Programs, pgdata: &Path, owner: Option<Owner>) -> Sight {
+        let mut command = std::process::Command::from(
+            command(&programs.beside("pg_controldata"), owner).into_std(),
+        );
+        let output = command.env("LC_ALL", "C").arg("-D").arg(pgdata).output();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let text = text.unwrap_or_default();
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|value| value.trim_start_matches(':').trim().to_owned())
+        };
+        Sight {
+            is_there: true,
+            promoted: false,
+            lsn: field("Minimum recovery ending location").and_then(|lsn| lsn.parse().ok()),
+            time: None,
+            timeline: field("Latest checkpoint's TimeLineID")
+                .and_then(|timeline| timeline.parse().ok()),
+        }
+    }
+}
+
+/// A program as the owner of the data directory. PostgreSQL refuses to run as root.
+fn command(program: &Path, owner: Option<Owner>) -> Command {
+    let as_owner = owner.filter(|owner| !owner.is_this_process());
+    let mut command = match as_owner {
+        None => Command::new(program),
+        Some(owner) => {
+            let mut command = Command::new("setpriv");
+            command
+                .arg(format!("--reuid={}", owner.user()))
+                .arg(format!("--regid={}", owner.group()))
+                .args(["--clear-groups", "--"])
+                .arg(program);
+            command
+        }
+    };
+    command.current_dir("/");
+    command
+}
+
+fn write(path: &Path, content: &[u8], owner: Option<Owner>) -> Result<(), TrialError> {
+    use std::io::Write;
+    let written = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(content));
+    written.map_err(TrialError::io("write into a temporary directory"))?;
+    give(path, owner)
+}
+
+fn give(path: &Path, owner: Option<Owner>) -> Result<(), TrialError> {
+    match owner.filter(|owner| !owner.is_this_process()) {
+        None => Ok(()),
+        Some(owner) => owner.take(path).map_err(|error| TrialError::Io {
+            action: "give a temporary directory to the server's user",
+            source: std::io::Error::other(error.to_string()),
+        }),
+    }
+}
+
+impl Home {
+    /// Makes it. Its path is short, since a socket's has at most 107 bytes.
+    fn make(owner: Option<Owner>) -> Result<Home, TrialError> {
+        let mut number = std::process::id();
+        loop {
+            let path = std::env::temp_dir().join(format!("walvault-{number:x}"));
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {
+                    let home = Home { path };
+                    give(&home.path, owner)?;
+                    return Ok(home);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    number = number.wrapping_add(0x10_0000);
+                }
+                Err(source) => {
+                    return Err(TrialError::Io {
+                        action: "make a temporary directory",
+                        source,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // A leftover is small and harmless.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
