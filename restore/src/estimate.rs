@@ -61,7 +61,7 @@ impl Estimate {
             async move { archive.store().get(&name, Some(0..PROBE_BYTES)).await }
         });
         let probed = try_join_all(probes).await?;
-        let bytes: usize = probed.iter().map(|bytes| bytes.len()).sum();
+        let bytes = probed.iter().fold(0, |sum, probe| sum + probe.len());
         let rate = bytes as f64 / begun.elapsed().as_secs_f64().max(1e-6);
         Ok(Estimate::at((bytes > 0).then_some(rate), amount))
     }

@@ -229,6 +229,14 @@ fn every_major_version_is_tried_out() {
             "it was not stopped"
         );
 
+        if major == cache::DEBIAN_MAJOR {
+            let stopping = [&options[..], &["--target-action", "shutdown"]].concat();
+            let report = json(&source.restore("stopped", &stopping).succeeded());
+            let lsn = report["started"]["lsn"].as_str().expect("an LSN");
+            let lsn: walvault_protocol::Lsn = lsn.parse().expect("an LSN");
+            assert!(lsn >= wanted.begin && lsn <= late.begin, "{report}");
+        }
+
         if is_root() {
             let pgdata = source.scenario.path("as-root");
             let arguments = [

@@ -22,7 +22,7 @@ pub(super) struct Candidate<'a> {
 /// What becomes of recovery from a backup.
 pub(super) enum Verdict {
     /// It stops at the target.
-    Reached(Stop),
+    Reached(Box<Stop>),
     /// The target comes before the cluster is consistent: an older backup is needed.
     TooNew,
     /// The WAL ends, or has a hole, before the target.
@@ -86,13 +86,13 @@ impl<'a> Candidate<'a> {
             Found::Nothing => Ok(Verdict::NotReached),
             // "requested recovery stop point is before consistent recovery point"
             Found::Stop(lsn, ..) if lsn < self.backup.stop_lsn => Ok(Verdict::TooNew),
-            Found::Stop(lsn, reason, at) => Ok(Verdict::Reached(Stop {
+            Found::Stop(lsn, reason, at) => Ok(Verdict::Reached(Box::new(Stop {
                 lsn,
                 reason,
                 at: at.as_ref().map(StopMark::from),
                 last_commit: self.last_commit(lsn, source).await?,
                 next_commit: self.next_commit(lsn, source).await?,
-            })),
+            }))),
         }
     }
 

@@ -64,7 +64,7 @@ async fn plan_on(
     let mut judged = Judged::default();
     for candidate in candidates.iter().rev() {
         match candidate.judge(target, source).await? {
-            Verdict::Reached(stop) => return Ok(assemble(target, candidate, stop, &judged)),
+            Verdict::Reached(stop) => return Ok(assemble(target, candidate, *stop, &judged)),
             Verdict::TooNew => judged.too_new.push(candidate),
             Verdict::NotReached => judged.not_reached.push(candidate),
             Verdict::Broken => judged.broken.push(candidate),

@@ -181,9 +181,7 @@ impl Server {
 impl Sight {
     /// What `pg_controldata` tells of a server that has stopped.
     pub(super) fn from_control(programs: &Programs, pgdata: &Path, owner: Option<Owner>) -> Sight {
-        let mut command = std::process::Command::from(
-            command(&programs.beside("pg_controldata"), owner).into_std(),
-        );
+        let mut command = command(&programs.beside("pg_controldata"), owner).into_std();
         let output = command.env("LC_ALL", "C").arg("-D").arg(pgdata).output();
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         let text = text.unwrap_or_default();
@@ -212,7 +210,7 @@ fn command(program: &Path, owner: Option<Owner>) -> Command {
             command
                 .arg(format!("--reuid={}", owner.user()))
                 .arg(format!("--regid={}", owner.group()))
-                .args(["--clear-groups", "--"])
+                .args(["--init-groups", "--"])
                 .arg(program);
             command
         }
@@ -248,7 +246,7 @@ impl Home {
     fn make(owner: Option<Owner>) -> Result<Home, TrialError> {
         let mut number = std::process::id();
         loop {
-            let path = std::env::temp_dir().join(format!("walvault-{number:x}"));
+            let path = PathBuf::from(format!("/tmp/walvault-{number:x}"));
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {
                     let home = Home { path };
