@@ -44,3 +44,4 @@ bench: build
 	$(CARGO) bench --locked -p walvault-benches
 	$(CARGO) build --release --locked -p walvault-benches
 	benches/streaming.py
+	benches/backup.py

@@ -8,6 +8,7 @@ use walvault_archive::{Archive, Catalog};
 use walvault_tests::archive::ArchiveUnderTest;
 use walvault_tests::http::get;
 use walvault_tests::policies::policy;
+use walvault_tests::process::Process;
 use walvault_tests::user::{give_to_server_user, server_command, write_as_server_user};
 use walvault_tests::wait::wait_for;
 use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, Walvaultd};
@@ -142,6 +143,33 @@ fn a_standbys_sidecar_takes_none_before_its_promotion_and_one_after() {
     wait_for("the new primary's backup", || backups(&scenario).len() == 2);
     assert_eq!(labels(&scenario), ["first backup", "switch to timeline 2"]);
     drop(waiting);
+}
+
+#[test]
+fn a_backup_that_failed_is_tried_again() {
+    // One WAL sender for the stream, and one that somebody else has.
+    let server = Postgres::builder().setting("max_wal_senders", "2").start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    let other = scenario.path("other");
+    std::fs::create_dir(&other).expect("a directory");
+    give_to_server_user(&other);
+    let mut receivewal = server.client("pg_receivewal");
+    receivewal.arg("--directory").arg(&other);
+    let receivewal = Process::spawn("pg_receivewal", receivewal, &scenario.path("other.log"));
+    wait_for("pg_receivewal", || {
+        server.query("SELECT count(*) FROM pg_stat_replication") == "1"
+    });
+    schedule(&scenario, &server.url(), "@yearly");
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    daemon.wait_until_saying(&["the base backup failed", "max_wal_senders", "retry_in_s"]);
+    let status = get(daemon.admin(), "/backups").json();
+    let error = status["last"]["error"].as_str().expect("an error");
+    assert!(error.contains("max_wal_senders"), "{error}");
+    drop(receivewal);
+    wait_for("the backup", || backups(&scenario).len() == 1);
+    assert_eq!(labels(&scenario), ["first backup"]);
+    assert!(daemon.stop().success());
 }
 
 /// The database host may neither open a backup's record nor fetch it; names tell it what is due.
