@@ -103,12 +103,6 @@ impl Desk {
     pub fn status(&self) -> BackupStatus {
         self.status.borrow().clone()
     }
-
-    /// To be told when that changes.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<BackupStatus> {
-        self.status.clone()
-    }
 }
 
 /// The desk's other side.
