@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use walvault_protocol::{SegmentSize, SystemId};
 
+use crate::chance;
 use crate::error::Error;
 use crate::format::{Codec, FOOTER_LEN, HEADER_LEN, Header, Kind, Meta};
 use crate::keys::{DataKey, KeyAccess, Keyring};
@@ -259,9 +260,8 @@ impl Archive {
         let (id, kind) = (self.inner.id, kind_of(key));
         let sealed_name = name.clone();
         let open = move || Sealed::parse(bytes)?.open(&data_key, &id, kind, &sealed_name);
-        tokio::task::spawn_blocking(open)
+        chance::elsewhere(open)
             .await
-            .expect("opening does not panic")
             .map_err(|source| self.corrupt(&name, source))
     }
 
@@ -439,10 +439,7 @@ impl Fetched {
             })?;
             Ok(state)
         };
-        match tokio::task::spawn_blocking(open)
-            .await
-            .expect("opening does not panic")
-        {
+        match chance::elsewhere(open).await {
             Ok(state) => Ok(state),
             Err(FrameError::Open(source)) => Err(archive.corrupt(&name, source).into()),
             Err(FrameError::Take(error)) => Err(error),

@@ -7,6 +7,7 @@
 pub mod archive;
 mod aws;
 pub mod catalog;
+pub mod chance;
 pub mod config;
 pub mod coverage;
 pub mod error;

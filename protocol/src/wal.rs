@@ -9,6 +9,8 @@ mod mark;
 mod page;
 mod record;
 mod scanner;
+#[cfg(any(test, feature = "synthetic"))]
+pub mod synthetic;
 #[cfg(test)]
 mod tests;
 

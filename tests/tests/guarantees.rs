@@ -15,7 +15,13 @@ fn every_test_that_is_named_exists() {
         let path = if file.contains('/') {
             root.join(file)
         } else {
-            root.join("tests/tests").join(format!("{file}.rs"))
+            let tests = root.join("tests/tests");
+            let one_file = tests.join(format!("{file}.rs"));
+            if one_file.exists() {
+                one_file
+            } else {
+                tests.join(file).join("main.rs")
+            }
         };
         let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{word}: {error}"));
         let is_test = source

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::chance;
 use crate::store::{
     Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
 };
@@ -243,7 +244,7 @@ impl<'a> Waits<'a> {
         self.failed = self.failed.saturating_add(1);
         let policy = &self.store.policy;
         let ceiling = policy.ceiling(self.failed);
-        let delay = rand::random_range(Duration::ZERO..=ceiling);
+        let delay = ceiling.mul_f64(chance::fraction());
         if policy
             .deadline
             .is_some_and(|deadline| self.begun.elapsed().saturating_add(delay) > deadline)

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use walvault_archive::archive::wal_key;
 use walvault_archive::record::commit_index;
 use walvault_archive::seal::{SealedObject, Sealer};
-use walvault_archive::{Archive, Error, StoredWal, WalPut};
+use walvault_archive::{Archive, Error, StoredWal, WalPut, chance};
 use walvault_protocol::LsnRange;
 
 use super::Cut;
@@ -194,9 +194,7 @@ impl Job {
             return Ok(work()?);
         }
         let permit = self.sealing.acquire().await.expect("never closed");
-        let sealed = tokio::task::spawn_blocking(work)
-            .await
-            .expect("sealing does not panic")?;
+        let sealed = chance::elsewhere(work).await?;
         drop(permit);
         Ok(sealed)
     }
@@ -213,7 +211,7 @@ impl Job {
                 Err(error) => {
                     tracing::error!(range = %put.range, timeline = %put.timeline, %error,
                         "WAL is not archived; PostgreSQL keeps it, and the upload is tried again");
-                    tokio::time::sleep(REFUSED_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
+                    tokio::time::sleep(REFUSED_PAUSE.mul_f64(0.5 + chance::fraction())).await;
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use walvault_archive::fence::Epoch;
 use walvault_archive::record::WriterRecord;
-use walvault_archive::{Archive, Error};
+use walvault_archive::{Archive, Error, chance};
 use walvault_protocol::TimelineId;
 
 /// How often it is looked whether somebody took over.
@@ -42,7 +42,7 @@ pub async fn take(archive: &Archive, server: &str, timeline: TimelineId) -> Resu
 /// Returns when somebody took over.
 pub async fn overtaken(epoch: &Epoch) -> Error {
     loop {
-        tokio::time::sleep(INTERVAL.mul_f64(0.5 + rand::random::<f64>())).await;
+        tokio::time::sleep(INTERVAL.mul_f64(0.5 + chance::fraction())).await;
         match epoch.check().await {
             Ok(()) => {}
             Err(error @ Error::Fenced { .. }) => return error,

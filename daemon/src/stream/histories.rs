@@ -39,7 +39,11 @@ pub async fn archive_histories(
     Ok(history)
 }
 
-async fn store(
+/// Stores the history file of `timeline`, unless it is there already.
+///
+/// # Errors
+/// When the archive holds another one, or cannot be read or written.
+pub async fn store(
     archive: &Archive,
     timeline: TimelineId,
     content: bytes::Bytes,

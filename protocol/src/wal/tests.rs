@@ -1,9 +1,7 @@
-mod writer;
-
 use proptest::prelude::*;
 
-use self::writer::{MAGICS, RM_HEAP, SYSTEM, Writer, XACT_HAS_INFO};
 use super::mark::*;
+use super::synthetic::{MAGICS, RM_HEAP, SYSTEM, Writer, XACT_HAS_INFO};
 use super::*;
 use crate::lsn::Lsn;
 use crate::timestamp::PgTimestamp;

@@ -1,4 +1,4 @@
-//! Writes WAL the way `CopyXLogRecordToWAL` does, for the tests.
+//! Writes WAL the way `CopyXLogRecordToWAL` does, for tests and simulations.
 
 use crate::identity::SystemId;
 use crate::lsn::Lsn;
@@ -6,7 +6,9 @@ use crate::segment::SegmentSize;
 use crate::timeline::TimelineId;
 use crate::wal::{ScanStart, mark::*, page, record};
 
+/// The cluster.
 pub const SYSTEM: SystemId = SystemId(7_320_280_665_284_567_118);
+/// `XLOG_PAGE_MAGIC` of PostgreSQL 13 to 18.
 pub const MAGICS: [u16; 6] = [0xD106, 0xD10D, 0xD110, 0xD113, 0xD116, 0xD118];
 /// `XLOG_XACT_HAS_INFO`.
 pub const XACT_HAS_INFO: u8 = 0x80;
@@ -16,12 +18,19 @@ pub const RM_HEAP: u8 = 10;
 /// WAL being written.
 #[derive(Debug, Clone)]
 pub struct Writer {
+    /// The position of the first byte, where a segment begins.
     pub start: Lsn,
+    /// `XLOG_BLCKSZ`.
     pub block: usize,
+    /// The segment size.
     pub segment: SegmentSize,
+    /// `XLOG_PAGE_MAGIC`.
     pub magic: u16,
+    /// The timeline that pages which begin now are of.
     pub timeline: u32,
+    /// What was written.
     pub bytes: Vec<u8>,
+    /// Where the record before the next one begins.
     pub previous: Lsn,
     /// The complete records: first byte, the byte after the last, and the next record's place.
     pub records: Vec<(Lsn, Lsn, Lsn)>,
@@ -29,6 +38,8 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Begins with a segment of 1 MiB.
+    #[must_use]
     pub fn new(block: usize, magic: u16) -> Writer {
         Writer {
             start: Lsn(5 << 20),
@@ -43,6 +54,8 @@ impl Writer {
         }
     }
 
+    /// Where a scanner begins to read it.
+    #[must_use]
     pub fn scan_start(&self) -> ScanStart {
         ScanStart {
             system_id: SYSTEM,
@@ -52,20 +65,38 @@ impl Writer {
         }
     }
 
+    /// The end of what was written.
+    #[must_use]
     pub fn position(&self) -> Lsn {
         self.start + self.bytes.len() as u64
     }
 
+    /// The same up to `end`, going on as another timeline: `previous` is where the last record before
+    /// `end` begins.
+    #[must_use]
+    pub fn fork(&self, end: Lsn, previous: Lsn, timeline: u32) -> Writer {
+        let mut fork = self.clone();
+        fork.bytes.truncate(self.offset(end));
+        fork.records.retain(|record| record.2 <= end);
+        fork.previous = previous;
+        fork.timeline = timeline;
+        fork.overwrites = false;
+        fork
+    }
+
     /// The offset in `bytes` of the byte at `lsn`.
+    #[must_use]
     pub fn offset(&self, lsn: Lsn) -> usize {
         (lsn - self.start) as usize
     }
 
     /// Bytes up to the end of the page; a whole page at its start.
+    #[must_use]
     pub fn page_left(&self) -> usize {
         self.block - self.position().0 as usize % self.block
     }
 
+    /// Writes a page header where one is due; `record_left` bytes of a record go on behind it.
     pub fn begin_page(&mut self, record_left: usize) {
         if !self.position().0.is_multiple_of(self.block as u64) {
             return;
@@ -89,6 +120,7 @@ impl Writer {
     }
 
     /// A record's bytes, its header included.
+    #[must_use]
     pub fn encode(&self, rmid: u8, info: u8, xid: u32, body: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend((record::HEADER as u32 + body.len() as u32).to_le_bytes());
@@ -115,6 +147,7 @@ impl Writer {
         start
     }
 
+    /// Writes a record; gives its start and the next one's place.
     pub fn record(&mut self, rmid: u8, info: u8, xid: u32, body: &[u8]) -> (Lsn, Lsn) {
         let bytes = self.encode(rmid, info, xid, body);
         let start = self.put(&bytes, bytes.len());
@@ -144,6 +177,7 @@ impl Writer {
         self.record(rmid, info, xid, &body)
     }
 
+    /// A commit of `xid` at `time`, microseconds since 2000.
     pub fn commit(&mut self, xid: u32, time: i64) -> (Lsn, Lsn) {
         self.main_data(RM_XACT, XACT_COMMIT, xid, &time.to_le_bytes())
     }

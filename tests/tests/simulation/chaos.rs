@@ -1,0 +1,325 @@
+//! One world from its beginning to its end.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use walvault_archive::format::Codec;
+use walvault_archive::{Archive, chance};
+use walvault_daemon::pipeline::Settings;
+use walvault_protocol::segment::segment_name;
+use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
+use walvault_restore::wal::{Fetched, WalFile, fetch};
+
+use crate::sidecar::{Process, key};
+use crate::store::SimulatedStore;
+use crate::world::{Node, Planted, World};
+
+/// How many things happen before all comes to rest.
+const STEPS: u64 = 40;
+/// How long everything may take once nothing goes wrong any more.
+const REST: Duration = Duration::from_secs(180);
+
+/// How a world ended.
+pub struct Outcome {
+    pub trace: Vec<String>,
+    pub violation: Option<String>,
+}
+
+/// Runs the world of `seed`.
+pub fn run(seed: u64, planted: Planted) -> Outcome {
+    std::thread::spawn(move || {
+        chance::simulate(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let world = World::new(seed, planted);
+            Chaos::new(&world).live().await;
+            let mut state = world.lock();
+            Outcome {
+                trace: std::mem::take(&mut state.trace),
+                violation: state.violation.take(),
+            }
+        })
+    })
+    .join()
+    .expect("a world does not panic")
+}
+
+struct Chaos {
+    world: World,
+    commits_wait: watch::Sender<bool>,
+    /// The process beside each node, if one runs.
+    processes: Vec<Option<(JoinHandle<()>, CancellationToken)>>,
+    started: u32,
+    settings: Settings,
+}
+
+impl Chaos {
+    fn new(world: &World) -> Chaos {
+        let settings = Settings {
+            max_delay: Duration::from_millis([0, 100, 1000][world.draw(3) as usize]),
+            memory: (1 + world.draw(8)) << 20,
+            uploads: 1 + world.draw(4) as usize,
+            receiver_timeout: Duration::from_secs(60),
+            codec: Codec::Lz4,
+        };
+        Chaos {
+            world: world.clone(),
+            commits_wait: watch::Sender::new(false),
+            processes: vec![None],
+            started: 0,
+            settings,
+        }
+    }
+
+    async fn live(&mut self) {
+        self.start(0);
+        for _ in 0..STEPS {
+            let pause = match self.world.draw(10) {
+                0 => 40_000,
+                1..4 => 1500,
+                _ => 60,
+            };
+            sleep(Duration::from_millis(self.world.draw(pause))).await;
+            self.step();
+            if self.world.lock().violation.is_some() {
+                return;
+            }
+        }
+        self.rest().await;
+        self.kill_all();
+        if self.world.lock().violation.is_none() {
+            self.restore().await;
+        }
+    }
+
+    fn step(&mut self) {
+        let primary = self.world.lock().nodes.len() - 1;
+        let node = self.world.draw(primary as u64 + 1) as usize;
+        match self.world.draw(100) {
+            0..45 => {
+                let bytes = match self.world.draw(4) {
+                    0 => 1_200_000,
+                    1 => 200_000,
+                    _ => 3000,
+                };
+                let bytes = self.world.draw(bytes);
+                let mut state = self.world.lock();
+                let line = state.nodes[node].line;
+                if state.nodes[node].up {
+                    state.write(line, bytes);
+                }
+            }
+            45..50 => {
+                let mut state = self.world.lock();
+                let line = state.nodes[node].line;
+                state.note("pg_switch_wal()".to_owned());
+                state.switch_wal(line);
+            }
+            50..58 => {
+                let waits = self.world.one_in(2);
+                self.commits_wait.send_replace(waits);
+            }
+            58..68 => {
+                self.kill(node);
+                self.start(node);
+            }
+            68..72 => {
+                if let Some((_, stop)) = &self.processes[node] {
+                    stop.cancel();
+                }
+            }
+            72..78 => self.world.lock().nodes[node].connections += 1,
+            78..82 => {
+                let mut state = self.world.lock();
+                let up = !state.nodes[node].up;
+                state.note(format!("node {node} is {}", if up { "up" } else { "down" }));
+                state.nodes[node].up = up;
+            }
+            82..87 => {
+                let outage = Duration::from_millis(self.world.draw(20_000));
+                self.world.lock().outage_until = Instant::now() + outage;
+            }
+            87..92 => {
+                let slow = Duration::from_millis(self.world.draw(20_000));
+                self.world.lock().slow_until = Instant::now() + slow;
+            }
+            92..96 if primary < 3 => self.fail_over(primary),
+            _ => {
+                for node in 0..=primary {
+                    self.start(node);
+                }
+            }
+        }
+        self.world.tell();
+    }
+
+    /// Another server is promoted. The old one is dead, or does not know.
+    fn fail_over(&mut self, old: usize) {
+        let dies = self.world.one_in(2);
+        let mut state = self.world.lock();
+        let parent = state.nodes[old].line;
+        let line = state.fork(parent);
+        state.nodes[old].up &= !dies;
+        state.note(format!(
+            "node {} is promoted to timeline {}",
+            old + 1,
+            line + 1
+        ));
+        state.nodes.push(Node {
+            line,
+            up: true,
+            connections: 0,
+            slot: None,
+        });
+        state.write(line, 500);
+        drop(state);
+        self.processes.push(None);
+        self.start(old + 1);
+    }
+
+    fn start(&mut self, node: usize) {
+        if self.processes[node]
+            .as_ref()
+            .is_some_and(|(task, _)| !task.is_finished())
+        {
+            return;
+        }
+        self.started += 1;
+        let process = Process {
+            world: self.world.clone(),
+            number: self.started,
+            node,
+            settings: self.settings,
+            commits_wait: self.commits_wait.subscribe(),
+        };
+        self.world.lock().note(format!(
+            "process {} starts beside node {node}",
+            self.started
+        ));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(process.run(stop.clone()));
+        self.processes[node] = Some((task, stop));
+    }
+
+    fn kill(&mut self, node: usize) {
+        if let Some((task, _)) = self.processes[node].take() {
+            self.world
+                .lock()
+                .note(format!("the process beside node {node} is killed"));
+            task.abort();
+        }
+    }
+
+    fn kill_all(&mut self) {
+        for node in 0..self.processes.len() {
+            self.kill(node);
+        }
+    }
+
+    /// Nothing goes wrong any more: what the primary wrote must come to be archived.
+    async fn rest(&mut self) {
+        let primary = self.processes.len() - 1;
+        for node in 0..primary {
+            self.kill(node);
+        }
+        let end = {
+            let mut state = self.world.lock();
+            let now = Instant::now();
+            (state.outage_until, state.slow_until) = (now, now);
+            state.nodes[primary].up = true;
+            let line = state.nodes[primary].line;
+            state.write(line, 10);
+            state.note("all is well from here on".to_owned());
+            state.end(line)
+        };
+        let deadline = Instant::now() + REST;
+        loop {
+            self.start(primary);
+            self.world.tell();
+            sleep(Duration::from_millis(500)).await;
+            let mut state = self.world.lock();
+            let line = state.nodes[primary].line;
+            if state
+                .promises
+                .get(&line)
+                .is_some_and(|promised| *promised >= end)
+            {
+                return;
+            }
+            if Instant::now() > deadline {
+                let reach = state.stored_to(line);
+                return state.violate(format!(
+                    "{end} is not archived though all is well, only {reach}"
+                ));
+            }
+        }
+    }
+
+    /// What was reported is restored from the store alone, by the restore's own way to WAL.
+    async fn restore(&self) {
+        let home = tempfile::tempdir().expect("a directory");
+        let store = std::sync::Arc::new(SimulatedStore::calm(&self.world));
+        let archive = match Archive::open(store, vec![key()]).await {
+            Ok(archive) => archive,
+            Err(error) => {
+                return self
+                    .world
+                    .lock()
+                    .violate(format!("the archive does not open: {error}"));
+            }
+        };
+        let (line, promised, begin, size) = {
+            let state = self.world.lock();
+            let line = state.nodes[self.processes.len() - 1].line;
+            let promised = state.promises.get(&line).copied().unwrap_or(Lsn::INVALID);
+            (line, promised, state.lines[0].writer.start, state.segment())
+        };
+        let mut at = begin;
+        while at < promised {
+            let number = SegmentNumber::containing(at, size);
+            let segment = number.range(size);
+            // PostgreSQL asks for the newest timeline that has the segment.
+            let (mut on, mut found) = (Some(line), None);
+            while let Some(index) = on {
+                let (parent, begins) = match self.world.lock().lines[index].parent {
+                    Some((parent, left)) => (Some(parent), left),
+                    None => (None, Lsn::INVALID),
+                };
+                on = parent;
+                if begins >= segment.end {
+                    continue;
+                }
+                let timeline = TimelineId::new(index as u32 + 1).expect("not zero");
+                let name = segment_name(timeline, number, size);
+                let path = home.path().join(&name);
+                let mut file = WalFile::create(&path).expect("a file");
+                match fetch(&archive, &name, &mut file).await {
+                    Ok(Fetched::Found) => {
+                        file.finish().expect("published");
+                        found = Some(std::fs::read(&path).expect("the file"));
+                        break;
+                    }
+                    Ok(Fetched::Absent) => {}
+                    Err(error) => return self.world.lock().violate(format!("{name}: {error}")),
+                }
+            }
+            let mut state = self.world.lock();
+            let end = segment.end.min(promised);
+            let expected = state.wal(line, LsnRange::new(at, end));
+            let right = found.is_some_and(|bytes| bytes.starts_with(expected));
+            if !right {
+                return state.violate(format!(
+                    "the segment of {at} is restored wrong, or not at all"
+                ));
+            }
+            at = segment.end;
+        }
+    }
+}
