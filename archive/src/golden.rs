@@ -274,3 +274,16 @@ async fn version_1_opens() -> Result<(), Error> {
     assert_eq!(windows[0].end_lsn, Lsn(0x40_0000 + 1000));
     Ok(())
 }
+
+/// The archive's newest generation is of version 2; the one of version 1 opens as well.
+#[tokio::test]
+async fn a_key_record_of_version_1_opens() -> Result<(), Error> {
+    let id = data_key().id;
+    let json = std::fs::read(directory().join(ObjectKey::Key(id, 1).spell(SIZE()))).expect("read");
+    let record = KeyRecord::read(id, &json).expect("a record");
+    assert_eq!((record.version, record.check.is_some()), (1, false));
+    let access = crate::keys::KeyAccess::from(vec![key_file()]);
+    let opened = access.unwrap_for_test(&ARCHIVE_ID, id, &record).await?;
+    assert_eq!(opened.secret().expose(), data_key().secret().expose());
+    Ok(())
+}

@@ -28,3 +28,5 @@ pub use error::Error;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod vectors;

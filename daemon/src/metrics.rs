@@ -10,7 +10,7 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, Opts, Registry, TextEncoder,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use walvault_archive::store::StoreError;
 use walvault_archive::store::metered::{Observer, Operation};
@@ -76,6 +76,14 @@ pub struct Metrics {
     pub slot_exhaustion_seconds: Gauge,
     /// 1 when the server no longer promises to keep what the archive lacks.
     pub slot_lost: IntGauge,
+    /// Data keys by how they stood at the last check.
+    pub data_keys: IntGaugeVec,
+    /// When data keys were last checked.
+    pub data_keys_checked_timestamp_seconds: Gauge,
+    /// 1 while a data key that is due cannot be made.
+    pub data_key_rotation_failing: IntGauge,
+    /// 0 when KMS, being a recipient, cannot be asked.
+    pub kms_reachable: IntGauge,
 }
 
 impl Metrics {
@@ -179,6 +187,23 @@ impl Metrics {
                 "walvault_slot_lost",
                 "1 when the server no longer promises to keep what the archive lacks.",
             ),
+            data_keys: new.states(
+                "walvault_data_keys",
+                "Data keys of the archive at the last check, by how they stood.",
+                &["opens", "closed", "unreachable", "damaged"],
+            ),
+            data_keys_checked_timestamp_seconds: new.gauge(
+                "walvault_data_keys_checked_timestamp_seconds",
+                "When data keys were last checked, in seconds since 1970; 0 before the first check.",
+            ),
+            data_key_rotation_failing: new.integer(
+                "walvault_data_key_rotation_failing",
+                "1 while it cannot be seen whether a data key is due, or it cannot be made.",
+            ),
+            kms_reachable: new.integer(
+                "walvault_kms_reachable",
+                "0 when KMS is a recipient and could not be asked at the last check.",
+            ),
             registry,
         }
     }
@@ -273,6 +298,15 @@ impl New<'_> {
 
     fn integer(&self, name: &str, help: &str) -> IntGauge {
         registered(self.0, IntGauge::new(name, help))
+    }
+
+    /// A gauge for each of `states`, at zero.
+    fn states(&self, name: &str, help: &str, states: &[&str]) -> IntGaugeVec {
+        let gauges = registered(self.0, IntGaugeVec::new(Opts::new(name, help), &["state"]));
+        for state in states {
+            gauges.with_label_values(&[*state]).set(0);
+        }
+        gauges
     }
 
     fn counter(&self, name: &str, help: &str) -> IntCounter {

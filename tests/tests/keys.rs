@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 use walvault_tests::config_file::ConfigFile;
+use walvault_tests::http::get;
 use walvault_tests::policies::policy;
-use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, cache, wait_until};
 
 fn json(scenario: &Scenario, arguments: &[&str]) -> Value {
     let outcome = scenario.walvault(arguments);
@@ -45,6 +46,12 @@ fn rotated_rewrapped_and_retired() {
     let mut rows = vec![log.commit(&server).id];
     server.switch_wal();
     daemon.wait_until_archived(&server);
+    wait_until("the first check of data keys", || {
+        let metrics = get(daemon.admin(), "/metrics").body;
+        metrics
+            .contains("walvault_data_keys{state=\"opens\"} 1")
+            .then_some(())
+    });
 
     let _ = scenario.walvault(&["keys", "rotate"]).succeeded();
     daemon.wait_until_saying(&["sealing under another data key"]);
@@ -157,6 +164,8 @@ for version in found.get('Versions', []) + found.get('DeleteMarkers', []):
     server.switch_wal();
     daemon.wait_until_archived(&server);
     assert!(daemon.stop().success());
+    let operator = policy("Operator of keys", "locked", "prefix");
+    scenario.archive_mut().moto().act_under(&operator);
     let old = keys(&scenario).remove(0);
     scenario
         .walvault(&["keys", "destroy", &old, "--confirm"])
@@ -221,6 +230,11 @@ fn kms_wraps_for_who_may_only_encrypt() {
     let without = policy("Sidecar", Moto::BUCKET, "prefix");
     scenario.archive_mut().moto().limit_to(&without);
     daemon.wait_until_saying(&["another data key", "kms:Encrypt", "sealing goes on"]);
+    let metrics = get(daemon.admin(), "/metrics").body;
+    assert!(
+        metrics.contains("walvault_data_key_rotation_failing 1"),
+        "{metrics}"
+    );
     scenario
         .walvaultd(&["backup"])
         .failed_saying(&["kms", &arn, "kms:Encrypt"]);

@@ -264,6 +264,17 @@ impl KeyAccess {
         }))
     }
 
+    /// As [`KeyAccess::unwrap`], for test vectors.
+    #[cfg(test)]
+    pub(crate) async fn unwrap_for_test(
+        &self,
+        archive: &[u8; 16],
+        id: KeyId,
+        record: &KeyRecord,
+    ) -> Result<DataKey, KeyError> {
+        Ok(self.unwrap(archive, id, record, false).await?.key)
+    }
+
     /// Whether one of the identities is what `record` is wrapped for.
     pub(super) fn is_for(&self, record: &KeyRecord) -> bool {
         let fits = |identity: &Identity, wrapped: &WrappedKey| match (identity, wrapped) {

@@ -12,7 +12,7 @@ use crate::admin::{Admin, AdminError, Routes};
 use crate::app::{App, SetupError};
 use crate::backup::service::Backups;
 use crate::metrics::Metrics;
-use crate::rotation::keep_rotating;
+use crate::rotation::{keep_checking, keep_rotating};
 use crate::stream::{StreamError, supervise};
 
 /// How long storing what was received may take after SIGTERM, a little less than the 30 s that
@@ -54,6 +54,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     tasks.spawn(keep_rotating(
         context.archive.subscribe(),
         app.config.encryption.rotation_check,
+        app.metrics.clone(),
+    ));
+    tasks.spawn(keep_checking(
+        context.archive.subscribe(),
+        app.metrics.clone(),
     ));
     tracing::info!(
         server = app.info.endpoint(),

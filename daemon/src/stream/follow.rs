@@ -156,7 +156,7 @@ pub struct Context {
     pub writing: watch::Sender<Option<TimelineId>>,
     /// What is counted and known.
     pub metrics: Arc<Metrics>,
-    /// Where the archive is published once it is open.
+    /// Where the archive is published once it has a data key to seal under.
     pub archive: watch::Sender<Option<Archive>>,
 }
 
@@ -270,6 +270,7 @@ pub async fn follow(
         }
         let sealer = archive.sealer(context.settings.codec).await?;
         sealer.count_since(|begun| catalog.stored_since(begun));
+        context.archive.send_replace(Some(archive.clone()));
         let refused = |error: ClientError| removed(error.into(), place);
         let started = session
             .start_replication(Some(&context.slot), place.start, place.timeline)

@@ -48,7 +48,6 @@ pub async fn supervise(
             let server = connect(&context.info).await?;
             let opened = open(store, keys, &server, archive.clone()).await?;
             archive = Some(opened.clone());
-            context.archive.send_replace(Some(opened.clone()));
             Ok::<_, StreamError>((server, opened))
         };
         let connected = tokio::select! {

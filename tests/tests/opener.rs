@@ -1,0 +1,131 @@
+//! An archive is opened by a program that was written from docs/format.md and shares no code with
+//! walvault, and gives the same bytes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn opener(arguments: &[&Path]) -> Outcome {
+    let mut command = Command::new(cache::python());
+    command
+        .arg("-B")
+        .arg(repository().join("tests/opener/opener.py"))
+        .args(arguments);
+    Outcome::of(command)
+}
+
+#[test]
+fn the_test_vectors_hold_for_the_opener() {
+    let document = repository().join("docs/format.md");
+    let _ = opener(&[Path::new("vectors"), &document]).succeeded();
+}
+
+#[test]
+fn a_whole_archive_opens_from_the_document_alone() {
+    let server = Postgres::builder().segment_size(1).start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    let made = scenario.walvault_alone(&["keys", "generate", "--age", "--out"], "escrow.txt");
+    let made = made.succeeded().stdout;
+    let public = made
+        .lines()
+        .find_map(|line| line.strip_prefix("public key: "));
+    let mut config = scenario.config(&server.url());
+    let recipients = format!("[\"{}\"]", public.expect("a public key"));
+    config
+        .set_raw("encryption", "recipients", &recipients)
+        .set("backup", "compression", "zstd")
+        .set("backup", "part_size", "4MiB");
+    scenario.configure(&config);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    let _ = scenario.walvault(&["keys", "rotate"]).succeeded();
+    for _ in 0..2 {
+        let _ = log.commit(&server);
+        server.switch_wal();
+    }
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+
+    let archive = scenario.path("archive");
+    let out = tempfile::tempdir().expect("a directory");
+    let identity = scenario.path("escrow.txt");
+    let [open, flag] = ["open", "--identity"].map(Path::new);
+    let _ = opener(&[open, &archive, out.path(), flag, &identity]).succeeded();
+
+    // Every whole segment is what PostgreSQL is given.
+    let segments = scenario.archive().files("wal/");
+    assert!(segments.len() >= 3, "{segments:?}");
+    for segment in &segments {
+        let name = segment
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        let fetched = scenario.path("fetched");
+        let fetch = ["wal-fetch", name, fetched.to_str().expect("UTF-8")];
+        let _ = scenario.walvault(&fetch).succeeded();
+        let opened = out
+            .path()
+            .join(segment.strip_prefix(&archive).expect("below"));
+        assert_eq!(
+            fs::read(fetched).expect("fetched"),
+            fs::read(opened).expect("opened")
+        );
+    }
+    // Every file that its own program takes together from the parts is what a restore writes.
+    let pgdata = scenario.restore("restored", &[]);
+    let compared = compare_backup(out.path(), &pgdata);
+    assert!(compared > 500, "only {compared} files");
+
+    // What was altered, it refuses too.
+    let mut altered = fs::read(&segments[0]).expect("a segment");
+    altered[1000] ^= 1;
+    fs::write(&segments[0], altered).expect("altered");
+    let refused = opener(&[open, &archive, out.path(), flag, &identity]);
+    refused.failed_saying(&["damaged"]);
+}
+
+/// Compares the files of the only backup below `opened` with those below `pgdata`; how many.
+fn compare_backup(opened: &Path, pgdata: &Path) -> usize {
+    let backups = fs::read_dir(opened.join("backups")).expect("backups");
+    let backup = backups.flatten().next().expect("a backup").path();
+    let json = fs::read(backup.join("files")).expect("the list of files");
+    let list: Value = serde_json::from_slice(&json).expect("JSON");
+    let number = |value: &Value| usize::try_from(value.as_u64().expect("a number")).expect("small");
+    let part = |part: &Value| {
+        let name = format!("part-{:08}", number(&part["number"]));
+        fs::read(backup.join(name)).expect("a part")
+    };
+    let parts: Vec<Vec<u8>> = list["parts"]
+        .as_array()
+        .expect("parts")
+        .iter()
+        .map(part)
+        .collect();
+    let mut compared = 0;
+    for file in list["files"].as_array().expect("files") {
+        let path = file["path"].as_str().expect("a path");
+        // Restoring writes its settings there.
+        if file["kind"] != "file" || path == "postgresql.auto.conf" {
+            continue;
+        }
+        let mut content = Vec::new();
+        for extent in file["extents"].as_array().into_iter().flatten() {
+            let start = number(&extent["offset"]);
+            let end = start + number(&extent["length"]);
+            content.extend_from_slice(&parts[number(&extent["part"])][start..end]);
+        }
+        let restored =
+            fs::read(pgdata.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(restored == content, "{path} differs");
+        compared += 1;
+    }
+    compared
+}
