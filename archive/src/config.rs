@@ -16,6 +16,7 @@ mod encryption;
 mod environment;
 mod error;
 mod reader;
+mod retention;
 mod secret;
 mod sections;
 mod values;
@@ -27,6 +28,7 @@ pub use backup::{BackupSettings, Checkpoint, ScheduleSettings};
 pub use encryption::{EncryptionSettings, IdentitySource, KmsSettings};
 pub use environment::env_lookup;
 pub use error::{ConfigError, Place};
+pub use retention::{RetentionSettings, parse_days};
 pub use secret::Secret;
 pub use sections::{
     Compression, LogLevel, LogSettings, PostgresSettings, RestoreSettings, Standby, WalSettings,
@@ -57,6 +59,8 @@ pub struct Config {
     pub backup: BackupSettings,
     /// `[schedules]`
     pub schedules: ScheduleSettings,
+    /// `[retention]`
+    pub retention: RetentionSettings,
     /// `[restore]`
     pub restore: RestoreSettings,
     /// `[admin]`
@@ -116,6 +120,7 @@ impl Config {
         let wal = root.section("wal")?;
         let backup = root.section("backup")?;
         let schedules = root.section("schedules")?;
+        let retention = root.section("retention")?;
         let restore = root.section("restore")?;
         let admin = root.section("admin")?;
         let log = root.section("log")?;
@@ -128,6 +133,7 @@ impl Config {
             wal: WalSettings::read(wal)?,
             backup: BackupSettings::read(backup)?,
             schedules: ScheduleSettings::read(schedules)?,
+            retention: RetentionSettings::read(retention)?,
             restore: RestoreSettings::read(restore)?,
             admin: AdminSettings::read(admin)?,
             log: LogSettings::read(log)?,

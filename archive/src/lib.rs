@@ -17,7 +17,9 @@ pub mod keep;
 pub mod keys;
 pub mod layout;
 pub mod lock;
+pub mod prune;
 pub mod record;
+pub mod retention;
 pub mod seal;
 pub mod store;
 

@@ -103,6 +103,16 @@ impl Lock {
         self.archive.delete(&ObjectKey::Lock(before)).await
     }
 
+    /// The time by the store's clock when the lock was stored; `None` when the store cannot say.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn stored_at(&self) -> Result<Option<jiff::Timestamp>, Error> {
+        let name = self.archive.name(&ObjectKey::Lock(self.number));
+        let stored = self.archive.store().head(&name).await?;
+        Ok(stored.map(|object| object.modified))
+    }
+
     /// Gives it back. Not to is no harm: it expires.
     ///
     /// # Errors

@@ -83,6 +83,19 @@ pub struct ListPage {
     pub next: Option<String>,
 }
 
+/// A write that was never finished and takes up room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// Where it was to lie, or lies.
+    pub key: String,
+    /// A multipart upload's name; `None` for a file.
+    pub upload: Option<String>,
+    /// Bytes, where they are known.
+    pub size: u64,
+    /// When it was begun.
+    pub begun: jiff::Timestamp,
+}
+
 /// Why a store did not do what it was asked, sorted by what the caller does next.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -113,6 +126,16 @@ pub enum StoreError {
         store: String,
         /// The object.
         key: String,
+    },
+    /// The store keeps the object from being removed.
+    #[error("{store} does not let '{key}' go before {until}: it is locked")]
+    Locked {
+        /// Which store.
+        store: String,
+        /// The object.
+        key: String,
+        /// When the lock ends.
+        until: jiff::Timestamp,
     },
     /// It will not work until somebody changes something: no such bucket, access denied, a
     /// directory that cannot be written.
@@ -254,6 +277,30 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// [`StoreError::Refused`] when a version is locked, or may not be removed.
     async fn erase(&self, key: &str) -> Result<(), StoreError> {
         self.delete(key).await
+    }
+
+    /// Until when the store does not let an object go; `None` when it does.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    async fn locked_until(&self, _key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
+        Ok(None)
+    }
+
+    /// Writes begun before `before` that were never finished.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    async fn leftovers(&self, _before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Removes what [`ObjectStore::leftovers`] told. Removing what is not there succeeds.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or refuses.
+    async fn remove_leftover(&self, _leftover: &Leftover) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Whether the store enforces that objects are written once; asked of it at most once. A

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{keep, keys, list, restore, show, wal_fetch};
+use crate::command::{keep, keys, list, prune, restore, show, wal_fetch};
 use crate::exit::{self, Failure};
 use crate::prefetch;
 
@@ -38,6 +38,8 @@ pub enum Command {
     Keys(keys::Keys),
     /// Show backups, recovery windows, gaps and timelines
     List(list::List),
+    /// Remove what neither retention nor anybody keeps
+    Prune(prune::Prune),
     /// Rebuild a data directory as it was at an instant
     Restore(Box<restore::Restore>),
     /// Show everything about one backup
@@ -102,6 +104,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Release(command) => block_on(command.run(config)),
         Command::Keys(command) => block_on(command.run(config)),
         Command::List(command) => block_on(command.run(config)),
+        Command::Prune(command) => block_on(command.run(config)),
         Command::Restore(command) => block_on(command.run(config)),
         Command::Show(command) => block_on(command.run(config)),
         // Their exit codes are their own.

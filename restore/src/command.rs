@@ -3,6 +3,7 @@
 pub mod keep;
 pub mod keys;
 pub mod list;
+pub mod prune;
 pub mod restore;
 pub mod show;
 pub mod wal_fetch;

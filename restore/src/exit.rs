@@ -6,6 +6,7 @@ use walvault_archive::config::ConfigError;
 use walvault_archive::keys::KeyError;
 use walvault_archive::keys::rewrap::RewrapError;
 use walvault_archive::layout::KeyId;
+use walvault_archive::prune::PruneError;
 use walvault_archive::store::StoreError;
 
 use crate::materialise::MaterialiseError;
@@ -47,6 +48,9 @@ pub enum Failure {
     /// What recovery needs cannot be written down.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// Nothing was pruned, or not all.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
     /// There is no such backup, or no such hold.
     #[error("{0}")]
     Unknown(String),
@@ -96,7 +100,9 @@ impl Failure {
         match self {
             Failure::KeysDamaged(_) => DAMAGED,
             Failure::Rewrap(RewrapError::Key(KeyError::Store(_))) => UNAVAILABLE,
-            Failure::Archive(error) | Failure::Plan(PlanError::Archive(error)) => of_archive(error),
+            Failure::Archive(error)
+            | Failure::Prune(PruneError::Archive(error))
+            | Failure::Plan(PlanError::Archive(error)) => of_archive(error),
             Failure::Materialise(error) => match error.cause() {
                 MaterialiseError::Archive(error) => of_archive(error),
                 MaterialiseError::Record { .. } | MaterialiseError::Checksum { .. } => DAMAGED,

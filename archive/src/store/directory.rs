@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{Advice, RenameFlags};
 
-use crate::store::{Body, ListPage, ObjectMeta, ObjectStore, StoreError, key};
+use crate::store::{Body, Leftover, ListPage, ObjectMeta, ObjectStore, StoreError, key};
 
 mod error;
 mod walk;
@@ -144,6 +144,25 @@ impl ObjectStore for DirectoryStore {
         let owned = key.to_owned();
         self.blocking("delete", key, move |inner| inner.delete(&owned))
             .await
+    }
+
+    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
+        self.blocking("list", "", move |inner| {
+            inner.check_root("list", "")?;
+            walk::temporary(&inner.root, before).map_err(|error| inner.failed("list", "", &error))
+        })
+        .await
+    }
+
+    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
+        let key = leftover.key.clone();
+        self.blocking("delete", &leftover.key, move |inner| match fs::remove_file(
+            inner.root.join(&key),
+        ) {
+            Err(error) if !error::is_absence(&error) => Err(inner.failed("delete", &key, &error)),
+            _ => Ok(()),
+        })
+        .await
     }
 }
 

@@ -16,6 +16,7 @@ const PAGE: usize = 1000;
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<String, Stored>>,
+    time: Mutex<Option<jiff::Timestamp>>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +42,16 @@ impl MemoryStore {
         MemoryStore::default()
     }
 
+    /// Stops the store's clock at `time`.
+    pub fn set_time(&self, time: jiff::Timestamp) {
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        let time = *self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.unwrap_or_else(jiff::Timestamp::now)
+    }
+
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
         // Every change is a single call on the map, so a panic elsewhere leaves it whole.
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,7 +72,7 @@ impl ObjectStore for MemoryStore {
         }
         let stored = Stored {
             bytes: body.bytes,
-            modified: jiff::Timestamp::now(),
+            modified: self.now(),
         };
         objects.insert(key.to_owned(), stored);
         Ok(())

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError};
+use super::{
+    Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
+};
 
 /// What was asked of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +124,21 @@ impl ObjectStore for Metered {
     async fn erase(&self, key: &str) -> Result<(), StoreError> {
         let request = self.inner.erase(key);
         self.timed(Operation::Delete, request).await
+    }
+
+    async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
+        self.timed(Operation::Head, self.inner.locked_until(key))
+            .await
+    }
+
+    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
+        self.timed(Operation::List, self.inner.leftovers(before))
+            .await
+    }
+
+    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
+        self.timed(Operation::Delete, self.inner.remove_leftover(leftover))
+            .await
     }
 
     async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::chance;
 use crate::store::{
-    Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
+    Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
 };
 
 /// How long to wait between attempts, and for how long to go on.
@@ -216,6 +216,18 @@ impl ObjectStore for Retrying {
 
     async fn erase(&self, key: &str) -> Result<(), StoreError> {
         self.retry(|| self.inner.erase(key)).await
+    }
+
+    async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
+        self.retry(|| self.inner.locked_until(key)).await
+    }
+
+    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
+        self.retry(|| self.inner.leftovers(before)).await
+    }
+
+    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
+        self.retry(|| self.inner.remove_leftover(leftover)).await
     }
 
     async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {

@@ -23,10 +23,13 @@ use tokio::sync::OnceCell;
 
 use crate::config::S3Settings;
 use crate::layout::CONDITIONAL_PROBE;
-use crate::store::{Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, StoreError, key};
+use crate::store::{
+    Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, StoreError, key,
+};
 
 mod client;
 mod error;
+mod leftovers;
 mod read;
 mod versions;
 
@@ -318,6 +321,14 @@ impl ObjectStore for S3Store {
     async fn erase(&self, key: &str) -> Result<(), StoreError> {
         key::check(&self.url, "delete", key)?;
         versions::erase(self, key).await
+    }
+
+    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
+        leftovers::find(self, before).await
+    }
+
+    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
+        leftovers::remove(self, leftover).await
     }
 
     async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {

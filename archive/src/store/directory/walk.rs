@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::store::directory::{error, object_meta};
-use crate::store::{ListPage, ObjectMeta, key};
+use crate::store::{Leftover, ListPage, ObjectMeta, key};
 
 /// The first `limit` objects whose keys begin with `prefix` and come after `after`.
 pub(super) fn page(
@@ -30,6 +30,45 @@ pub(super) fn page(
         next: objects.last().filter(|_| more).map(|last| last.key.clone()),
         objects,
     })
+}
+
+/// Files under a temporary name that were written before `before`.
+pub(super) fn temporary(root: &Path, before: jiff::Timestamp) -> io::Result<Vec<Leftover>> {
+    let mut found = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let read = match fs::read_dir(root.join(&folder)) {
+            Ok(read) => read,
+            Err(error) if error::is_absence(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in read {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                Err(error) if error::is_absence(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            if meta.is_dir() {
+                folders.push(format!("{folder}{name}/"));
+            } else if meta.is_file() && name.starts_with(key::TEMPORARY) {
+                let object = object_meta(format!("{folder}{name}"), &meta);
+                if object.modified < before {
+                    found.push(Leftover {
+                        key: object.key,
+                        upload: None,
+                        size: object.size,
+                        begun: object.modified,
+                    });
+                }
+            }
+        }
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
 }
 
 struct Walk<'a> {

@@ -1,0 +1,249 @@
+//! Making the plan out of what the archive holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use walvault_protocol::{LsnRange, TimelineId};
+
+use super::need::Needs;
+use super::orphans::{self, is_borrowed};
+use super::{BackupFate, PruneError, PrunePlan, Removal, Removals, WalFate, WalReason, fates};
+use crate::archive::{Archive, wal_key};
+use crate::catalog::{Catalog, WalHeld};
+use crate::error::Error;
+use crate::layout::{BackupId, ObjectKey, backup_prefix};
+use crate::record::BackupRecord;
+use crate::retention::{RetentionPolicy, before};
+
+/// By how much clocks may differ.
+const SKEW: Duration = Duration::from_secs(600);
+
+/// What is asked of a prune.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// What stays.
+    pub policy: RetentionPolicy,
+    /// The time.
+    pub now: Timestamp,
+    /// The time by the store's clock, where it is known: when the lock was stored.
+    pub store_now: Option<Timestamp>,
+    /// Go by `now` though the archive contradicts it.
+    pub ignore_clock: bool,
+}
+
+/// Plans a prune; nothing is removed. The caller holds the upkeep lock if the plan is to be
+/// applied.
+///
+/// # Errors
+/// When the archive cannot be read, the policy keeps nothing, or the clock cannot be believed.
+pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneError> {
+    let (policy, now) = (&asked.policy, asked.now);
+    if policy.keeps_nothing() {
+        return Err(PruneError::RemovesEverything);
+    }
+    let catalog = Catalog::load(archive).await?;
+    if !asked.ignore_clock {
+        check_clock(&catalog, asked)?;
+    }
+    let mut locked = BTreeMap::new();
+    let mut judged = fates::judge(&catalog, policy, &locked, now);
+    // A backup that the store does not let go keeps its WAL as well.
+    for fate in judged.iter().filter(|fate| fate.goes) {
+        let record = archive.name(&ObjectKey::BackupRecord(fate.id.clone()));
+        let until = archive.store().locked_until(&record).await;
+        if let Some(until) = until.map_err(Error::from)?.filter(|until| *until > now) {
+            locked.insert(fate.id.clone(), until);
+        }
+    }
+    if !locked.is_empty() {
+        judged = fates::judge(&catalog, policy, &locked, now);
+    }
+    let going: BTreeSet<&BackupId> = ids(&judged, true).collect();
+    let mut removals = Removals::default();
+    let borrowed = match going.is_empty() && catalog.unfinished().is_empty() {
+        true => orphans::Parts::new(),
+        false => orphans::borrowed(archive, ids(&judged, false)).await?,
+    };
+    for id in &going {
+        for object in archive.list(&backup_prefix(id)).await? {
+            let removal = Removal {
+                size: object.size,
+                key: object.key,
+            };
+            match removal.key {
+                ObjectKey::BackupRecord(_) => removals.records.push(((*id).clone(), removal)),
+                _ if is_borrowed(&removal.key, &borrowed) => {}
+                _ => removals.data.push(((*id).clone(), removal)),
+            }
+        }
+    }
+    let staying: Vec<&BackupRecord> = catalog
+        .backups()
+        .iter()
+        .filter(|backup| !going.contains(&backup.id))
+        .collect();
+    let wal = wal(&catalog, policy, &staying, now, &mut removals);
+    let grace = before(now, policy.grace);
+    let orphans = orphans::collect(archive, &catalog, &borrowed, grace, &mut removals).await?;
+    Ok(PrunePlan {
+        made_at: now,
+        policy: policy.clone(),
+        backups: judged,
+        wal,
+        orphans,
+        removals,
+    })
+}
+
+fn ids(fates: &[BackupFate], goes: bool) -> impl Iterator<Item = &BackupId> {
+    fates
+        .iter()
+        .filter(move |fate| fate.goes == goes)
+        .map(|fate| &fate.id)
+}
+
+/// Refuses a clock that the archive or the store contradicts.
+fn check_clock(catalog: &Catalog, asked: &Asked) -> Result<(), PruneError> {
+    let now = asked.now;
+    let stored = catalog
+        .timelines()
+        .flat_map(|(_, wal)| wal.objects.iter().map(|held| held.modified));
+    let taken = catalog.backups().iter().map(|backup| backup.stopped_at);
+    let latest = now.checked_add(SKEW).unwrap_or(Timestamp::MAX);
+    if let Some(newest) = stored.chain(taken).max().filter(|newest| *newest > latest) {
+        return Err(PruneError::ClockBehind { newest, now });
+    }
+    match asked.store_now {
+        Some(store) if store < before(now, SKEW) => Err(PruneError::ClockAhead { store, now }),
+        _ => Ok(()),
+    }
+}
+
+/// Decides about every object of WAL and every gap.
+fn wal(
+    catalog: &Catalog,
+    policy: &RetentionPolicy,
+    staying: &[&BackupRecord],
+    now: Timestamp,
+    removals: &mut Removals,
+) -> Vec<WalFate> {
+    let untrimmed: Option<BTreeSet<&BackupId>> = policy.wal_window_start(now).map(|start| {
+        let pivots = fates::begin_window(catalog, staying, start);
+        let within = staying.iter().filter(|backup| backup.stopped_at > start);
+        pivots
+            .into_iter()
+            .chain(within.copied())
+            .map(|backup| &backup.id)
+            .collect()
+    });
+    let trim = |backup: &BackupRecord| {
+        untrimmed
+            .as_ref()
+            .is_some_and(|untrimmed| !untrimmed.contains(&backup.id))
+    };
+    let needs = Needs::of(catalog, staying.iter().copied(), trim);
+    let judge = Judge {
+        catalog,
+        has_policy: policy.is_set(),
+        has_backup: !staying.is_empty(),
+        latest: catalog.latest_timeline(),
+        grace: before(now, policy.grace),
+        needs: &needs,
+    };
+    let mut fates: Vec<WalFate> = Vec::new();
+    for (timeline, wal) in catalog.timelines() {
+        for held in &wal.objects {
+            let (goes, because) = judge.of(timeline, held);
+            if goes {
+                removals.wal.push(Removal {
+                    key: wal_key(timeline, held.range, held.whole),
+                    size: held.size,
+                });
+            }
+            add(&mut fates, timeline, held, goes, because);
+        }
+    }
+    for gap in catalog.gaps() {
+        // Its cause explains where a window begins, as long as there is anything before it.
+        let needed = needs.who(gap.timeline, gap.range).is_some();
+        if policy.is_set() && !needed && needs.begins_after(gap.timeline, gap.range.end) {
+            removals.gaps.push(Removal {
+                key: ObjectKey::Gap(gap.timeline, gap.range),
+                size: 0,
+            });
+        }
+    }
+    fates
+}
+
+struct Judge<'a> {
+    catalog: &'a Catalog,
+    has_policy: bool,
+    has_backup: bool,
+    latest: Option<TimelineId>,
+    grace: Timestamp,
+    needs: &'a Needs<'a>,
+}
+
+impl Judge<'_> {
+    /// Whether an object of WAL goes, and why.
+    fn of(&self, timeline: TimelineId, held: &WalHeld) -> (bool, WalReason) {
+        if !self.has_backup {
+            return (false, WalReason::NoBackup);
+        }
+        if let Some(backup) = self.needs.who(timeline, held.range) {
+            let backup = backup.clone();
+            return (false, WalReason::Needed { backup });
+        }
+        if !self.has_policy {
+            return (false, WalReason::NoPolicy);
+        }
+        // Without its history nobody can say which backups lead to it.
+        let root = timeline == TimelineId::FIRST;
+        let known = root || self.catalog.histories().contains_key(&timeline);
+        if self.needs.leads_to(timeline) {
+            let reason = match self.needs.begins_after(timeline, held.range.end) {
+                true => WalReason::BeforeFirstBackup,
+                false => WalReason::OutsideWalWindow,
+            };
+            return (true, reason);
+        }
+        if self.latest == Some(timeline) || !known {
+            return (false, WalReason::Unfounded);
+        }
+        if held.modified >= self.grace {
+            return (false, WalReason::Recent);
+        }
+        (true, WalReason::NoBackupLeadsHere)
+    }
+}
+
+/// Adds an object to the run it continues, or begins another.
+fn add(
+    fates: &mut Vec<WalFate>,
+    timeline: TimelineId,
+    held: &WalHeld,
+    goes: bool,
+    because: WalReason,
+) {
+    let LsnRange { start, end } = held.range;
+    if let Some(last) = fates.last_mut() {
+        let continues = last.timeline == timeline && start <= last.end_lsn;
+        if continues && last.goes == goes && last.because == because {
+            last.end_lsn = last.end_lsn.max(end);
+            last.objects += 1;
+            last.stored_size += held.size;
+            return;
+        }
+    }
+    fates.push(WalFate {
+        timeline,
+        start_lsn: start,
+        end_lsn: end,
+        objects: 1,
+        stored_size: held.size,
+        goes,
+        because,
+    });
+}

@@ -1,0 +1,216 @@
+//! Random histories, pruned again and again, held against a plain model.
+
+mod history;
+mod model;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::keep;
+use crate::record::KeepChange;
+use history::{Event, History};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn policies() -> impl Strategy<Value = RetentionPolicy> {
+    let none = RetentionPolicy::default;
+    prop_oneof![
+        Just(none()),
+        (1u32..4).prop_map(move |n| RetentionPolicy {
+            keep_last: Some(n),
+            ..none()
+        }),
+        (1u32..5).prop_map(move |n| RetentionPolicy {
+            daily: Some(n),
+            weekly: Some(2),
+            ..none()
+        }),
+        (1u32..6).prop_map(move |n| RetentionPolicy {
+            window: Some(n * DAY),
+            ..none()
+        }),
+        (1u32..4, 1u32..6).prop_map(move |(n, days)| RetentionPolicy {
+            keep_last: Some(n + 2),
+            window: Some(n * DAY),
+            wal_window: Some(days * DAY),
+            ..none()
+        }),
+    ]
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        4 => (1u64..4).prop_map(Event::Wal),
+        4 => any::<bool>().prop_map(Event::Backup),
+        3 => (1u64..50).prop_map(Event::Hours),
+        1 => (0u64..6).prop_map(Event::Fork),
+        1 => (1u64..4).prop_map(Event::Gap),
+        1 => any::<prop::sample::Index>().prop_map(Event::Keep),
+        1 => Just(Event::Unfinished),
+        1 => Just(Event::Chunk),
+        3 => (policies(), prop::option::of(0i64..12))
+            .prop_map(|(policy, crash_after)| Event::Prune(policy, crash_after)),
+    ];
+    prop::collection::vec(event, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    /// After every prune, cut off or not, each backup still listed has all it needs, and nothing
+    /// that the policy or the operator promised is gone.
+    #[test]
+    fn what_is_listed_restores_and_what_was_promised_stays(events in events()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let mut history = History::begin().await;
+            for event in events {
+                history.happen(event).await?;
+            }
+            // Whatever was cut off, one prune that runs to its end leaves no garbage.
+            history.happen(Event::Hours(49)).await?;
+            let policy = RetentionPolicy { keep_last: Some(1), ..RetentionPolicy::default() };
+            history.happen(Event::Prune(policy.clone(), None)).await?;
+            let again = history.plan(&policy).await?;
+            prop_assert!(again.removals.is_empty(), "left over: {:?}", again.removals);
+            Ok(())
+        })?;
+    }
+}
+
+async fn history(events: impl IntoIterator<Item = Event>) -> History {
+    let mut history = History::begin().await;
+    for event in events {
+        history.happen(event).await.expect("it holds");
+    }
+    history
+}
+
+fn last(count: u32) -> RetentionPolicy {
+    RetentionPolicy {
+        keep_last: Some(count),
+        ..RetentionPolicy::default()
+    }
+}
+
+#[tokio::test]
+async fn the_plan_says_which_rule_keeps_or_frees_each_thing() {
+    use Event::{Backup, Hours, Wal};
+    let history = history([
+        Backup(false),
+        Wal(2),
+        Hours(24),
+        Backup(false),
+        Wal(1),
+        Hours(24),
+        Backup(false),
+    ])
+    .await;
+    let [first, second, third] = &history.ids()[..] else {
+        panic!("three backups")
+    };
+    keep::say(
+        &history.archive,
+        second,
+        "somebody",
+        KeepChange::Hold {
+            reason: "case 7".to_owned(),
+            until: None,
+        },
+    )
+    .await
+    .expect("said");
+    let plan = history.plan(&last(1)).await.expect("a plan");
+    let fates: Vec<_> = plan
+        .backups
+        .iter()
+        .map(|fate| (&fate.id, fate.goes))
+        .collect();
+    assert_eq!(fates, [(first, true), (second, false), (third, false)]);
+    assert_eq!(
+        plan.backups[0].freed_by.as_deref(),
+        Some("not among the last 1")
+    );
+    assert_eq!(plan.backups[1].kept_by[0].to_string(), "hold 1 (case 7)");
+    assert_eq!(plan.backups[2].kept_by, [Rule::KeepLast, Rule::Newest]);
+    assert_eq!(plan.wal[0].because, WalReason::BeforeFirstBackup);
+    let needed = WalReason::Needed {
+        backup: second.clone(),
+    };
+    assert_eq!(plan.wal[1].because, needed);
+    // Planning touched nothing.
+    assert_eq!(history.ids().len(), 3);
+    let gone: BTreeSet<_> = plan.removals.records.iter().map(|(id, _)| id).collect();
+    assert_eq!(gone, BTreeSet::from([first]));
+}
+
+#[tokio::test]
+async fn a_policy_that_would_remove_everything_is_refused() {
+    let history = history([Event::Backup(false)]).await;
+    let refused = history
+        .try_plan(&last(0), false)
+        .await
+        .expect_err("refused");
+    assert!(
+        matches!(refused, PruneError::RemovesEverything),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_went_back_is_refused_unless_it_is_ignored() {
+    let mut history = history([Event::Backup(false), Event::Hours(48), Event::Wal(1)]).await;
+    history.set_back(DAY);
+    let refused = history
+        .try_plan(&last(1), false)
+        .await
+        .expect_err("refused");
+    assert!(
+        matches!(refused, PruneError::ClockBehind { .. }),
+        "{refused}"
+    );
+    history.try_plan(&last(1), true).await.expect("a plan");
+}
+
+#[tokio::test]
+async fn a_prune_is_written_down_and_explains_what_is_gone() {
+    let mut history = history([
+        Event::Backup(false),
+        Event::Wal(2),
+        Event::Hours(24),
+        Event::Backup(false),
+    ])
+    .await;
+    let plan = history.plan(&last(1)).await.expect("a plan");
+    let gone: Vec<ObjectKey> = plan
+        .removals
+        .wal
+        .iter()
+        .map(|gone| gone.key.clone())
+        .collect();
+    assert!(!gone.is_empty());
+    history
+        .happen(Event::Prune(last(1), None))
+        .await
+        .expect("pruned");
+    let record: PruneRecord = history
+        .archive
+        .get_record(&ObjectKey::Pruned(1))
+        .await
+        .expect("a record");
+    assert_eq!(record.backups.len(), 1);
+    for key in gone {
+        assert!(
+            record.explains(&key, &history.archive.name(&key)),
+            "{key:?}"
+        );
+    }
+    assert!(!record.explains(&ObjectKey::BackupRecord(history.ids()[0].clone()), "x"));
+}
