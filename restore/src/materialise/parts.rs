@@ -20,7 +20,7 @@ mod sink;
 use sink::{PartSink, Written};
 
 /// Memory for parts under way, as they are stored, in KiB.
-const MEMORY_KIB: u32 = 96 << 10;
+const MEMORY_KIB: u32 = 64 << 10;
 /// The most parts under way, however small.
 const AT_ONCE: usize = 8;
 /// How many parts are opened and written at once: this is work for processors, not for the network.
