@@ -204,7 +204,8 @@ fn labels_of_every_kind() {
     assert!(label.contains(&format!("LABEL: {odd}\n")), "{label}");
 }
 
-/// A backup of a standby, while the primary is written to and its sidecar streams into the same archive.
+/// A backup of a standby, while the primary is written to and its sidecar streams into the same archive;
+/// by zstd, beside LZ4.
 #[test]
 fn taken_from_a_standby() {
     let primary = Postgres::start_new();
@@ -222,7 +223,11 @@ fn taken_from_a_standby() {
             .is_ok()
             || !log.rows(&standby).is_empty()
     });
-    scenario.configure_for(&standby);
+    let mut config = scenario.config(&standby.url());
+    config
+        .set("wal", "compression", "zstd")
+        .set("backup", "compression", "zstd");
+    scenario.configure(&config);
     let _ = scenario
         .walvaultd(&["backup", "--label", "of the standby"])
         .succeeded();
