@@ -1,6 +1,7 @@
 //! moto, a server of AWS's interfaces: S3 with versions, Object Lock and conditional PUT, KMS, STS,
 //! and IAM whose policies it enforces when asked to. What it holds is in its memory.
 
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -13,6 +14,7 @@ use crate::{cache, wait};
 #[derive(Debug)]
 pub struct Moto {
     process: Process,
+    scheme: &'static str,
     port: u16,
     /// Of whoever `environment` is for, and of the administrator.
     actor: (String, String),
@@ -35,6 +37,18 @@ impl Moto {
     /// With its log, when it does not start.
     #[must_use]
     pub fn start_new() -> Moto {
+        Moto::start("http", &[])
+    }
+
+    /// As [`Moto::start_new`], over TLS with this certificate for 127.0.0.1.
+    #[must_use]
+    pub fn start_over_tls(certificate: &Path, key: &Path) -> Moto {
+        let paths = [certificate, key].map(|path| path.display().to_string());
+        let [certificate, key] = &paths;
+        Moto::start("https", &["--ssl-cert", certificate, "--ssl-key", key])
+    }
+
+    fn start(scheme: &'static str, more: &[&str]) -> Moto {
         let home = tempfile::Builder::new()
             .prefix("wv-")
             .tempdir()
@@ -43,11 +57,12 @@ impl Moto {
         // It chooses a port itself, and says which.
         command
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
+            .args(more)
             .env("PYTHONUNBUFFERED", "1");
         let process = Process::spawn("moto", command, &home.path().join("moto.log"));
         let port = wait::poll(|| {
             let log = process.log();
-            let (_, rest) = log.split_once("Running on http://127.0.0.1:")?;
+            let (_, rest) = log.split_once(&format!("Running on {scheme}://127.0.0.1:"))?;
             rest.split_once('\n')?.0.trim().parse().ok()
         });
         let Some(port) = port else {
@@ -55,6 +70,7 @@ impl Moto {
         };
         let moto = Moto {
             process,
+            scheme,
             port,
             actor: any_credentials(),
             user: String::new(),
@@ -71,7 +87,7 @@ impl Moto {
     /// The URL of every service it has.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
     /// The variables that an AWS SDK takes credentials from. Any will do until policies are
@@ -134,7 +150,7 @@ impl Moto {
              from botocore.config import Config\n\
              def client(service, key='{}', secret='{}'):\n\
              \x20   return boto3.client(service, endpoint_url='{}', region_name='{}',\n\
-             \x20       aws_access_key_id=key, aws_secret_access_key=secret,\n\
+             \x20       aws_access_key_id=key, aws_secret_access_key=secret, verify=False,\n\
              \x20       config=Config(s3={{'addressing_style': 'path'}}))\n\
              {lines}\n",
             self.administrator.0,
