@@ -15,6 +15,7 @@ mod backup;
 mod encryption;
 mod environment;
 mod error;
+mod objectives;
 mod reader;
 mod retention;
 mod secret;
@@ -28,6 +29,7 @@ pub use backup::{BackupSettings, Checkpoint, ScheduleSettings};
 pub use encryption::{EncryptionSettings, IdentitySource, KmsSettings};
 pub use environment::env_lookup;
 pub use error::{ConfigError, Place};
+pub use objectives::{NotifySettings, ObjectiveSettings, SigningSecret};
 pub use retention::{RetentionSettings, parse_days};
 pub use secret::Secret;
 pub use sections::{
@@ -65,6 +67,10 @@ pub struct Config {
     pub restore: RestoreSettings,
     /// `[admin]`
     pub admin: AdminSettings,
+    /// `[objectives]`
+    pub objectives: ObjectiveSettings,
+    /// `[notify]`
+    pub notify: NotifySettings,
     /// `[log]`
     pub log: LogSettings,
     /// The file that was read; `None` if everything came from the environment.
@@ -123,6 +129,8 @@ impl Config {
         let retention = root.section("retention")?;
         let restore = root.section("restore")?;
         let admin = root.section("admin")?;
+        let objectives = root.section("objectives")?;
+        let notify = root.section("notify")?;
         let log = root.section("log")?;
         // Before what is in them: a section that seems to be missing may be misspelt.
         root.finish()?;
@@ -136,6 +144,8 @@ impl Config {
             retention: RetentionSettings::read(retention)?,
             restore: RestoreSettings::read(restore)?,
             admin: AdminSettings::read(admin)?,
+            objectives: ObjectiveSettings::read(objectives)?,
+            notify: NotifySettings::read(notify)?,
             log: LogSettings::read(log)?,
             file: file.map(|(path, _)| path.to_path_buf()),
         })

@@ -30,6 +30,13 @@ pub const VERIFIED_PREFIX: &str = "verified/";
 /// so that the next writer needs one request to know.
 pub const CONDITIONAL_PROBE: &str = "probe/conditional";
 
+/// What `walvaultd check` writes, reads and removes: below the one prefix where the sidecar may remove. No listing
+/// takes it for WAL.
+#[must_use]
+pub fn probe_key(token: u64) -> String {
+    format!("{TAIL_PREFIX}probe-{token:016x}")
+}
+
 /// The most WAL that one object holds. A cluster with larger segments has each of them stored in
 /// pieces of this size, so that memory does not depend on `--wal-segsize`.
 pub const MAX_WAL_OBJECT: u64 = 16 << 20;

@@ -18,6 +18,7 @@ use walvault_archive::config::AdminSettings;
 pub mod access;
 mod backups;
 pub mod health;
+mod page;
 pub mod routes;
 mod tls;
 

@@ -26,6 +26,10 @@ enum Command {
     Run,
     /// Take a base backup now
     Backup(command::backup::Arguments),
+    /// Try everything that streaming and backups need, and say how to mend what is not right
+    Check(command::check::Arguments),
+    /// Write a configuration for the PostgreSQL that is found
+    Init(command::init::Arguments),
 }
 
 /// Gives memory back soon after a burst, without a page fault for every block during one.
@@ -44,6 +48,10 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    if let Command::Init(arguments) = arguments.command {
+        let runtime = tokio::runtime::Runtime::new()?;
+        return Ok(runtime.block_on(command::init::run(arguments))?);
+    }
     let config = Config::load(arguments.config.as_deref())?;
     log_to_stderr(config.log.level.into());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -55,6 +63,9 @@ fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         match arguments.command {
             Command::Run => command::run::run(config, stop).await?,
             Command::Backup(arguments) => command::backup::run(config, arguments, stop).await?,
+            Command::Check(arguments) => command::check::run(config, arguments).await?,
+            // It was run before there was a configuration.
+            Command::Init(_) => {}
         }
         Ok(())
     })

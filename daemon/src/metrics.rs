@@ -17,6 +17,7 @@ use walvault_archive::store::metered::{Observer, Operation};
 
 use crate::pipeline::StreamState;
 use crate::stream::StreamError;
+use crate::survey::{Backup, Survey};
 
 pub mod live;
 pub mod rpo;
@@ -84,6 +85,34 @@ pub struct Metrics {
     pub data_key_rotation_failing: IntGauge,
     /// 0 when KMS, being a recipient, cannot be asked.
     pub kms_reachable: IntGauge,
+    /// 1 while the archive's keys cannot be used.
+    pub key_trouble: IntGauge,
+    /// `[objectives] rpo`.
+    pub rpo_objective_seconds: Gauge,
+    /// When the archive was last surveyed.
+    pub survey_timestamp_seconds: Gauge,
+    /// Gaps in the archive.
+    pub gaps: IntGauge,
+    /// Where the newest recovery window begins.
+    pub recovery_window_start_timestamp_seconds: Gauge,
+    /// The newest commit in it.
+    pub recovery_window_end_timestamp_seconds: Gauge,
+    /// Complete backups in the archive.
+    pub backups: IntGauge,
+    /// When the newest was complete.
+    pub backup_last_timestamp_seconds: Gauge,
+    /// How long it took.
+    pub backup_last_duration_seconds: Gauge,
+    /// Bytes of its files.
+    pub backup_last_size_bytes: Gauge,
+    /// Bytes of its objects.
+    pub backup_last_stored_bytes: Gauge,
+    /// Its size over the median of up to seven before it.
+    pub backup_last_size_ratio: Gauge,
+    /// Backups that this process took or tried to take, by result.
+    pub backups_taken_total: IntCounterVec,
+    /// How long a restore of the newest instant may take.
+    pub estimated_restore_seconds: Gauge,
 }
 
 impl Metrics {
@@ -204,6 +233,60 @@ impl Metrics {
                 "walvault_kms_reachable",
                 "0 when KMS is a recipient and could not be asked at the last check.",
             ),
+            key_trouble: new.integer(
+                "walvault_key_trouble",
+                "1 while the archive's keys cannot be used.",
+            ),
+            rpo_objective_seconds: new.gauge(
+                "walvault_rpo_objective_seconds",
+                "What [objectives] rpo says.",
+            ),
+            survey_timestamp_seconds: new.gauge(
+                "walvault_survey_timestamp_seconds",
+                "When the archive was last looked at, in seconds since 1970; 0 before the first time.",
+            ),
+            gaps: new.integer(
+                "walvault_gaps",
+                "Runs of WAL that the archive lacks between what it holds.",
+            ),
+            recovery_window_start_timestamp_seconds: new.gauge(
+                "walvault_recovery_window_start_timestamp_seconds",
+                "The first instant of the newest recovery window, in seconds since 1970; 0 without one.",
+            ),
+            recovery_window_end_timestamp_seconds: new.gauge(
+                "walvault_recovery_window_end_timestamp_seconds",
+                "The newest commit in the newest recovery window, in seconds since 1970; 0 without one.",
+            ),
+            backups: new.integer("walvault_backups", "Complete base backups in the archive."),
+            backup_last_timestamp_seconds: new.gauge(
+                "walvault_backup_last_timestamp_seconds",
+                "When the data of the newest base backup had been read, in seconds since 1970; 0 without one.",
+            ),
+            backup_last_duration_seconds: new.gauge(
+                "walvault_backup_last_duration_seconds",
+                "How long the newest base backup took to read.",
+            ),
+            backup_last_size_bytes: new.gauge(
+                "walvault_backup_last_size_bytes",
+                "Bytes of the files of the newest base backup.",
+            ),
+            backup_last_stored_bytes: new.gauge(
+                "walvault_backup_last_stored_bytes",
+                "Bytes of the objects of the newest base backup.",
+            ),
+            backup_last_size_ratio: new.gauge(
+                "walvault_backup_last_size_ratio",
+                "Size of the newest base backup over the median of up to seven before it; 1 for the first.",
+            ),
+            backups_taken_total: new.counters(
+                "walvault_backups_taken_total",
+                "Base backups that this process ended, by result: success or failure.",
+                &["result"],
+            ),
+            estimated_restore_seconds: new.gauge(
+                "walvault_estimated_restore_seconds",
+                "How long a restore of the newest instant may take: backup and WAL at 100 MiB/s; 0 when nothing can be restored.",
+            ),
             registry,
         }
     }
@@ -225,6 +308,42 @@ impl Metrics {
     pub fn names(&self) -> Vec<String> {
         let described = |family: &prometheus::proto::MetricFamily| family.name().to_owned();
         self.registry.gather().iter().map(described).collect()
+    }
+
+    /// Takes in what the archive holds.
+    pub fn surveyed(&self, survey: &Survey) {
+        let seconds = |at: jiff::Timestamp| at.as_millisecond() as f64 / 1000.0;
+        self.survey_timestamp_seconds.set(seconds(survey.at));
+        self.gaps.set(count(survey.gaps.len()));
+        self.backups.set(count(survey.backups.len()));
+        let window = survey.windows.last();
+        let begin = window.map_or(0.0, |window| seconds(window.start_time));
+        self.recovery_window_start_timestamp_seconds.set(begin);
+        let end = window.map_or(0.0, |window| {
+            seconds(window.end_time.unwrap_or(window.start_time))
+        });
+        self.recovery_window_end_timestamp_seconds.set(end);
+        if let Some(last) = survey.backups.last() {
+            let took = last.stop_time.duration_since(last.start_time);
+            self.backup_last_timestamp_seconds
+                .set(seconds(last.stop_time));
+            self.backup_last_duration_seconds.set(took.as_secs_f64());
+            self.backup_last_size_bytes.set(last.size as f64);
+            self.backup_last_stored_bytes.set(last.stored_size as f64);
+        }
+        self.backup_last_size_ratio
+            .set(size_ratio(&survey.backups).unwrap_or(1.0));
+        let restore = window.zip(survey.backups.last()).map(|(window, backup)| {
+            let wal = window.end_lsn.saturating_sub(backup.start_lsn);
+            (backup.size + wal) as f64 / RESTORED_A_SECOND
+        });
+        self.estimated_restore_seconds.set(restore.unwrap_or(0.0));
+    }
+
+    /// Counts a base backup that this process ended.
+    pub fn backup_ended(&self, success: bool) {
+        let result = if success { "success" } else { "failure" };
+        self.backups_taken_total.with_label_values(&[result]).inc();
     }
 
     /// Counts an object of WAL that was stored.
@@ -286,6 +405,27 @@ impl Observer for Metrics {
             self.live.store_failed(error);
         }
     }
+}
+
+/// Bytes that a restore writes or replays in a second: less than two cores do.
+const RESTORED_A_SECOND: f64 = 100.0 * 1024.0 * 1024.0;
+
+/// The size of the newest backup over the median of up to seven before it.
+fn size_ratio(backups: &[Backup]) -> Option<f64> {
+    let (last, before) = backups.split_last()?;
+    let mut sizes: Vec<u64> = before
+        .iter()
+        .rev()
+        .take(7)
+        .map(|backup| backup.size)
+        .collect();
+    sizes.sort_unstable();
+    let median = *sizes.get(sizes.len() / 2)?;
+    (median > 0).then(|| last.size as f64 / median as f64)
+}
+
+fn count(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
 }
 
 /// Makes metrics in a registry.

@@ -52,6 +52,15 @@ pub fn garage() -> PathBuf {
     installed(cache().join("garage/bin/garage"), "Garage")
 }
 
+/// A program of the Python environment.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn python_program(name: &str) -> PathBuf {
+    installed(cache().join("python/bin").join(name), name)
+}
+
 /// Prometheus' own tool, which checks metrics and rules.
 ///
 /// # Panics

@@ -7,6 +7,7 @@
 
 pub mod archive;
 pub mod archived;
+pub mod browser;
 pub mod cache;
 pub mod commit_log;
 pub mod config_file;

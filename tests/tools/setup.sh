@@ -149,6 +149,7 @@ all)
     for version in "${postgres_versions[@]}"; do
         postgres_major "$version"
     done
+    debian_packages chromium fonts-dejavu-core systemd
     garage
     promtool
     python_environment

@@ -14,8 +14,10 @@ use serde::Serialize;
 use super::access::{Access, Denied, Needs};
 use super::backups;
 use super::health::{self, Condition};
+use super::page;
 use crate::backup::desk::Desk;
 use crate::metrics::Metrics;
+use crate::status::StatusSource;
 
 /// An answer.
 pub type Answer = Response<Full<Bytes>>;
@@ -29,6 +31,8 @@ pub struct Routes {
     pub metrics: Arc<Metrics>,
     /// Where backups are ordered.
     pub backups: Desk,
+    /// What else is known.
+    pub status: StatusSource,
 }
 
 impl Routes {
@@ -58,12 +62,14 @@ impl Routes {
                 "only GET and POST are answered here",
             ),
             (true, "/metrics") => text(StatusCode::OK, METRICS_TYPE, self.metrics.render()),
-            (_, "/livez" | "/readyz" | "/startupz" | "/metrics") => {
+            (true, "/status") => json(StatusCode::OK, &self.status.status(&self.metrics)),
+            (true, "/") => page::page(),
+            (_, "/" | "/status" | "/livez" | "/readyz" | "/startupz" | "/metrics") => {
                 message(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here")
             }
             _ => message(
                 StatusCode::NOT_FOUND,
-                "there is /livez, /readyz, /startupz, /metrics and /backups",
+                "there is /, /status, /backups, /livez, /readyz, /startupz and /metrics",
             ),
         }
     }

@@ -98,6 +98,12 @@ impl Desk {
         answered.await.unwrap_or(Err(RequestError::Stopping))
     }
 
+    /// To be told when how backups stand changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<BackupStatus> {
+        self.status.clone()
+    }
+
     /// How backups stand now.
     #[must_use]
     pub fn status(&self) -> BackupStatus {

@@ -138,6 +138,7 @@ impl Backups {
             taken = attempt(&self.app, options, &published) => taken,
             never = turn_away(orders, status) => match never {},
         };
+        self.app.metrics.backup_ended(taken.is_ok());
         published.end(taken.as_ref().err().map(refusal));
         let record = taken?;
         tracing::info!(backup = %record.id, bytes = record.size, stop = %record.stop_lsn, "the base backup is complete");

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::config::Config;
@@ -12,8 +13,12 @@ use crate::admin::{Admin, AdminError, Routes};
 use crate::app::{App, SetupError};
 use crate::backup::service::Backups;
 use crate::metrics::Metrics;
+use crate::notify::watch_for_events;
+use crate::notify::webhook::{NotifyError, Webhook, heartbeat};
 use crate::rotation::{keep_checking, keep_rotating};
+use crate::status::StatusSource;
 use crate::stream::{StreamError, supervise};
+use crate::survey::{Surveyed, keep_looking};
 
 /// How long storing what was received may take after SIGTERM, a little less than the 30 s that
 /// Kubernetes waits before it kills. PostgreSQL still has whatever is not stored by then.
@@ -31,6 +36,9 @@ pub enum RunError {
     /// It cannot listen.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// Nobody can be told.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     /// It must not go on.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -67,11 +75,36 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         "walvaultd {}",
         env!("CARGO_PKG_VERSION")
     );
-    if let Some(admin) = admin {
-        let metrics = app.metrics.clone();
-        let backups = desk.clone();
-        admin.serve(Routes { metrics, backups })?;
+    let objective = app.config.objectives.rpo;
+    app.metrics
+        .rpo_objective_seconds
+        .set(objective.as_secs_f64());
+    let (server, url) = (app.info.endpoint(), app.store.url().to_owned());
+    let surveyed = watch::Sender::new(Surveyed::default());
+    if let Some((outbox, webhook)) = Webhook::new(&app.config.notify)? {
+        tasks.spawn(webhook.deliver());
+        tasks.spawn(watch_for_events(
+            app.metrics.clone(),
+            objective,
+            (server.clone(), url.clone()),
+            desk.watch(),
+            surveyed.subscribe(),
+            outbox,
+        ));
     }
+    if let Some(admin) = admin {
+        let seen = surveyed.subscribe();
+        admin.serve(Routes {
+            metrics: app.metrics.clone(),
+            backups: desk.clone(),
+            status: StatusSource::new(&app.config, server, url, desk.clone(), seen),
+        })?;
+    }
+    tasks.spawn(keep_looking(app.clone(), desk.watch(), surveyed));
+    let is_well = || {
+        let now = app.metrics.live.snapshot();
+        now.started && now.rpo <= objective
+    };
     let streaming = supervise(&context, &app.store, &app.keys, &stop);
     let overdue = async {
         stop.cancelled().await;
@@ -84,6 +117,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },
         never = beat(&app.metrics) => match never {},
+        never = heartbeat(&app.config.notify, is_well) => match never? {},
         () = overdue => Err(RunError::Grace),
     };
     let state = *context.state.borrow();

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use walvault_archive::Error as ArchiveError;
 use walvault_archive::store::StoreError;
 use walvault_protocol::{Lsn, TimelineId};
 
@@ -71,6 +72,10 @@ pub struct Snapshot {
     pub store_failing: Option<(Duration, String)>,
     /// The slot.
     pub slot: Option<Slot>,
+    /// The time of the newest commit that was received and is in the archive, by the server's clock.
+    pub last_commit_archived: Option<jiff::Timestamp>,
+    /// Why the archive's keys cannot be used, if they cannot.
+    pub key_trouble: Option<String>,
     /// Whether commits wait for the archive.
     pub commits_wait: bool,
     /// Whether it ever streamed, or was found to be beside a standby.
@@ -95,6 +100,7 @@ struct State {
     moved: Instant,
     store_failing: Option<(Instant, String)>,
     slot: Option<Slot>,
+    key_trouble: Option<String>,
     commits_wait: bool,
 }
 
@@ -114,6 +120,7 @@ impl Default for Live {
             moved: now,
             store_failing: None,
             slot: None,
+            key_trouble: None,
             commits_wait: false,
         }))
     }
@@ -163,6 +170,7 @@ impl Live {
         let mut state = self.state();
         state.phase = Phase::Streaming;
         state.started = true;
+        state.key_trouble = None;
         state.moved = Instant::now();
         state.rpo.connected(start, durable);
         state.stream.timeline = Some(timeline);
@@ -175,6 +183,9 @@ impl Live {
     pub fn stream_ended(&self, error: &StreamError) {
         let mut state = self.state();
         state.phase = Phase::Interrupted(error.to_string());
+        if let StreamError::Archive(ArchiveError::Key(trouble)) = error {
+            state.key_trouble = Some(trouble.to_string());
+        }
         let now = Instant::now();
         state.rpo.disconnected(now);
         state.slot = None;
@@ -256,6 +267,11 @@ impl Live {
                 .as_ref()
                 .map(|(since, error)| (now.duration_since(*since), error.clone())),
             slot: state.slot,
+            last_commit_archived: state
+                .rpo
+                .newest_durable()
+                .and_then(|time| jiff::Timestamp::from_microsecond(time.unix_micros()).ok()),
+            key_trouble: state.key_trouble.clone(),
             commits_wait: state.commits_wait,
             started: state.started,
             up: now.duration_since(state.begun),
@@ -298,5 +314,6 @@ impl Live {
         metrics.slot_exhaustion_seconds.set(exhaustion);
         let lost = now.slot.is_some_and(|slot| slot.outlook == Outlook::Lost);
         metrics.slot_lost.set(lost.into());
+        metrics.key_trouble.set(now.key_trouble.is_some().into());
     }
 }

@@ -27,6 +27,8 @@ struct Pending {
     received: Instant,
     /// Where the last one's record ends.
     end: Lsn,
+    /// The newest one's time, by the server's clock.
+    newest: PgTimestamp,
 }
 
 /// What is known of commits that may not be in the archive. Times are passed in.
@@ -42,6 +44,8 @@ pub struct Rpo {
     connected: bool,
     /// Whether the server's commits are ours to archive.
     ours: bool,
+    /// The time of the newest commit that is durable.
+    newest_durable: Option<PgTimestamp>,
 }
 
 /// Commits that were received together.
@@ -51,6 +55,8 @@ pub struct Commits {
     pub age: Duration,
     /// Where the record of the last one ends.
     pub end: Lsn,
+    /// The time of the newest, by the server's clock.
+    pub newest: PgTimestamp,
 }
 
 impl Commits {
@@ -64,6 +70,7 @@ impl Commits {
         Some(Commits {
             age: Duration::from_micros(u64::try_from(age).unwrap_or(0)),
             end: commits().next_back()?.end,
+            newest: commits().map(|mark| mark.time).max()?,
         })
     }
 }
@@ -80,6 +87,7 @@ impl Rpo {
             current_at: now,
             connected: false,
             ours: true,
+            newest_durable: None,
         }
     }
 
@@ -128,7 +136,8 @@ impl Rpo {
         if self.is_current() {
             self.current_at = now;
         }
-        let Some(Commits { age, end }) = commits.filter(|commits| commits.end > self.durable)
+        let Some(Commits { age, end, newest }) =
+            commits.filter(|commits| commits.end > self.durable)
         else {
             return;
         };
@@ -137,11 +146,13 @@ impl Rpo {
             Some(last) if now.duration_since(last.received) < GRAIN => {
                 last.committed = last.committed.min(committed);
                 last.end = end;
+                last.newest = last.newest.max(newest);
             }
             _ => self.pending.push_back(Pending {
                 committed,
                 received: now,
                 end,
+                newest,
             }),
         }
         if self.pending.len() > MOST_ENTRIES {
@@ -155,9 +166,16 @@ impl Rpo {
         let mut waited = Vec::new();
         while let Some(first) = self.pending.front().filter(|first| first.end <= durable) {
             waited.push(now.duration_since(first.received));
+            self.newest_durable = self.newest_durable.max(Some(first.newest));
             self.pending.pop_front();
         }
         waited
+    }
+
+    /// The time of the newest commit that became durable, by the server's clock.
+    #[must_use]
+    pub fn newest_durable(&self) -> Option<PgTimestamp> {
+        self.newest_durable
     }
 
     /// The age of the oldest commit that may not be in the archive; zero when there is none.
@@ -188,6 +206,7 @@ impl Rpo {
                 committed: last.map_or(first.committed, |last| last.committed.min(first.committed)),
                 received: first.received,
                 end: last.map_or(first.end, |last| last.end),
+                newest: last.map_or(first.newest, |last| last.newest.max(first.newest)),
             });
         }
     }
@@ -200,7 +219,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn commits(age: Duration, end: u64) -> Option<Commits> {
-        Some(Commits { age, end: Lsn(end) })
+        Some(Commits {
+            age,
+            end: Lsn(end),
+            newest: PgTimestamp(0),
+        })
     }
 
     #[test]

@@ -15,6 +15,7 @@ async fn used() -> Arc<Metrics> {
     let away = StoreError::unavailable("s3://x", "put", "a", "no answer");
     Observer::request(&*metrics, Operation::Put, Duration::ZERO, Some(&away));
     metrics.stream_ended(&StreamError::Silent(Duration::from_secs(60)));
+    metrics.backup_ended(true);
     metrics
         .wal_objects_stored_total
         .with_label_values(&["chunk"])

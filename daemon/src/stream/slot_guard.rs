@@ -40,6 +40,17 @@ pub enum WalStatus {
 }
 
 impl WalStatus {
+    /// The column's word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            WalStatus::Reserved => "reserved",
+            WalStatus::Extended => "extended",
+            WalStatus::Unreserved => "unreserved",
+            WalStatus::Lost => "lost",
+        }
+    }
+
     /// Reads the column; `None` when the slot never reserved any WAL.
     #[must_use]
     pub fn parse(text: &str) -> Option<WalStatus> {

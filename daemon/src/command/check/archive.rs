@@ -1,0 +1,105 @@
+//! What is tried of the archive. What is written for that is removed again.
+
+use bytes::Bytes;
+use walvault_archive::layout::probe_key;
+use walvault_archive::store::{Body, ConditionalPut, StoreError};
+use walvault_archive::{Archive, Error};
+
+use super::Findings;
+use super::server::Found;
+use crate::app::App;
+
+/// Writes, reads, lists and removes, and opens the archive if there is one.
+pub(super) async fn check(app: &App, server: Option<&Found>, findings: &mut Findings) {
+    let store = &*app.store;
+    let probe = probe_key(rand::random());
+    let body = || Body::new(Bytes::from_static(b"walvaultd check"));
+    if let Err(error) = store.put(&probe, body()).await {
+        findings.error("archive: write", &error);
+        return;
+    }
+    findings.ok("archive: write", store.url());
+    match store.conditional_put().await {
+        Ok(ConditionalPut::Enforced) => match store.put(&probe, body()).await {
+            Err(StoreError::Exists { .. }) => {
+                findings.ok("archive: write once", "the store refuses to overwrite");
+            }
+            // A retried PUT whose object is there already with the same bytes is a success as well.
+            Ok(()) | Err(_) => findings.ok("archive: write once", "the store knows If-None-Match"),
+        },
+        Ok(_) => findings.warn(
+            "archive: write once",
+            "the store ignores If-None-Match",
+            "make sure that one sidecar writes this archive; see docs/streaming.md, \"One writer\"",
+        ),
+        Err(error) => findings.error("archive: write once", &error),
+    }
+    match store.get(&probe, None).await {
+        Ok(bytes) if bytes == body().bytes => findings.ok("archive: read", "what was written"),
+        Ok(_) => findings.fail(
+            "archive: read",
+            "other bytes than were written",
+            "do not use this store",
+        ),
+        Err(error @ StoreError::Refused { .. }) => findings.warn(
+            "archive: read",
+            error.to_string(),
+            "that is right for a sidecar that may only write; see docs/security.md",
+        ),
+        Err(error) => findings.error("archive: read", &error),
+    }
+    match store.list(&probe, None).await {
+        Ok(page) if page.objects.iter().any(|object| object.key == probe) => {
+            findings.ok("archive: list", "what was written is there");
+        }
+        Ok(_) => findings.fail(
+            "archive: list",
+            "what was written is not listed",
+            "walvault needs a store that lists what it took at once",
+        ),
+        Err(error) => findings.error("archive: list", &error),
+    }
+    match store.delete(&probe).await {
+        Ok(()) => findings.ok(
+            "archive: remove",
+            "below tail/, the only place where the sidecar does",
+        ),
+        Err(error) => findings.warn(
+            "archive: remove",
+            error.to_string(),
+            "allow removing below tail/, or chunks stay beside their segments",
+        ),
+    }
+    open(app, server, findings).await;
+}
+
+async fn open(app: &App, server: Option<&Found>, findings: &mut Findings) {
+    let archive = match Archive::open(app.store.clone(), app.keys.clone()).await {
+        Ok(archive) => archive,
+        Err(Error::NotAnArchive { .. }) => {
+            findings.ok(
+                "archive: identity",
+                "there is none yet; 'walvaultd run' begins it",
+            );
+            return;
+        }
+        Err(error) => {
+            findings.error("archive: identity", &error);
+            return;
+        }
+    };
+    let system = archive.record().system_id;
+    let belongs =
+        server.map(|found| archive.belongs_to(found.identity.system_id, found.segment_size));
+    match belongs {
+        Some(Err(error)) => findings.error("archive: identity", &error),
+        _ => findings.ok(
+            "archive: identity",
+            format!("it is that of system {system}"),
+        ),
+    }
+    match archive.sealer(app.settings.codec).await {
+        Ok(_) => findings.ok("keys", "they seal for this archive"),
+        Err(error) => findings.error("keys", &error),
+    }
+}

@@ -1,0 +1,227 @@
+//! Telling others: events to a webhook, and a heartbeat while all is well.
+//!
+//! Owns what is an event. That one is told at least once, in order, and signed, is [`webhook`]'s concern. `docs/notify.md`
+//! documents both for who receives them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::backup::desk::BackupStatus;
+use crate::metrics::Metrics;
+use crate::metrics::live::{Phase, Snapshot};
+use crate::survey::Surveyed;
+
+pub mod http;
+pub mod webhook;
+
+use webhook::Outbox;
+
+/// How often it is looked whether something happened.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long an objective must be missed, or met again, before that is an event.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// What others are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A base backup is complete.
+    BackupSucceeded,
+    /// A base backup failed; it is tried again if it was scheduled.
+    BackupFailed,
+    /// A commit is older than `[objectives] rpo` and may not be archived.
+    RpoBreached,
+    /// No commit is, any more.
+    RpoRecovered,
+    /// WAL was lost before it was archived.
+    Gap,
+    /// The archive's keys cannot be used.
+    KeyTrouble,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// Which kind.
+    pub event: EventKind,
+    /// A name for it, the same however often it is told.
+    pub id: String,
+    /// When it was noticed.
+    pub at: Timestamp,
+    /// Which server.
+    pub server: String,
+    /// Which archive.
+    pub archive: String,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// Finds events by comparing what is known with what was.
+struct Watcher {
+    server: String,
+    archive: String,
+    objective: Duration,
+    breached: bool,
+    /// Since when the objective is on the other side of what was told.
+    differs_since: Option<Instant>,
+    last_backup: Option<Timestamp>,
+    gaps: Option<usize>,
+    key_trouble: bool,
+}
+
+/// Watches for events for as long as it runs, and hands them to `outbox`.
+pub async fn watch_for_events(
+    metrics: Arc<Metrics>,
+    objective: Duration,
+    (server, archive): (String, String),
+    backups: watch::Receiver<BackupStatus>,
+    surveyed: watch::Receiver<Surveyed>,
+    outbox: Outbox,
+) -> Infallible {
+    let mut watcher = Watcher::new(server, archive, objective);
+    let mut every = tokio::time::interval(INTERVAL);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let status = backups.borrow().clone();
+        let seen = surveyed.borrow().clone();
+        let now = metrics.live.snapshot();
+        for event in watcher.look(&now, &status, &seen, Instant::now()) {
+            tracing::info!(event = ?event.event, message = event.message, "telling the webhook");
+            outbox.put(event);
+        }
+    }
+}
+
+impl Watcher {
+    fn new(server: String, archive: String, objective: Duration) -> Watcher {
+        Watcher {
+            server,
+            archive,
+            objective,
+            breached: false,
+            differs_since: None,
+            last_backup: None,
+            gaps: None,
+            key_trouble: false,
+        }
+    }
+
+    fn event(&self, event: EventKind, message: String) -> Event {
+        Event {
+            event,
+            id: format!("{:016x}", rand::random::<u64>()),
+            at: Timestamp::now(),
+            server: self.server.clone(),
+            archive: self.archive.clone(),
+            message,
+        }
+    }
+
+    fn look(
+        &mut self,
+        now: &Snapshot,
+        backups: &BackupStatus,
+        surveyed: &Surveyed,
+        at: Instant,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        events.extend(self.look_at_rpo(now, at));
+        events.extend(self.look_at_backups(backups));
+        events.extend(self.look_at_gaps(surveyed));
+        events.extend(self.look_at_keys(now));
+        events
+    }
+
+    fn look_at_rpo(&mut self, now: &Snapshot, at: Instant) -> Option<Event> {
+        let missed = now.rpo > self.objective;
+        if missed == self.breached {
+            self.differs_since = None;
+            return None;
+        }
+        let since = *self.differs_since.get_or_insert(at);
+        if at.duration_since(since) < SETTLED {
+            return None;
+        }
+        self.differs_since = None;
+        self.breached = missed;
+        let objective = self.objective.as_secs();
+        Some(match missed {
+            true => {
+                let reason = match &now.phase {
+                    Phase::Interrupted(reason) => reason.clone(),
+                    _ => now.store_failing.as_ref().map_or_else(
+                        || "the archive does not keep up".to_owned(),
+                        |(_, error)| error.clone(),
+                    ),
+                };
+                let age = now.rpo.as_secs();
+                let message = format!(
+                    "a commit {age} s old may not be in the archive; the objective is {objective} s: {reason}"
+                );
+                self.event(EventKind::RpoBreached, message)
+            }
+            false => self.event(
+                EventKind::RpoRecovered,
+                format!("every commit older than {objective} s is in the archive again"),
+            ),
+        })
+    }
+
+    fn look_at_backups(&mut self, backups: &BackupStatus) -> Option<Event> {
+        let last = backups.last.as_ref()?;
+        if self.last_backup.replace(last.at) == Some(last.at) {
+            return None;
+        }
+        let id = last
+            .id
+            .as_ref()
+            .map_or_else(String::new, |id| format!(" {id}"));
+        Some(match &last.error {
+            None => self.event(
+                EventKind::BackupSucceeded,
+                format!("base backup{id} is complete"),
+            ),
+            Some(error) => self.event(
+                EventKind::BackupFailed,
+                format!("base backup{id} failed: {error}"),
+            ),
+        })
+    }
+
+    fn look_at_gaps(&mut self, surveyed: &Surveyed) -> Option<Event> {
+        let gaps = &surveyed.last.as_ref()?.gaps;
+        // Those that were there when the sidecar was started were told then.
+        let before = self.gaps.replace(gaps.len())?;
+        let newest = gaps.last().filter(|_| gaps.len() > before)?;
+        let cause = newest
+            .cause
+            .as_deref()
+            .unwrap_or("objects are missing from the archive");
+        Some(self.event(
+            EventKind::Gap,
+            format!(
+                "WAL {} to {} of timeline {} is not in the archive: {cause}",
+                newest.start_lsn,
+                newest.end_lsn,
+                newest.timeline.get()
+            ),
+        ))
+    }
+
+    fn look_at_keys(&mut self, now: &Snapshot) -> Option<Event> {
+        let trouble = now.key_trouble.clone();
+        let before = std::mem::replace(&mut self.key_trouble, trouble.is_some());
+        let reason = trouble.filter(|_| !before)?;
+        Some(self.event(EventKind::KeyTrouble, reason))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! What the archive holds, looked at now and then, for whoever wants to see it at once.
+//!
+//! Owns the pace: at most one look a minute, and, however large the archive is, no more than a hundredth of the time is
+//! spent looking.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch;
+use walvault_archive::catalog::RecoveryWindow;
+use walvault_archive::layout::BackupId;
+use walvault_archive::record::BackupRecord;
+use walvault_archive::{Archive, Catalog, Coverage, Error};
+use walvault_protocol::{Lsn, LsnRange, SystemId, TimelineId};
+
+use crate::app::App;
+use crate::backup::desk::{BackupStatus, Ended};
+
+/// The least time between two looks.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The same as long as nothing can be restored: then there is little to look at, and somebody waits.
+const FIRST_INTERVAL: Duration = Duration::from_secs(3);
+/// How many times as long as a look took is waited before the next.
+const REST: u32 = 100;
+
+/// What the archive held.
+#[derive(Debug, Clone, Serialize)]
+pub struct Survey {
+    /// When it was looked at.
+    pub at: Timestamp,
+    /// How long that took.
+    pub seconds: f64,
+    /// Whose archive it is.
+    pub system_id: SystemId,
+    /// Spans in which every instant can be restored, oldest first.
+    pub windows: Vec<RecoveryWindow>,
+    /// Complete base backups, oldest first.
+    pub backups: Vec<Backup>,
+    /// WAL that is missing, by timeline and position.
+    pub gaps: Vec<Gap>,
+    /// Timelines, oldest first.
+    pub timelines: Vec<Timeline>,
+}
+
+/// A base backup.
+#[derive(Debug, Clone, Serialize)]
+pub struct Backup {
+    /// Its name.
+    pub id: BackupId,
+    /// `full`.
+    pub kind: String,
+    /// What it was called.
+    pub label: String,
+    /// When it was begun.
+    pub start_time: Timestamp,
+    /// When its data had been read.
+    pub stop_time: Timestamp,
+    /// The timeline it was taken on.
+    pub timeline: TimelineId,
+    /// Where replay begins.
+    pub start_lsn: Lsn,
+    /// Where it is consistent.
+    pub stop_lsn: Lsn,
+    /// Bytes of its files.
+    pub size: u64,
+    /// Bytes of its objects.
+    pub stored_size: u64,
+}
+
+/// WAL that is missing.
+#[derive(Debug, Clone, Serialize)]
+pub struct Gap {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The first byte that is missing.
+    pub start_lsn: Lsn,
+    /// The first byte that is not.
+    pub end_lsn: Lsn,
+    /// Why, where it was noticed when it came about.
+    pub cause: Option<String>,
+    /// When it was noticed.
+    pub noticed_at: Option<Timestamp>,
+}
+
+/// The WAL held of a timeline.
+#[derive(Debug, Clone, Serialize)]
+pub struct Timeline {
+    /// Its number.
+    pub timeline: TimelineId,
+    /// The one it came from.
+    pub parent: Option<TimelineId>,
+    /// Where it left that one.
+    pub begins_at: Option<Lsn>,
+    /// When its first WAL was stored, by the store's clock.
+    pub first_stored: Option<Timestamp>,
+    /// The end of what is held of it.
+    pub end_lsn: Option<Lsn>,
+    /// Bytes stored.
+    pub stored_size: u64,
+}
+
+/// The last look, and how it went.
+#[derive(Debug, Clone, Default)]
+pub struct Surveyed {
+    /// What was seen last; `None` before the first look that succeeded.
+    pub last: Option<Arc<Survey>>,
+    /// Why the last look failed, if it did.
+    pub error: Option<String>,
+}
+
+/// Looks at the archive for as long as it runs.
+pub async fn keep_looking(
+    app: Arc<App>,
+    mut backups: watch::Receiver<BackupStatus>,
+    found: watch::Sender<Surveyed>,
+) -> Infallible {
+    let mut archive: Option<Archive> = None;
+    let mut last_backup = None;
+    loop {
+        let begun = Instant::now();
+        let looked = look(&app, &mut archive).await;
+        let seen = looked
+            .as_ref()
+            .is_ok_and(|survey| !survey.windows.is_empty());
+        match looked {
+            Ok(survey) => {
+                app.metrics.surveyed(&survey);
+                found.send_replace(Surveyed {
+                    last: Some(Arc::new(survey)),
+                    error: None,
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the archive could not be surveyed");
+                found.send_modify(|found| found.error = Some(error.to_string()));
+            }
+        }
+        let least = if seen { INTERVAL } else { FIRST_INTERVAL };
+        let rest = least.max(begun.elapsed() * REST);
+        let known = last_backup.clone();
+        let backup_ended = another_backup(&mut backups, known);
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            last = backup_ended => last_backup = last,
+        }
+    }
+}
+
+/// Returns when another backup than `known` was the last that ended.
+async fn another_backup(
+    backups: &mut watch::Receiver<BackupStatus>,
+    known: Option<Ended>,
+) -> Option<Ended> {
+    loop {
+        let last = backups.borrow_and_update().last.clone();
+        if last != known {
+            return last;
+        }
+        if backups.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn look(app: &App, archive: &mut Option<Archive>) -> Result<Survey, Error> {
+    let archive = match archive {
+        Some(archive) => archive,
+        None => archive.insert(Archive::open(app.store.clone(), app.keys.clone()).await?),
+    };
+    let begun = Instant::now();
+    let catalog = Catalog::load(archive).await?;
+    let windows = catalog.windows(archive).await?;
+    Ok(Survey {
+        at: Timestamp::now(),
+        seconds: begun.elapsed().as_secs_f64(),
+        system_id: archive.record().system_id,
+        windows,
+        backups: catalog.backups().iter().map(Backup::of).collect(),
+        gaps: gaps(&catalog),
+        timelines: timelines(&catalog),
+    })
+}
+
+impl Backup {
+    fn of(record: &BackupRecord) -> Backup {
+        Backup {
+            id: record.id.clone(),
+            kind: record.kind.clone(),
+            label: record.label.clone(),
+            start_time: record.started_at,
+            stop_time: record.stopped_at,
+            timeline: record.timeline,
+            start_lsn: record.start_lsn,
+            stop_lsn: record.stop_lsn,
+            size: record.size,
+            stored_size: record.stored_size,
+        }
+    }
+}
+
+/// The gaps that were recorded, and the holes that nobody recorded.
+fn gaps(catalog: &Catalog) -> Vec<Gap> {
+    let unexplained = |timeline, range: LsnRange| Gap {
+        timeline,
+        start_lsn: range.start,
+        end_lsn: range.end,
+        cause: None,
+        noticed_at: None,
+    };
+    let mut gaps: Vec<Gap> = catalog
+        .gaps()
+        .iter()
+        .map(|record| Gap {
+            cause: Some(record.cause.clone()),
+            noticed_at: Some(record.noticed_at),
+            ..unexplained(record.timeline, record.range)
+        })
+        .collect();
+    for (timeline, wal) in catalog.timelines() {
+        let recorded: Coverage = catalog
+            .gaps()
+            .iter()
+            .filter(|gap| gap.timeline == timeline)
+            .map(|gap| gap.range)
+            .collect();
+        let holes = wal.coverage.holes().into_iter();
+        let holes = holes.filter(|hole| !recorded.covers(hole));
+        gaps.extend(holes.map(|hole| unexplained(timeline, hole)));
+    }
+    gaps.sort_by_key(|gap| (gap.timeline, gap.start_lsn));
+    gaps
+}
+
+fn timelines(catalog: &Catalog) -> Vec<Timeline> {
+    let describe = |timeline: TimelineId| {
+        let history = catalog.history(timeline);
+        let wal = catalog.wal(timeline);
+        let switch = history.switches().last();
+        let objects = || wal.iter().flat_map(|wal| &wal.objects);
+        Timeline {
+            timeline,
+            parent: switch.map(|switch| switch.timeline),
+            begins_at: switch.map(|switch| switch.at),
+            first_stored: objects().map(|object| object.modified).min(),
+            end_lsn: wal.and_then(|wal| wal.coverage.end()),
+            stored_size: objects().map(|object| object.size).sum(),
+        }
+    };
+    let held = catalog.timelines().map(|(timeline, _)| timeline);
+    let mut known: Vec<TimelineId> = held.chain(catalog.histories().keys().copied()).collect();
+    known.sort_unstable();
+    known.dedup();
+    known.into_iter().map(describe).collect()
+}
