@@ -206,7 +206,7 @@ impl Metrics {
             ),
             slot_headroom_bytes: new.gauge(
                 "walvault_slot_headroom_bytes",
-                "WAL that can still be written before max_slot_wal_keep_size or the server's disk ends it; +Inf when neither is known.",
+                "WAL that can still be written before max_slot_wal_keep_size ends it; +Inf without a limit.",
             ),
             slot_exhaustion_seconds: new.gauge(
                 "walvault_slot_exhaustion_seconds",

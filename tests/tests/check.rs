@@ -48,7 +48,6 @@ fn check_tries_everything_and_says_how_to_mend_it() {
     // What is wrong on the server's side.
     server.query("ALTER SYSTEM SET synchronous_standby_names = 'walvault'");
     server.query("ALTER SYSTEM SET synchronous_commit = 'remote_apply'");
-    server.query("SELECT pg_create_logical_replication_slot('walvault', 'pgoutput') WHERE current_setting('wal_level') = 'logical'");
     server.query("SELECT pg_reload_conf()");
     walvault_tests::wait::wait_for("the reload", || {
         server.query("SHOW synchronous_commit") == "remote_apply"
