@@ -10,6 +10,7 @@ use walvault_archive::format::Codec;
 use walvault_archive::{Archive, chance};
 use walvault_daemon::pipeline::Settings;
 use walvault_protocol::segment::segment_name;
+use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
 use walvault_restore::wal::{Fetched, WalFile, fetch};
 
@@ -79,6 +80,7 @@ impl Chaos {
     }
 
     async fn live(&mut self) {
+        self.begin().await;
         self.start(0);
         for _ in 0..STEPS {
             let pause = match self.world.draw(10) {
@@ -97,6 +99,16 @@ impl Chaos {
         if self.world.lock().violation.is_none() {
             self.restore().await;
         }
+    }
+
+    /// The archive with its data key, whose name the operating system draws: were there two, chance
+    /// would choose between them.
+    async fn begin(&self) {
+        let store = std::sync::Arc::new(SimulatedStore::calm(&self.world));
+        let size = self.world.lock().segment();
+        let archive = Archive::open_or_begin(store, vec![key()], SYSTEM, size).await;
+        let sealer = archive.expect("an archive").sealer(Codec::Lz4).await;
+        sealer.map(drop).expect("a data key");
     }
 
     fn step(&mut self) {

@@ -18,7 +18,7 @@ use chaos::{Outcome, run};
 use world::Planted;
 
 /// How many worlds a test run sees.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 3000;
 /// How many worlds a planted bug may survive.
 const PATIENCE: u64 = 300;
 
