@@ -1,7 +1,7 @@
 //! `walvaultd check`: tries beforehand everything that streaming and backups need.
 //!
-//! Owns the order, the table and the exit code. What is tried of the server is [`server`]'s, what of the archive
-//! [`archive`]'s concern.
+//! Owns the order, the table and the exit code. What is tried of the server is `server`'s, what of the archive
+//! `archive`'s concern.
 
 use std::fmt;
 use std::io::Write;
