@@ -404,6 +404,14 @@ impl Archive {
         Ok(self.inner.store.delete(&self.name(key)).await?)
     }
 
+    /// Removes an object with all its versions.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when the store does not let it go yet.
+    pub async fn erase(&self, key: &ObjectKey) -> Result<(), Error> {
+        Ok(self.inner.store.erase(&self.name(key)).await?)
+    }
+
     fn corrupt(&self, name: &str, source: OpenError) -> Error {
         Error::Corrupt {
             url: self.url().to_owned(),

@@ -18,6 +18,7 @@ mod error;
 mod objectives;
 mod reader;
 mod retention;
+mod s3_put;
 mod secret;
 mod sections;
 mod values;
@@ -31,6 +32,7 @@ pub use environment::env_lookup;
 pub use error::{ConfigError, Place};
 pub use objectives::{NotifySettings, ObjectiveSettings, SigningSecret};
 pub use retention::{RetentionSettings, parse_days};
+pub use s3_put::{ObjectLock, ObjectLockMode, S3PutSettings, Sse, StorageClasses};
 pub use secret::Secret;
 pub use sections::{
     Compression, LogLevel, LogSettings, PostgresSettings, RestoreSettings, Standby, WalSettings,

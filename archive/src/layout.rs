@@ -37,6 +37,41 @@ pub fn probe_key(token: u64) -> String {
     format!("{TAIL_PREFIX}probe-{token:016x}")
 }
 
+/// What an object is for, as far as how it is kept depends on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A part of a backup: large, and read by restores alone.
+    BackupPart,
+    /// A whole segment, or a piece of one.
+    Wal,
+    /// A chunk, which gives way to its segment.
+    Tail,
+    /// A lock or a probe, which is removed at once or holds nothing.
+    Passing,
+    /// Anything else: small, and as lasting as what it tells of.
+    Record,
+}
+
+/// What the object under `key` is for.
+#[must_use]
+pub fn purpose(key: &str) -> Purpose {
+    let is_part = |rest: &str| {
+        rest.split_once('/')
+            .is_some_and(|(_, file)| file.starts_with("part-"))
+    };
+    if key.strip_prefix(BACKUPS_PREFIX).is_some_and(is_part) {
+        Purpose::BackupPart
+    } else if key.starts_with(WAL_PREFIX) && !key.ends_with(".history") {
+        Purpose::Wal
+    } else if key.starts_with(TAIL_PREFIX) {
+        Purpose::Tail
+    } else if key.starts_with(LOCKS_PREFIX) || key == CONDITIONAL_PROBE {
+        Purpose::Passing
+    } else {
+        Purpose::Record
+    }
+}
+
 /// The most WAL that one object holds. A cluster with larger segments has each of them stored in
 /// pieces of this size, so that memory does not depend on `--wal-segsize`.
 pub const MAX_WAL_OBJECT: u64 = 16 << 20;

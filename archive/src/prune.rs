@@ -2,7 +2,9 @@
 //!
 //! [`plan`] decides and touches nothing; [`apply`] removes what the plan names, records first:
 //! whenever it is cut off, what is still listed can be restored, and what is left over is garbage
-//! that the next run collects. Keys and histories of timelines are never removed.
+//! that the next run collects. Keys and histories of timelines are never removed. Where the store
+//! locks objects, those that stay are locked for longer first, and those that go and are still
+//! locked are counted.
 
 use serde::Serialize;
 use walvault_protocol::{Lsn, TimelineId};
@@ -13,6 +15,7 @@ use crate::store::Leftover;
 
 mod apply;
 mod error;
+mod extend;
 mod fates;
 mod need;
 mod orphans;

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -128,13 +129,13 @@ pub enum StoreError {
         key: String,
     },
     /// The store keeps the object from being removed.
-    #[error("{store} does not let '{key}' go before {until}: it is locked")]
+    #[error("{store} does not let '{key}' go {}", end_of_lock(.until))]
     Locked {
         /// Which store.
         store: String,
         /// The object.
         key: String,
-        /// When the lock ends.
+        /// When the lock ends; the end of time for a legal hold.
         until: jiff::Timestamp,
     },
     /// It will not work until somebody changes something: no such bucket, access denied, a
@@ -152,6 +153,13 @@ pub enum StoreError {
         /// What the operator can do.
         remedy: String,
     },
+}
+
+fn end_of_lock(until: &jiff::Timestamp) -> String {
+    if *until == jiff::Timestamp::MAX {
+        return "before its legal hold is released".to_owned();
+    }
+    format!("before {until}: it is locked until then")
 }
 
 impl StoreError {
@@ -274,17 +282,37 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// not there succeeds.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when a version is locked, or may not be removed.
+    /// [`StoreError::Locked`] when a version is locked, [`StoreError::Refused`] when one may not be
+    /// removed.
     async fn erase(&self, key: &str) -> Result<(), StoreError> {
         self.delete(key).await
     }
 
-    /// Until when the store does not let an object go; `None` when it does.
+    /// Until when the store does not let an object go; `None` when it does, or has none.
     ///
     /// # Errors
     /// When the store cannot be asked.
     async fn locked_until(&self, _key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
         Ok(None)
+    }
+
+    /// For how long an object is locked that is put under `key`; `None` where none is.
+    fn retention(&self, _key: &str) -> Option<Duration> {
+        None
+    }
+
+    /// Locks an object until `until`, or for longer where it is locked for longer.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is none, and when the store does not lock.
+    async fn retain(&self, key: &str, _until: jiff::Timestamp) -> Result<(), StoreError> {
+        Err(StoreError::refused(
+            self.url(),
+            "lock",
+            key,
+            "this store locks nothing",
+            "leave archive.s3.object_lock out, or use a bucket with Object Lock",
+        ))
     }
 
     /// Writes begun before `before` that were never finished.

@@ -185,7 +185,7 @@ for version in found.get('Versions', []) + found.get('DeleteMarkers', []):
     let _ = moto.boto(&hold("ON"));
     scenario
         .walvault(&["keys", "destroy", &old, "--confirm"])
-        .failed_saying(&[&old, "denied"]);
+        .failed_saying(&[&old, "legal hold"]);
     let moto = scenario.archive_mut().moto();
     assert!(moto.boto(versions).contains(&old));
     let _ = moto.boto(&hold("OFF"));

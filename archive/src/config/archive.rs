@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use url::{Host, Url};
 
 use crate::config::reader::Section;
+use crate::config::s3_put::S3PutSettings;
 use crate::config::{ConfigError, values};
 
 /// `[archive]`
@@ -47,6 +48,8 @@ pub struct S3Settings {
     pub allow_http: bool,
     /// `profile`: the profile in AWS's own configuration files to use.
     pub profile: Option<String>,
+    /// `storage_class`, `sse` and `object_lock`: how objects are kept.
+    pub put: S3PutSettings,
 }
 
 impl ArchiveSettings {
@@ -138,6 +141,7 @@ impl S3Settings {
         if let Some(field) = section.take("allow_http") {
             settings.allow_http = field.boolean()?;
         }
+        settings.put = S3PutSettings::read(&mut section)?;
         let endpoint = section.take("endpoint");
         section.finish()?;
         if let Some(field) = endpoint {

@@ -34,6 +34,16 @@ pub(super) struct Field {
     value: Value,
 }
 
+/// What is set where either a text or a section may be.
+pub(super) enum TextOrSection {
+    /// Neither.
+    Nothing,
+    /// A text, or something that is none.
+    Text(Field),
+    /// A section.
+    Section(Section),
+}
+
 impl Section {
     /// Merges the sources. What is not said in either is simply not there.
     pub(super) fn root(
@@ -84,6 +94,24 @@ impl Section {
             section.values = values;
         }
         Ok(section)
+    }
+
+    /// Takes what may be a section or a text.
+    pub(super) fn text_or_section(
+        &mut self,
+        name: &'static str,
+    ) -> Result<TextOrSection, ConfigError> {
+        match self.values.get(name).map(|value| &value.kind) {
+            Some(ValueKind::Table(_)) => self.section(name).map(TextOrSection::Section),
+            _ => Ok(self
+                .take(name)
+                .map_or(TextOrSection::Nothing, TextOrSection::Text)),
+        }
+    }
+
+    /// Whether something is set, and not yet taken.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
     }
 
     /// Takes a value, if it is set.

@@ -62,6 +62,12 @@ fn the_documented_defaults_are_true() {
     assert_eq!(config.backup.max_rate, Some(64 << 20));
     assert_eq!(config.backup.schedule.as_deref(), Some("0 2 * * *"));
     assert_eq!(config.archive.s3.profile.as_deref(), Some("default"));
+    let put = &config.archive.s3.put;
+    assert_eq!(put.storage_class.backups.as_deref(), Some("STANDARD_IA"));
+    assert!(matches!(&put.sse, Some(Sse::Kms(Some(_)))));
+    let lock = put.object_lock.unwrap();
+    assert_eq!(lock.retain_for.as_secs(), 30 * 86_400);
+    assert_eq!(lock.retain_tail_for.as_secs(), 86_400);
     let encryption = &config.encryption;
     assert_eq!(
         encryption.key_file.as_deref(),
@@ -178,6 +184,31 @@ fn bad_values_are_errors_that_name_the_key_and_the_right_form() {
         (
             "[archive.s3]\npath_style = \"maybe\"",
             "neither true nor false",
+        ),
+        (
+            "[archive.s3]\nstorage_class = \"DEEP_ARCHIVE\"",
+            "set it to \"GLACIER_IR\"",
+        ),
+        (
+            "[archive.s3]\nstorage_class = { wals = \"X\" }",
+            "did you mean 'archive.s3.storage_class.wal'?",
+        ),
+        (
+            "[archive.s3]\nsse_kms_key = \"k\"",
+            "it is for archive.s3.sse = \"aws:kms\"",
+        ),
+        ("[archive.s3]\nsse = \"on\"", "\"AES256\" or \"aws:kms\""),
+        (
+            "[archive.s3]\nobject_lock = { mode = \"governance\" }",
+            "archive.s3.object_lock.retain_for is not set",
+        ),
+        (
+            "[archive.s3]\nobject_lock = { mode = \"compliance\", retain_for = \"0\" }",
+            "locks nothing",
+        ),
+        (
+            "[archive.s3]\nobject_lock = \"governance\"",
+            "it is a section",
         ),
         (
             "[archive.s3]\nendpoint = \"http://minio:9000\"",

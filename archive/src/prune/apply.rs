@@ -6,6 +6,7 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use walvault_protocol::{LsnRange, TimelineId};
 
+use super::extend::extend;
 use super::record::PrunedWal;
 use super::{PruneError, PrunePlan, PruneRecord, Removal};
 use crate::archive::Archive;
@@ -31,9 +32,11 @@ pub struct PruneReport {
     pub bytes: u64,
     /// Objects that the store does not let go yet.
     pub locked: u64,
+    /// Objects that stay and whose lock was made to last longer.
+    pub extended: u64,
 }
 
-/// Removes what `plan` names, records first.
+/// Makes the locks of what stays last, then removes what `plan` names, records first.
 ///
 /// # Errors
 /// When the archive cannot be written, or the lock was lost. What was removed until then is gone;
@@ -44,7 +47,10 @@ pub async fn apply(
     lock: &mut Lock,
     by: &str,
 ) -> Result<PruneReport, PruneError> {
-    let mut report = PruneReport::default();
+    let mut report = PruneReport {
+        extended: extend(archive, plan, lock).await?,
+        ..PruneReport::default()
+    };
     let removals = &plan.removals;
     if removals.is_empty() {
         return Ok(report);
@@ -117,7 +123,7 @@ async fn remove(
 
 /// Removes an object; `false` when the store does not let it go.
 async fn remove_one(archive: &Archive, removal: &Removal) -> Result<bool, Error> {
-    match archive.delete(&removal.key).await {
+    match archive.erase(&removal.key).await {
         Ok(()) => Ok(true),
         Err(Error::Store(StoreError::Locked { .. })) => Ok(false),
         Err(error) => Err(error),

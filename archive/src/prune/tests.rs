@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keep;
+use crate::lock::Lock;
 use crate::record::KeepChange;
 use history::{Event, History};
 
@@ -149,6 +150,76 @@ async fn the_plan_says_which_rule_keeps_or_frees_each_thing() {
     assert_eq!(history.ids().len(), 3);
     let gone: BTreeSet<_> = plan.removals.records.iter().map(|(id, _)| id).collect();
     assert_eq!(gone, BTreeSet::from([first]));
+}
+
+/// Prunes, and says what that did.
+async fn pruned(history: &History, policy: &RetentionPolicy) -> PruneReport {
+    let plan = history.plan(policy).await.expect("a plan");
+    let mut lock = Lock::take(&history.archive, "test", Duration::ZERO)
+        .await
+        .expect("nobody else has it");
+    let report = apply(&history.archive, &plan, &mut lock, "test").await;
+    lock.release().await.expect("released");
+    report.expect("pruned")
+}
+
+#[tokio::test]
+async fn what_stays_is_locked_for_longer_and_what_goes_is_not() {
+    use Event::{Backup, Hours, Wal};
+    let mut history = History::begin().await;
+    history.lock_for(10 * DAY);
+    for event in [Wal(2), Backup(false), Wal(1), Hours(6 * 24), Backup(false)] {
+        history.happen(event).await.expect("it holds");
+    }
+    let report = pruned(&history, &last(2)).await;
+    // What lies before the first backup goes, but not yet.
+    assert_eq!((report.objects, report.locked), (0, 2), "{report:?}");
+    assert!(report.extended > 5, "{report:?}");
+    let archive = &history.archive;
+    let enough = history.now().checked_add(5 * DAY).expect("a time");
+    let plan = history.plan(&last(2)).await.expect("a plan");
+    let going: std::collections::HashSet<_> =
+        plan.removals.wal.iter().map(|gone| &gone.key).collect();
+    for object in archive.list("").await.expect("a listing") {
+        let name = archive.name(&object.key);
+        let until = archive.store().locked_until(&name).await.expect("known");
+        if matches!(object.key, ObjectKey::Lock(_)) {
+            continue;
+        }
+        assert_eq!(
+            until.is_some_and(|until| until > enough),
+            !going.contains(&object.key),
+            "{name}: {until:?}"
+        );
+    }
+    // What was seen to is left alone until half of its lock is over.
+    assert_eq!(pruned(&history, &last(2)).await.extended, 0);
+    // What nothing depends on is let go when its lock ends, and not before.
+    history.happen(Hours(5 * 24)).await.expect("it holds");
+    let report = pruned(&history, &last(2)).await;
+    assert_eq!((report.objects, report.locked), (2, 0), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_backup_that_is_locked_stays_with_its_wal_until_the_lock_ends() {
+    use Event::{Backup, Hours, Wal};
+    let mut history = History::begin().await;
+    history.lock_for(10 * DAY);
+    for event in [Backup(false), Wal(2), Hours(24), Backup(false)] {
+        history.happen(event).await.expect("it holds");
+    }
+    let plan = history.plan(&last(1)).await.expect("a plan");
+    assert!(
+        matches!(plan.backups[0].kept_by[..], [Rule::Locked { .. }]),
+        "{:?}",
+        plan.backups[0]
+    );
+    let report = pruned(&history, &last(1)).await;
+    assert_eq!((report.objects, report.locked), (0, 0), "{report:?}");
+    history.happen(Hours(9 * 24 + 1)).await.expect("it holds");
+    let report = pruned(&history, &last(1)).await;
+    assert_eq!((report.backups, report.locked), (1, 0), "{report:?}");
+    assert!(report.extended > 0, "{report:?}");
 }
 
 #[tokio::test]

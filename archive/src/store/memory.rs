@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::layout::{Purpose, purpose};
 use crate::store::{Body, ListPage, ObjectMeta, ObjectStore, StoreError, key};
 
 /// How many objects a page of a listing holds.
@@ -17,12 +19,14 @@ const PAGE: usize = 1000;
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<String, Stored>>,
     time: Mutex<Option<jiff::Timestamp>>,
+    retention: Mutex<Option<Duration>>,
 }
 
 #[derive(Debug, Clone)]
 struct Stored {
     bytes: Bytes,
     modified: jiff::Timestamp,
+    locked_until: Option<jiff::Timestamp>,
 }
 
 impl Stored {
@@ -45,6 +49,14 @@ impl MemoryStore {
     /// Stops the store's clock at `time`.
     pub fn set_time(&self, time: jiff::Timestamp) {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);
+    }
+
+    /// Locks what is put from now on for so long, as a bucket with Object Lock does.
+    pub fn set_retention(&self, length: Duration) {
+        *self
+            .retention
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(length);
     }
 
     fn now(&self) -> jiff::Timestamp {
@@ -73,6 +85,7 @@ impl ObjectStore for MemoryStore {
         let stored = Stored {
             bytes: body.bytes,
             modified: self.now(),
+            locked_until: self.retention(key).map(|length| self.now() + length),
         };
         objects.insert(key.to_owned(), stored);
         Ok(())
@@ -118,7 +131,35 @@ impl ObjectStore for MemoryStore {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         key::check(self.url(), "delete", key)?;
+        if let Some(until) = self.locked_until(key).await? {
+            return Err(StoreError::Locked {
+                store: self.url().to_owned(),
+                key: key.to_owned(),
+                until,
+            });
+        }
         self.objects().remove(key);
+        Ok(())
+    }
+
+    async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
+        let until = self.objects().get(key).and_then(|held| held.locked_until);
+        Ok(until.filter(|until| *until > self.now()))
+    }
+
+    fn retention(&self, key: &str) -> Option<Duration> {
+        let length = *self
+            .retention
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        length.filter(|_| purpose(key) != Purpose::Passing)
+    }
+
+    async fn retain(&self, key: &str, until: jiff::Timestamp) -> Result<(), StoreError> {
+        let mut objects = self.objects();
+        let held = objects.get_mut(key);
+        let held = held.ok_or_else(|| StoreError::missing(self.url(), key))?;
+        held.locked_until = held.locked_until.max(Some(until));
         Ok(())
     }
 }

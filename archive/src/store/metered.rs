@@ -131,6 +131,15 @@ impl ObjectStore for Metered {
             .await
     }
 
+    fn retention(&self, key: &str) -> Option<Duration> {
+        self.inner.retention(key)
+    }
+
+    async fn retain(&self, key: &str, until: jiff::Timestamp) -> Result<(), StoreError> {
+        self.timed(Operation::Put, self.inner.retain(key, until))
+            .await
+    }
+
     async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
         self.timed(Operation::List, self.inner.leftovers(before))
             .await

@@ -222,6 +222,14 @@ impl ObjectStore for Retrying {
         self.retry(|| self.inner.locked_until(key)).await
     }
 
+    fn retention(&self, key: &str) -> Option<Duration> {
+        self.inner.retention(key)
+    }
+
+    async fn retain(&self, key: &str, until: jiff::Timestamp) -> Result<(), StoreError> {
+        self.retry(|| self.inner.retain(key, until)).await
+    }
+
     async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
         self.retry(|| self.inner.leftovers(before)).await
     }

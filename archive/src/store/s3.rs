@@ -21,7 +21,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use crate::config::S3Settings;
+use crate::config::{S3PutSettings, S3Settings};
 use crate::layout::CONDITIONAL_PROBE;
 use crate::store::{
     Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, StoreError, key,
@@ -30,6 +30,8 @@ use crate::store::{
 mod client;
 mod error;
 mod leftovers;
+mod lock;
+mod put;
 mod read;
 mod versions;
 
@@ -51,6 +53,7 @@ pub struct S3Store {
     bucket: String,
     /// Empty, or ends in `/`.
     prefix: String,
+    put: S3PutSettings,
     conditional: OnceCell<ConditionalPut>,
     /// Whether the bucket is known to exist. A HEAD that finds nothing cannot say whether it is
     /// the object or the bucket that is missing.
@@ -106,6 +109,7 @@ impl S3Store {
             client: client::connect(&url, settings, credentials).await?,
             bucket: bucket.to_owned(),
             prefix: format!("{prefix}{separator}"),
+            put: settings.put.clone(),
             conditional: OnceCell::new(),
             bucket_seen: AtomicBool::new(false),
             url,
@@ -155,7 +159,8 @@ impl S3Store {
             .content_length(i64::try_from(length).unwrap_or(i64::MAX))
             .content_type("application/octet-stream")
             .checksum_sha256(BASE64.encode(body.sha256))
-            .body(ByteStream::from(body.bytes))
+            .body(ByteStream::from(body.bytes));
+        let request = put::as_configured(self, key, request)
             .customize()
             .disable_payload_signing();
         let limit = ANSWER_TIMEOUT + Duration::from_secs(length / SLOWEST_UPLOAD);
@@ -321,6 +326,20 @@ impl ObjectStore for S3Store {
     async fn erase(&self, key: &str) -> Result<(), StoreError> {
         key::check(&self.url, "delete", key)?;
         versions::erase(self, key).await
+    }
+
+    async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
+        key::check(&self.url, "head", key)?;
+        lock::until(self, key, None).await
+    }
+
+    fn retention(&self, key: &str) -> Option<Duration> {
+        put::retention(&self.put, key)
+    }
+
+    async fn retain(&self, key: &str, until: jiff::Timestamp) -> Result<(), StoreError> {
+        key::check(&self.url, "lock", key)?;
+        lock::retain(self, key, until).await
     }
 
     async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {

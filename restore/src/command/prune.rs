@@ -182,6 +182,12 @@ fn describe(plan: &PrunePlan, removed: Option<&PruneReport>) -> String {
             bytes(report.bytes)
         ),
     };
+    if let Some(extended) = removed
+        .map(|report| report.extended)
+        .filter(|count| *count > 0)
+    {
+        let _ = writeln!(text, "{extended} objects that stay were locked for longer");
+    }
     if let Some(locked) = removed
         .map(|report| report.locked)
         .filter(|count| *count > 0)

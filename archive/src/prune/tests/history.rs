@@ -97,6 +97,16 @@ impl History {
             .collect()
     }
 
+    /// Locks what is put from now on for so long.
+    pub fn lock_for(&self, length: Duration) {
+        self.store.inner.set_retention(length);
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// Sets the clock that plans are made by back.
     pub fn set_back(&mut self, by: Duration) {
         self.now = self.now.checked_sub(by).expect("a time");
@@ -374,5 +384,17 @@ impl ObjectStore for Mortal {
             return Err(StoreError::unavailable("memory:", "delete", key, "killed"));
         }
         self.inner.delete(key).await
+    }
+
+    async fn locked_until(&self, key: &str) -> Result<Option<Timestamp>, StoreError> {
+        self.inner.locked_until(key).await
+    }
+
+    fn retention(&self, key: &str) -> Option<Duration> {
+        self.inner.retention(key)
+    }
+
+    async fn retain(&self, key: &str, until: Timestamp) -> Result<(), StoreError> {
+        self.inner.retain(key, until).await
     }
 }

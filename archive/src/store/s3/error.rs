@@ -136,6 +136,9 @@ impl Context<'_> {
                  memory and any proxy before the store"
                     .to_owned()
             }
+            ("InvalidRequest", 400) if self.action != "get" && said.message.contains("Lock") => {
+                format!("enable Object Lock on the bucket '{bucket}', or leave archive.s3.object_lock out")
+            }
             ("InvalidObjectState", _) => {
                 "restore the object from its archival storage class first".to_owned()
             }
@@ -167,6 +170,8 @@ impl Context<'_> {
             "get" | "head" => "s3:GetObject and s3:ListBucket",
             "list" => "s3:ListBucket",
             "delete" => "s3:DeleteObject",
+            "erase" => "s3:ListBucketVersions and s3:DeleteObjectVersion",
+            "lock" => "s3:PutObjectRetention",
             _ => "access",
         }
     }

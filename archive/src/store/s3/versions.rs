@@ -1,7 +1,7 @@
 //! Earlier versions of an object, in buckets that keep them.
 
 use crate::store::s3::error::Answer;
-use crate::store::s3::{ANSWER_TIMEOUT, S3Store, within};
+use crate::store::s3::{ANSWER_TIMEOUT, S3Store, lock, within};
 use crate::store::{ObjectStore, StoreError};
 
 /// Removes an object with all its versions and delete markers. A store without versions has nothing
@@ -10,10 +10,11 @@ pub(super) async fn erase(store: &S3Store, key: &str) -> Result<(), StoreError> 
     let versions = match list(store, key).await {
         Ok(versions) => versions,
         Err(Answer::NotImplemented) => return store.delete(key).await,
-        Err(answer) => return Err(store.context("delete", key).settle(answer)),
+        Err(answer) => return Err(store.context("erase", key).settle(answer)),
     };
-    let context = store.context("delete", key);
-    for version in versions {
+    let context = store.context("erase", key);
+    // The newest last: whatever stops this half-way, the object is still listed.
+    for version in versions.into_iter().rev() {
         let request = store
             .client
             .delete_object()
@@ -25,16 +26,27 @@ pub(super) async fn erase(store: &S3Store, key: &str) -> Result<(), StoreError> 
             Ok(_) => {}
             Err(error) => match context.error(&error) {
                 StoreError::Missing { .. } => {}
-                error => return Err(error),
+                error => return Err(locked(store, key, &version).await.unwrap_or(error)),
             },
         }
     }
     Ok(())
 }
 
+/// The lock that a refusal to remove a version is for; `None` when it is for something else, or it
+/// cannot be asked.
+async fn locked(store: &S3Store, key: &str, version: &str) -> Option<StoreError> {
+    let until = lock::until(store, key, Some(version)).await.ok()??;
+    Some(StoreError::Locked {
+        store: store.url.clone(),
+        key: key.to_owned(),
+        until,
+    })
+}
+
 /// The ids of all versions of one object; `null` is that of a bucket that never had versions.
 async fn list(store: &S3Store, key: &str) -> Result<Vec<String>, Answer> {
-    let context = store.context("delete", key);
+    let context = store.context("erase", key);
     let full = store.full(key);
     let (mut found, mut key_marker, mut id_marker) = (Vec::new(), None, None);
     loop {

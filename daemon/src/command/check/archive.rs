@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use walvault_archive::layout::probe_key;
-use walvault_archive::store::{Body, ConditionalPut, StoreError};
+use walvault_archive::store::{Body, ConditionalPut, ObjectStore, StoreError};
 use walvault_archive::{Archive, Error};
 
 use super::Findings;
@@ -19,6 +19,7 @@ pub(super) async fn check(app: &App, server: Option<&Found>, findings: &mut Find
         return;
     }
     findings.ok("archive: write", store.url());
+    check_lock(store, &probe, findings).await;
     match store.conditional_put().await {
         Ok(ConditionalPut::Enforced) => match store.put(&probe, body()).await {
             Err(StoreError::Exists { .. }) => {
@@ -71,6 +72,30 @@ pub(super) async fn check(app: &App, server: Option<&Found>, findings: &mut Find
         ),
     }
     open(app, server, findings).await;
+}
+
+/// Whether the store locks what it is told to: one that ignores it takes the object all the same.
+async fn check_lock(store: &dyn ObjectStore, probe: &str, findings: &mut Findings) {
+    if store.retention(probe).is_none() {
+        return;
+    }
+    match store.locked_until(probe).await {
+        Ok(Some(until)) => findings.ok(
+            "archive: object lock",
+            format!("what was written is locked until {until:.0}"),
+        ),
+        Ok(None) => findings.fail(
+            "archive: object lock",
+            "what was written is not locked",
+            "use a store that has Object Lock, or leave archive.s3.object_lock out; allow s3:GetObjectRetention to see it",
+        ),
+        Err(error @ StoreError::Refused { .. }) => findings.warn(
+            "archive: object lock",
+            format!("it cannot be seen: {error}"),
+            "that is right for a sidecar that may only write; check with credentials that may s3:GetObjectRetention",
+        ),
+        Err(error) => findings.error("archive: object lock", &error),
+    }
 }
 
 async fn open(app: &App, server: Option<&Found>, findings: &mut Findings) {
