@@ -19,6 +19,7 @@ use crate::walvaultd::Walvaultd;
 pub struct Scenario {
     home: TempDir,
     archive: ArchiveUnderTest,
+    environment: Vec<(String, String)>,
 }
 
 impl Scenario {
@@ -33,7 +34,11 @@ impl Scenario {
             make_reachable(&own_program(program), &home.path().join(program));
         }
         let archive = ArchiveUnderTest::new(kind, home.path());
-        let scenario = Scenario { home, archive };
+        let scenario = Scenario {
+            home,
+            archive,
+            environment: Vec::new(),
+        };
         let _ = scenario.generate_key("walvault.key");
         scenario
     }
@@ -53,6 +58,11 @@ impl Scenario {
     /// Its archive, to kill or restart the server of.
     pub fn archive_mut(&mut self) -> &mut ArchiveUnderTest {
         &mut self.archive
+    }
+
+    /// Variables that its programs find in their environment besides the archive's.
+    pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
+        self.environment = environment;
     }
 
     /// Makes one more key file.
@@ -202,8 +212,9 @@ impl Scenario {
     /// With its log, when it does not start.
     #[must_use]
     pub fn start_restored(&self, major: u32, pgdata: &Path) -> Postgres {
-        Postgres::start_on(major, pgdata, self.archive.environment())
-            .unwrap_or_else(|error| panic!("{error}"))
+        let mut environment = self.archive.environment();
+        environment.extend(self.environment.iter().cloned());
+        Postgres::start_on(major, pgdata, environment).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// A command line of one of the programs, complete with its configuration.
@@ -219,7 +230,9 @@ impl Scenario {
 
     fn program(&self, name: &str) -> Command {
         let mut command = server_command(self.path(name));
-        command.envs(self.archive.environment());
+        command
+            .envs(self.archive.environment())
+            .envs(self.environment.iter().cloned());
         command
     }
 

@@ -180,13 +180,12 @@ impl KeyAccess {
                     let name = public.name().to_owned();
                     // A plugin is another process, and RSA takes its time.
                     let work = move || public.wrap(&archive, key.id, key.secret());
-                    let file = tokio::task::spawn_blocking(work)
-                        .await
-                        .expect("wrapping does not panic")
-                        .map_err(|reason| KeyError::CannotWrap {
-                            recipient: name.clone(),
-                            reason,
-                        })?;
+                    let file = tokio::task::spawn_blocking(work).await;
+                    let file = file.unwrap_or_else(|_| Err("its key was not used".to_owned()));
+                    let file = file.map_err(|reason| KeyError::CannotWrap {
+                        recipient: name.clone(),
+                        reason,
+                    })?;
                     WrappedKey::Age {
                         recipient: name,
                         wrapped: STANDARD.encode(file),
@@ -275,13 +274,13 @@ impl KeyAccess {
         Ok(self.unwrap(archive, id, record, false).await?.key)
     }
 
-    /// Whether one of the identities is what `record` is wrapped for.
-    pub(super) fn is_for(&self, record: &KeyRecord) -> bool {
+    /// Whether one of the identities is surely what `record` is wrapped for.
+    pub(super) fn is_surely_for(&self, record: &KeyRecord) -> bool {
         let fits = |identity: &Identity, wrapped: &WrappedKey| match (identity, wrapped) {
             (Identity::KeyFile(key), WrappedKey::KeyFile { fingerprint, .. }) => {
                 key.fingerprint() == fingerprint
             }
-            (Identity::Age(key), WrappedKey::Age { recipient, .. }) => key.is_for(recipient),
+            (Identity::Age(key), WrappedKey::Age { recipient, .. }) => key.is_surely_for(recipient),
             (Identity::Kms, WrappedKey::AwsKms { .. }) => true,
             _ => false,
         };
@@ -347,7 +346,8 @@ impl KeyAccess {
             }
             match identity.unwrap(archive, id, file) {
                 Some(secret) => return Tried::Opened(secret),
-                None => tried = Tried::Altered,
+                None if identity.is_surely_for(name) => tried = Tried::Altered,
+                None => {}
             }
         }
         tried

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::str::FromStr;
 
-use age::{Decryptor, Encryptor, NoCallbacks, plugin, ssh, x25519};
+use age::{Decryptor, EncryptError, Encryptor, NoCallbacks, plugin, ssh, x25519};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::digest::{SHA256, digest};
@@ -101,7 +101,7 @@ impl AgeRecipient {
                     &[],
                     NoCallbacks,
                 )
-                .map_err(|error| missing_plugin(key.plugin(), &error))?;
+                .map_err(|_| missing_plugin(key.plugin()))?;
                 &from_plugin
             }
         };
@@ -110,13 +110,13 @@ impl AgeRecipient {
         plain[32..48].copy_from_slice(archive);
         plain[48..].copy_from_slice(&id.0);
         let encryptor = Encryptor::with_recipients(std::iter::once(recipient))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| describe(&error))?;
         let mut file = Vec::new();
         let written = encryptor.wrap_output(&mut file).and_then(|mut writer| {
             writer.write_all(&*plain)?;
             writer.finish()
         });
-        written.map_err(|error| error.to_string())?;
+        written.map_err(|error| describe(&EncryptError::Io(error)))?;
         Ok(file)
     }
 }
@@ -156,7 +156,7 @@ impl AgeIdentity {
                     std::slice::from_ref(&key),
                     NoCallbacks,
                 )
-                .map_err(|error| malformed(path, missing_plugin(key.plugin(), &error)))?;
+                .map_err(|_| malformed(path, missing_plugin(key.plugin())))?;
                 AgeIdentity {
                     name: format!("age-plugin-{}:", key.plugin()),
                     key: Box::new(found),
@@ -201,6 +201,11 @@ impl AgeIdentity {
         self.name == name || self.name.ends_with(':') && name.starts_with(&self.name)
     }
 
+    /// Whether it is the one for the recipient of this name; a plugin's identity does not tell.
+    pub(super) fn is_surely_for(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// Unwraps what [`AgeRecipient::wrap`] made. `None` when it was altered, or is not for this
     /// identity, archive and data key.
     pub(super) fn unwrap(&self, archive: &[u8; 16], id: KeyId, file: &[u8]) -> Option<Secret> {
@@ -243,10 +248,21 @@ fn ssh_identity(path: &Path, text: &str) -> Result<AgeIdentity, KeyFileError> {
     })
 }
 
-fn missing_plugin(name: &str, error: &dyn fmt::Display) -> String {
-    let said = error.to_string();
-    let said = said.lines().next().unwrap_or_default();
-    format!("needs age-plugin-{name} in PATH ({said}); install it")
+fn missing_plugin(name: &str) -> String {
+    format!("needs age-plugin-{name} in PATH, and there is none that can be run; install it")
+}
+
+/// The crate's own words are translated at run time from files that need not be there.
+fn describe(error: &EncryptError) -> String {
+    match error {
+        EncryptError::Plugin(errors) => format!("its plugin refused: {errors:?}"),
+        EncryptError::PluginResolve(_) => "its plugin cannot be run".to_owned(),
+        EncryptError::Io(error) => {
+            let kind = error.kind();
+            format!("its plugin did not answer as it should: {kind}; run it by hand")
+        }
+        _ => "the recipient cannot be encrypted to".to_owned(),
+    }
 }
 
 fn x25519_name(key: &x25519::Recipient) -> String {

@@ -75,7 +75,9 @@ impl Keyring {
                 by,
                 checked: record.check.is_some(),
             },
-            Err(KeyError::CannotUnwrap { .. }) if !self.access().is_for(record) => KeyState::Closed,
+            Err(KeyError::CannotUnwrap { .. }) if !self.access().is_surely_for(record) => {
+                KeyState::Closed
+            }
             Err(error) if error.is_transient() => KeyState::Unreachable(error.to_string()),
             Err(KeyError::Kms(error)) => KeyState::Unreachable(error.to_string()),
             Err(error) => KeyState::Damaged(error.to_string()),

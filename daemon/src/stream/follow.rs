@@ -15,7 +15,7 @@ use super::connect::{Server, ensure_slot};
 use super::fence;
 use super::histories::archive_histories;
 use super::monitor::watch_server;
-use super::overlap::confirm;
+use super::overlap::{confirm, vouch};
 use super::resume::{Resume, Superseded, beside, resume};
 use crate::metrics::Metrics;
 use crate::pipeline::{Pump, PumpEnd, PumpError, Reports, Settings, StreamState};
@@ -118,6 +118,7 @@ impl StreamError {
                     | Error::OtherSegmentSize { .. }
                     | Error::Diverged { .. }
                     | Error::Unconfirmed { .. }
+                    | Error::Corrupt { .. }
                     | Error::Fenced { .. }
                     | Error::Record { .. }
             ),
@@ -265,6 +266,7 @@ pub async fn follow(
             }
         }
         if let Writer::Epoch(_) = writer {
+            vouch(archive, &catalog, reserved, place).await?;
             let confirmed = confirm(archive, &catalog, session, &context.slot, place).await;
             session = confirmed.map_err(|error| removed(error, place))?;
         }

@@ -2,15 +2,52 @@
 //!
 //! A cluster that was cloned has the same system identifier and timeline and other bytes. Before
 //! anything is written, the newest object archived is compared with what the server has in its
-//! place.
+//! place. What the server was not told yet is opened: a name alone is no reason to acknowledge it.
 
 use walvault_archive::archive::wal_key;
 use walvault_archive::{Archive, Catalog, Error};
+use walvault_protocol::Lsn;
 use walvault_protocol::client::{Session, StartReplication, WalMessage};
 use walvault_protocol::replication::SlotName;
 
 use super::follow::StreamError;
 use super::resume::Resume;
+
+/// How many objects are opened at most, the newest: 1 GiB of whole units.
+const OPENED: usize = 64;
+
+/// Opens what the archive holds of the WAL between `reserved`, up to where the slot was told that it
+/// is archived, and `place`. Nothing is opened on a host that may not read it.
+///
+/// # Errors
+/// [`Error::Corrupt`] when one of them is not what walvault stored, and when the store cannot be read.
+pub async fn vouch(
+    archive: &Archive,
+    catalog: &Catalog,
+    reserved: Option<Lsn>,
+    place: Resume,
+) -> Result<(), Error> {
+    let (Some(reserved), Some(wal)) = (reserved, catalog.wal(place.timeline)) else {
+        return Ok(());
+    };
+    let untold = wal
+        .objects
+        .iter()
+        .filter(|held| held.range.end > reserved && held.range.start < place.archived_to);
+    let mut untold: Vec<_> = untold.collect();
+    untold.sort_by_key(|held| held.range.start);
+    for held in untold.iter().rev().take(OPENED) {
+        let key = wal_key(place.timeline, held.range, held.whole);
+        match archive.get(&key).await {
+            Ok(_) => {}
+            // Its unit was stored whole meanwhile.
+            Err(error) if error.is_missing() && !held.whole => {}
+            Err(error) if error.is_withheld() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
 
 /// Compares the archived object that ends where streaming is to go on with the server's WAL.
 /// Nothing is compared when the archive holds nothing before `place`, or this host may not read it.
