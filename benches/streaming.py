@@ -125,8 +125,10 @@ class Garage:
         self.endpoint = f"http://127.0.0.1:{ports[0]}"
         self.conf = home / "garage.toml"
         self.conf.write_text(
+            # What it is given is compressed and encrypted already (docs/performance.md).
             f"""metadata_dir = "{home}/meta"
 data_dir = "{home}/objects"
+compression_level = "none"
 db_engine = "lmdb"
 replication_factor = 1
 rpc_bind_addr = "127.0.0.1:{ports[1]}"

@@ -11,13 +11,14 @@ use walvault_protocol::{SegmentSize, SystemId};
 
 use crate::chance;
 use crate::error::Error;
-use crate::format::{Codec, FOOTER_LEN, HEADER_LEN, Header, Kind, Meta};
+use crate::format::{Codec, Header, Kind};
 use crate::keys::{DataKey, KeyAccess, Keyring};
 use crate::layout::{KeyId, ObjectKey};
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
-use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedMeta, SealedObject, Sealer};
+use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer};
 use crate::store::{Body, ObjectMeta, SharedStore, StoreError};
 
+mod partial;
 mod wal;
 
 pub use wal::{StoredWal, WalPut, wal_key};
@@ -263,46 +264,6 @@ impl Archive {
         chance::elsewhere(open)
             .await
             .map_err(|source| self.corrupt(&name, source))
-    }
-
-    /// Reads and verifies an object's meta frame alone, with two or three small requests.
-    /// `size` is the object's, as listed.
-    ///
-    /// # Errors
-    /// When it is not there, or is not what was stored under this name.
-    pub async fn get_meta(&self, key: &ObjectKey, size: u64) -> Result<Meta, Error> {
-        let name = self.name(key);
-        let corrupt = |source| self.corrupt(&name, source);
-        let store = &self.inner.store;
-        if size < (HEADER_LEN + FOOTER_LEN) as u64 {
-            return Err(corrupt(OpenError::Length {
-                expected: (HEADER_LEN + FOOTER_LEN) as u64,
-                actual: size,
-            }));
-        }
-        let (head, mut tail) = if size <= META_GUESS {
-            let whole = store.get(&name, None).await?;
-            (whole.clone(), whole)
-        } else {
-            let head = store.get(&name, Some(0..HEADER_LEN as u64));
-            let tail = store.get(&name, Some(size - META_GUESS..size));
-            tokio::try_join!(head, tail)?
-        };
-        let needed = SealedMeta::tail_needed(&tail).map_err(corrupt)?;
-        if needed > tail.len() as u64 {
-            let start = size.checked_sub(needed).ok_or_else(|| {
-                corrupt(OpenError::Length {
-                    expected: needed,
-                    actual: size,
-                })
-            })?;
-            tail = store.get(&name, Some(start..size)).await?;
-        }
-        let sealed = SealedMeta::new(&head, &tail).map_err(corrupt)?;
-        let data_key = self.inner.keyring.get(sealed.key_id()).await?;
-        sealed
-            .open(&data_key, &self.inner.id, kind_of(key), &name)
-            .map_err(corrupt)
     }
 
     /// Reads a JSON record that is stored sealed.

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if let Command::Init(arguments) = arguments.command {
         let runtime = tokio::runtime::Runtime::new()?;
         return Ok(runtime.block_on(command::init::run(arguments))?);
@@ -58,17 +58,25 @@ fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let stop = app::stop_on_signal()?;
-        match arguments.command {
-            Command::Run => command::run::run(config, stop).await?,
-            Command::Backup(arguments) => command::backup::run(config, arguments, stop).await?,
-            Command::Check(arguments) => command::check::run(config, arguments).await?,
-            // It was run before there was a configuration.
-            Command::Init(_) => {}
-        }
-        Ok(())
-    })
+    // A task runs on the thread that waits for the sockets; `block_on` itself would be woken on
+    // another one by every message of the server.
+    let ended = runtime.block_on(async { tokio::spawn(run(arguments.command, config)).await });
+    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+async fn run(
+    command: Command,
+    config: Config,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let stop = app::stop_on_signal()?;
+    match command {
+        Command::Run => command::run::run(config, stop).await?,
+        Command::Backup(arguments) => command::backup::run(config, arguments, stop).await?,
+        Command::Check(arguments) => command::check::run(config, arguments).await?,
+        // It was run before there was a configuration.
+        Command::Init(_) => {}
+    }
+    Ok(())
 }
 
 /// Text for people at a terminal, JSON for whoever collects logs.

@@ -1,6 +1,7 @@
 //! From a sealed object back to plaintext, refusing whatever was altered.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use aes_gcm::aead::array::Array;
 use aes_gcm::{AeadInOut, Aes256Gcm};
@@ -146,7 +147,8 @@ impl Sealed {
             }));
         }
         let mut crc = 0;
-        opener.frames(&meta, &self.bytes[HEADER_LEN..meta_start], |frame| {
+        let stored = &self.bytes[HEADER_LEN..meta_start];
+        opener.frames(&meta, 0..meta.frames.len(), stored, |_, frame| {
             crc = crc32c::crc32c_append(crc, frame);
             take(frame).map_err(FrameError::Take)
         })?;
@@ -216,6 +218,29 @@ impl SealedMeta {
     ) -> Result<Meta, OpenError> {
         Opener::new(key, archive, &self.header, &self.header_bytes, name).meta(self, kind)
     }
+
+    /// Verifies and decrypts the frames `range` of the object, whose bytes are `stored`, and hands them
+    /// to `take` with their numbers, in order. `meta` is this object's, opened.
+    ///
+    /// # Errors
+    /// [`FrameError::Open`] when they are not what was sealed there, [`FrameError::Take`] when `take`
+    /// refuses.
+    #[expect(clippy::too_many_arguments, reason = "an object's identity takes four")]
+    pub fn open_frames<E>(
+        &self,
+        key: &DataKey,
+        archive: &[u8; 16],
+        name: &str,
+        meta: &Meta,
+        range: Range<usize>,
+        stored: &[u8],
+        mut take: impl FnMut(usize, &[u8]) -> Result<(), E>,
+    ) -> Result<(), FrameError<E>> {
+        let opener = Opener::new(key, archive, &self.header, &self.header_bytes, name);
+        opener.frames(meta, range, stored, |index, frame| {
+            take(index, frame).map_err(FrameError::Take)
+        })
+    }
 }
 
 struct Opener {
@@ -253,17 +278,19 @@ impl Opener {
         Ok(meta)
     }
 
-    /// Opens the frames that `stored` holds, one after the other.
+    /// Opens the frames `range`, which `stored` holds, one after the other.
     fn frames<E>(
         &self,
         meta: &Meta,
+        range: Range<usize>,
         mut stored: &[u8],
-        mut take: impl FnMut(&[u8]) -> Result<(), FrameError<E>>,
+        mut take: impl FnMut(usize, &[u8]) -> Result<(), FrameError<E>>,
     ) -> Result<(), FrameError<E>> {
         // Both serve for every frame: memory that was touched before is faster than new.
         let mut decrypted = Vec::with_capacity(FRAME_SIZE);
         let mut decompressed = Vec::new();
-        for (index, frame) in meta.frames.iter().enumerate() {
+        let frames = meta.frames.iter().enumerate();
+        for (index, frame) in frames.take(range.end).skip(range.start) {
             let (sealed, rest) = stored
                 .split_at_checked(frame.stored as usize)
                 .ok_or(OpenError::Payload("length"))?;
@@ -276,14 +303,14 @@ impl Opener {
                 if decrypted.len() != length {
                     return Err(OpenError::Payload("length").into());
                 }
-                take(&decrypted)?;
+                take(index, &decrypted)?;
                 continue;
             }
             decompressed.resize(length, 0);
             if !decompress(self.codec, &decrypted, &mut decompressed) {
                 return Err(OpenError::Payload("compression").into());
             }
-            take(&decompressed)?;
+            take(index, &decompressed)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use walvault_protocol::ServerVersion;
 use walvault_protocol::client::{BackupEnd, BackupEvent, BackupStream, Tablespace};
 
 use super::error::of_client;
-use super::input::{Input, Piece, Root, pipe};
+use super::input::{Batch, Input, Piece, Root, pipe};
 use super::progress::Progress;
 use super::seal::{self, Feed};
 use super::tarball::{self, EndMark};
@@ -69,32 +69,40 @@ async fn receive(
 ) -> Result<(BackupEnd, Vec<u8>), BackupError> {
     let roots: Vec<Root> = stream.tablespaces().iter().map(root).collect();
     let (mut received, mut manifest) = (0, Vec::new());
+    let mut batch = Batch::default();
     loop {
         let event = stream
             .next()
             .await
             .map_err(|error| of_client(error, received))?;
-        let piece = match event {
+        match event {
             BackupEvent::ArchiveStart { index } => {
-                Piece::Archive(roots.get(index).copied().unwrap_or(Root::DataDirectory))
+                let root = roots.get(index).copied().unwrap_or(Root::DataDirectory);
+                forward_all(&pieces, &mut batch, Piece::Archive(root)).await;
             }
             BackupEvent::Data(bytes) => {
                 received += bytes.len() as u64;
                 progress.received(received);
-                Piece::Data(bytes)
+                if batch.push(bytes) {
+                    forward(&pieces, Piece::Data(std::mem::take(&mut batch))).await;
+                }
             }
-            BackupEvent::ManifestData(bytes) => {
-                manifest.extend_from_slice(&bytes);
-                continue;
-            }
-            BackupEvent::ManifestStart | BackupEvent::Progress(_) => continue,
+            BackupEvent::ManifestData(bytes) => manifest.extend_from_slice(&bytes),
+            BackupEvent::ManifestStart | BackupEvent::Progress(_) => {}
             BackupEvent::Finished(end) => {
-                forward(&pieces, Piece::End).await;
+                forward_all(&pieces, &mut batch, Piece::End).await;
                 return Ok((end, manifest));
             }
-        };
-        forward(&pieces, piece).await;
+        }
     }
+}
+
+/// Hands over what has gathered, then the boundary that follows it.
+async fn forward_all(pieces: &mpsc::Sender<Piece>, batch: &mut Batch, boundary: Piece) {
+    if !batch.is_empty() {
+        forward(pieces, Piece::Data(std::mem::take(batch))).await;
+    }
+    forward(pieces, boundary).await;
 }
 
 /// Hands a piece to the parser. It stops taking them only when it has failed, which then ends

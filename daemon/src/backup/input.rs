@@ -4,12 +4,16 @@
 
 use std::io::{self, Read};
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-/// How many messages of the server may wait for the parser; they have at most 32 KiB each
-/// (`SINK_BUFFER_LENGTH` in `basebackup.c`).
-const DEPTH: usize = 64;
+/// How many bytes go through the pipe at once, about: the server's messages have at most 32 KiB
+/// (`SINK_BUFFER_LENGTH` in `basebackup.c`), and waking the parser costs more than parsing one.
+const BATCH: usize = 256 << 10;
+/// How many pieces may wait for the parser.
+const DEPTH: usize = 8;
 
 /// What goes through the pipe.
 #[derive(Debug)]
@@ -17,9 +21,37 @@ pub(super) enum Piece {
     /// A tar archive begins.
     Archive(Root),
     /// Its next bytes.
-    Data(Bytes),
+    Data(Batch),
     /// Nothing follows. A pipe that closes without it was cut.
     End,
+}
+
+/// Messages on their way to the parser.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    messages: VecDeque<Bytes>,
+    length: usize,
+}
+
+impl Batch {
+    /// Adds a message; whether the batch is large enough to be passed on.
+    pub(super) fn push(&mut self, message: Bytes) -> bool {
+        self.length += message.len();
+        self.messages.push_back(message);
+        self.length >= BATCH
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+}
+
+impl From<Bytes> for Batch {
+    fn from(message: Bytes) -> Batch {
+        let mut batch = Batch::default();
+        batch.push(message);
+        batch
+    }
 }
 
 /// What a tar archive is of.
@@ -43,6 +75,7 @@ impl std::fmt::Display for Root {
 /// The parser's end of the pipe.
 pub(super) struct Input {
     pieces: mpsc::Receiver<Piece>,
+    batch: VecDeque<Bytes>,
     pending: Bytes,
     /// Read already, to be dealt with when the archive before it is done.
     next: Option<Piece>,
@@ -53,6 +86,7 @@ pub(super) fn pipe() -> (mpsc::Sender<Piece>, Input) {
     let (sender, pieces) = mpsc::channel(DEPTH);
     let input = Input {
         pieces,
+        batch: VecDeque::new(),
         pending: Bytes::new(),
         next: None,
     };
@@ -80,7 +114,7 @@ impl Input {
 
     /// Whether the archive under way has been read to its end.
     pub(super) fn at_end(&self) -> bool {
-        self.pending.is_empty() && self.next.is_some()
+        self.pending.is_empty() && self.batch.is_empty() && self.next.is_some()
     }
 }
 
@@ -89,11 +123,15 @@ impl Read for Input {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         // An empty message is not an end.
         while self.pending.is_empty() {
+            if let Some(message) = self.batch.pop_front() {
+                self.pending = message;
+                continue;
+            }
             if self.next.is_some() {
                 return Ok(0);
             }
             match self.pieces.blocking_recv() {
-                Some(Piece::Data(bytes)) => self.pending = bytes,
+                Some(Piece::Data(batch)) => self.batch = batch.messages,
                 Some(boundary) => self.next = Some(boundary),
                 None => {
                     return Err(io::Error::new(

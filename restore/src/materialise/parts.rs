@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +24,9 @@ use sink::{PartSink, Written};
 const MEMORY_KIB: u32 = 64 << 10;
 /// The most parts under way, however small.
 const AT_ONCE: usize = 8;
+/// Of parts that are stored in at least this many bytes no more is fetched than what is needed, if that
+/// is less than half.
+const SPARSE: u64 = 1 << 20;
 /// How many parts are opened and written at once: this is work for processors, not for the network.
 const WRITERS: usize = 4;
 /// How many files are flushed at once while others are written.
@@ -53,6 +57,17 @@ impl Target {
         self.tree.uses[part]
             .iter()
             .any(|part_use| needed(part_use.file))
+    }
+
+    /// What is needed of a part, as places in its payload.
+    fn spans(&self, part: usize) -> Vec<Range<u64>> {
+        let uses = self.tree.uses[part].iter();
+        uses.filter(|part_use| !self.kept[part_use.file])
+            .map(|part_use| {
+                let extent = self.tree.files[part_use.file].extents[part_use.extent];
+                extent.offset..extent.offset + extent.length
+            })
+            .collect()
     }
 }
 
@@ -129,9 +144,22 @@ impl Writer {
             .expect("it is never closed");
         let owner = part.backup.as_ref().unwrap_or(&backup.id);
         let key = ObjectKey::BackupPart(owner.clone(), part.number);
+        let spans = self.target.spans(index);
+        let wanted: u64 = spans.iter().map(|span| span.end - span.start).sum();
+        let sink = PartSink::new(self.target.clone(), index);
+        if part.stored >= SPARSE && wanted < part.length / 2 {
+            let _turn = self.writers.acquire().await;
+            let take = move |sink: &mut PartSink, at: u64, bytes: &[u8]| {
+                let _memory = &memory;
+                sink.take_at(at, bytes)
+            };
+            let read = archive.read_spans(&key, part.stored, &spans, sink, take);
+            let (written, large) = read.await?.finish();
+            self.flush(large).await;
+            return Ok(written);
+        }
         let object = archive.fetch(&key).await?;
         let _turn = self.writers.acquire().await;
-        let sink = PartSink::new(self.target.clone(), index);
         let sink = object
             .open(sink, move |sink, bytes| {
                 // Whoever writes holds it, whatever becomes of who waits.

@@ -14,6 +14,8 @@ use super::*;
 use crate::target::Target;
 use crate::testing::{SYSTEM, archive, backup, put_backup, tli};
 
+mod delta;
+
 /// A backup that was cut into parts of this many bytes.
 const PART: usize = 1000;
 
@@ -40,6 +42,16 @@ async fn store(
     files: &BTreeMap<String, Vec<u8>>,
     tablespaces: Vec<TablespaceRecord>,
 ) -> Stored {
+    store_cut(PART, directories, files, tablespaces).await
+}
+
+/// As [`store`] with parts of another size.
+async fn store_cut(
+    size: usize,
+    directories: Vec<FileRecord>,
+    files: &BTreeMap<String, Vec<u8>>,
+    tablespaces: Vec<TablespaceRecord>,
+) -> Stored {
     let archive = archive(SegmentSize::DEFAULT).await;
     let mut record = backup(
         1,
@@ -54,10 +66,10 @@ async fn store(
         let mut extents = Vec::new();
         let (mut at, end) = (all.len(), all.len() + content.len());
         while at < end {
-            let length = (PART - at % PART).min(end - at);
+            let length = (size - at % size).min(end - at);
             extents.push(Extent {
-                part: (at / PART) as u32,
-                offset: (at % PART) as u64,
+                part: (at / size) as u32,
+                offset: (at % size) as u64,
                 length: length as u64,
             });
             at += length;
@@ -74,7 +86,7 @@ async fn store(
         });
     }
     let mut parts = Vec::new();
-    for (index, part) in all.chunks(PART).enumerate() {
+    for (index, part) in all.chunks(size).enumerate() {
         let number = index as u32 + 1;
         let key = ObjectKey::BackupPart(record.id.clone(), number);
         let stored = archive
@@ -150,6 +162,18 @@ impl Stored {
             },
             delta,
         }
+    }
+
+    /// Turns a bit of an object over; returns its size.
+    async fn damage(&self, key: &ObjectKey, at: usize) -> usize {
+        let (store, name) = (self.archive.store(), self.archive.name(key));
+        let mut bytes = store.get(&name, None).await.expect("there").to_vec();
+        bytes[at] ^= 1;
+        store.delete(&name).await.expect("deleted");
+        let size = bytes.len();
+        let body = walvault_archive::store::Body::new(Bytes::from(bytes));
+        store.put(&name, body).await.expect("stored");
+        size
     }
 
     async fn restore(&self, pgdata: &Path, mappings: &[&str]) -> Result<Made, MaterialiseError> {
@@ -531,109 +555,6 @@ fn expect_usual(pgdata: &Path, files: &BTreeMap<String, Vec<u8>>) {
     }
     assert!(pgdata.join("recovery.signal").exists());
     assert!(!pgdata.join("base/1/stray").exists());
-}
-
-#[tokio::test]
-async fn a_delta_restore_rewrites_what_differs_and_no_more() {
-    let mut files = usual_files();
-    files.insert("base/1/2600".to_owned(), vec![7; 5000]);
-    files.insert(
-        "pg_tblspc/16400/PG_15_202209061/1/9".to_owned(),
-        vec![8; 3000],
-    );
-    let dir = tempfile::tempdir().expect("a directory");
-    let location = dir.path().join("space");
-    let tablespaces = vec![TablespaceRecord {
-        oid: 16400,
-        location: location.to_str().expect("UTF-8").to_owned(),
-    }];
-    let stored = store(usual_directories(), &files, tablespaces).await;
-    let pgdata = dir.path().join("data");
-    stored.restore(&pgdata, &[]).await.expect("restored");
-    let inode = |path: &str| {
-        use std::os::unix::fs::MetadataExt;
-        fs::metadata(pgdata.join(path)).expect("there").ino()
-    };
-    let same = ["base/1/2600", "pg_tblspc/16400/PG_15_202209061/1/9"];
-    let before = same.map(inode);
-
-    // The same size and an old time, and yet not the same; a link out of the directory; a second name.
-    let outside = dir.path().join("outside");
-    fs::write(&outside, vec![9; 8192]).expect("written");
-    fs::remove_file(pgdata.join("base/1/1259")).expect("removed");
-    std::os::unix::fs::symlink(&outside, pgdata.join("base/1/1259")).expect("linked");
-    fs::write(pgdata.join("backup_label"), vec![0; 200]).expect("written");
-    fs::remove_file(pgdata.join("PG_VERSION")).expect("removed");
-    let twin = dir.path().join("twin");
-    fs::write(&twin, b"15\n").expect("written");
-    fs::hard_link(&twin, pgdata.join("PG_VERSION")).expect("linked");
-    fs::create_dir_all(pgdata.join("pg_wal/.walvault/x")).expect("made");
-    fs::write(pgdata.join("pg_wal/000000010000000000000009"), "old").expect("written");
-    fs::write(pgdata.join("base/1/stray"), "stray").expect("written");
-    fs::write(location.join("PG_15_202209061/1/stray"), "stray").expect("written");
-    fs::write(location.join("somebody's"), "theirs").expect("written");
-
-    assert!(matches!(
-        stored.restore(&pgdata, &[]).await,
-        Err(MaterialiseError::InUse { runs: false, .. })
-    ));
-    let made = stored.delta(&pgdata, &[]).await.expect("restored");
-    assert_eq!(same.map(inode), before, "they were rewritten");
-    assert!(
-        made.kept_bytes >= 8000 && made.kept_bytes < made.bytes,
-        "{made:?}"
-    );
-    expect_usual(&pgdata, &files);
-    assert_eq!(fs::read(&outside).expect("there"), vec![9; 8192]);
-    assert_eq!(
-        fs::read_dir(pgdata.join("pg_wal")).expect("there").count(),
-        0
-    );
-    assert!(!location.join("PG_15_202209061/1/stray").exists());
-    assert!(location.join("somebody's").exists());
-    fs::write(&twin, "changed").expect("written");
-    assert_eq!(fs::read(pgdata.join("PG_VERSION")).expect("there"), b"15\n");
-}
-
-#[tokio::test]
-async fn a_delta_restore_that_is_broken_off_leaves_nothing_to_start() {
-    let files = usual_files();
-    let stored = store(usual_directories(), &files, Vec::new()).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let pgdata = dir.path().join("data");
-    stored.restore(&pgdata, &[]).await.expect("restored");
-    fs::write(pgdata.join("base/1/1259"), "damaged").expect("written");
-    break_off(&stored.job(&pgdata, &[], true)).await;
-    // It is finished with and without --delta.
-    stored.restore(&pgdata, &[]).await.expect("finished");
-    expect_usual(&pgdata, &files);
-}
-
-#[tokio::test]
-async fn a_delta_restore_touches_no_other_cluster_and_no_running_one() {
-    let stored = store(usual_directories(), &usual_files(), Vec::new()).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path();
-    let entries = || fs::read_dir(path).expect("there").count();
-    fs::write(path.join("precious"), "x").expect("written");
-    assert!(matches!(
-        stored.delta(path, &[]).await,
-        Err(MaterialiseError::NotEmpty { .. })
-    ));
-    fs::write(path.join("PG_VERSION"), "15\n").expect("written");
-    fs::write(path.join("postmaster.pid"), "1\n").expect("written");
-    assert!(matches!(
-        stored.delta(path, &[]).await,
-        Err(MaterialiseError::InUse { runs: true, .. })
-    ));
-    fs::remove_file(path.join("postmaster.pid")).expect("removed");
-    fs::create_dir(path.join("global")).expect("made");
-    fs::write(path.join(PG_CONTROL), control(42)).expect("written");
-    assert!(matches!(
-        stored.delta(path, &[]).await,
-        Err(MaterialiseError::OtherCluster { .. })
-    ));
-    assert_eq!(entries(), 3);
 }
 
 proptest! {

@@ -49,12 +49,12 @@ fn read_archives(
         for (root, bytes) in archives {
             send(Piece::Archive(root));
             for chunk in bytes.chunks(message) {
-                send(Piece::Data(Bytes::new()));
-                if !send(Piece::Data(Bytes::copy_from_slice(chunk))) {
+                send(Piece::Data(Bytes::new().into()));
+                if !send(Piece::Data(Bytes::copy_from_slice(chunk).into())) {
                     return;
                 }
             }
-            send(Piece::Data(Bytes::new()));
+            send(Piece::Data(Bytes::new().into()));
         }
         send(Piece::End);
     });
@@ -331,7 +331,9 @@ fn a_stream_that_stops_is_not_an_end() {
         sender
             .blocking_send(Piece::Archive(Root::DataDirectory))
             .unwrap();
-        sender.blocking_send(Piece::Data(Bytes::from(tar))).unwrap();
+        sender
+            .blocking_send(Piece::Data(Bytes::from(tar).into()))
+            .unwrap();
     });
     let read = read(&mut input, EndMark::Required, 100, &mut Parts::default());
     assert!(read.unwrap_err().to_string().contains("the stream was cut"));
@@ -341,7 +343,7 @@ fn a_stream_that_stops_is_not_an_end() {
 fn bytes_outside_of_an_archive_are_refused() {
     let (sender, mut input) = pipe();
     sender
-        .try_send(Piece::Data(Bytes::from_static(b"x")))
+        .try_send(Piece::Data(Bytes::from_static(b"x").into()))
         .unwrap();
     let read = read(&mut input, EndMark::Required, 100, &mut Parts::default());
     assert!(

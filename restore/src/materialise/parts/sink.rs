@@ -74,6 +74,12 @@ impl PartSink {
         }
     }
 
+    /// Takes bytes of the payload from `at` on, which is not before where the last ended.
+    pub(super) fn take_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), MaterialiseError> {
+        self.at = at;
+        self.take(bytes)
+    }
+
     /// Takes the next bytes of the payload.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(), MaterialiseError> {
         if self.target.stopped.load(Ordering::Relaxed) {
