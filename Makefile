@@ -9,10 +9,11 @@ SCRIPTS := $(wildcard tests/tools/*.sh) .ci/run
 # End-to-end tests wait for servers more than they compute.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: help bench build demo setup lint test
+.PHONY: help bench build deb demo setup lint test
 
 help:
 	@echo 'make build   both programs, in target/release'
+	@echo 'make deb     a Debian package with both, in target/debian'
 	@echo 'make demo    archive, drop a table, lose the server, restore: under a minute after the build'
 	@echo 'make setup   what the tests need: PostgreSQL 13 to 18, Garage, moto'
 	@echo 'make lint    formatting, clippy, documentation, shell scripts'
@@ -21,6 +22,9 @@ help:
 
 build:
 	$(CARGO) build --release --locked
+
+deb: build
+	$(CARGO) deb --no-build --locked --package walvault-daemon
 
 demo:
 	tests/tools/demo.sh

@@ -17,6 +17,7 @@ mod environment;
 mod error;
 mod objectives;
 mod reader;
+pub mod reference;
 mod retention;
 mod s3_put;
 mod secret;
@@ -121,7 +122,11 @@ impl Config {
         file: Option<(&Path, &str)>,
         environment: &Environment,
     ) -> Result<Config, ConfigError> {
-        let mut root = Section::root(file, environment)?;
+        let file_path = file.map(|(path, _)| path.to_path_buf());
+        Config::from_root(Section::root(file, environment)?, file_path)
+    }
+
+    fn from_root(mut root: Section, file: Option<PathBuf>) -> Result<Config, ConfigError> {
         let postgres = root.section("postgres")?;
         let archive = root.section("archive")?;
         let encryption = root.section("encryption")?;
@@ -149,7 +154,7 @@ impl Config {
             objectives: ObjectiveSettings::read(objectives)?,
             notify: NotifySettings::read(notify)?,
             log: LogSettings::read(log)?,
-            file: file.map(|(path, _)| path.to_path_buf()),
+            file,
         })
     }
 }

@@ -19,6 +19,7 @@ pub mod access;
 mod backups;
 pub mod health;
 mod page;
+pub mod pinned;
 pub mod routes;
 mod tls;
 

@@ -132,6 +132,7 @@ impl App {
         Context {
             info: self.info.clone(),
             slot: self.slot.clone(),
+            wal_dir: self.config.postgres.wal_dir.clone(),
             temporary: false,
             from: Origin::Archive,
             standby_waits: self.config.postgres.standby == Standby::Wait,

@@ -2,5 +2,6 @@
 
 pub mod backup;
 pub mod check;
+pub mod health;
 pub mod init;
 pub mod run;

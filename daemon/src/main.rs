@@ -28,6 +28,8 @@ enum Command {
     Backup(command::backup::Arguments),
     /// Try everything that streaming and backups need, and say how to mend what is not right
     Check(command::check::Arguments),
+    /// Ask the walvaultd that runs here whether it is well
+    Health(command::health::Arguments),
     /// Write a configuration for the PostgreSQL that is found
     Init(command::init::Arguments),
 }
@@ -73,6 +75,7 @@ async fn run(
         Command::Run => command::run::run(config, stop).await?,
         Command::Backup(arguments) => command::backup::run(config, arguments, stop).await?,
         Command::Check(arguments) => command::check::run(config, arguments).await?,
+        Command::Health(arguments) => command::health::run(&config.admin, arguments).await?,
         // It was run before there was a configuration.
         Command::Init(_) => {}
     }

@@ -73,6 +73,8 @@ pub struct Metrics {
     pub slot_retained_bytes: Gauge,
     /// WAL that can still be written before the slot is lost; absent (NaN) without a limit.
     pub slot_headroom_bytes: Gauge,
+    /// Bytes free on the disk of `pg_wal`; `+Inf` where that cannot be seen.
+    pub wal_disk_free_bytes: Gauge,
     /// Seconds until the slot's or the disk's limit at the present rate; `+Inf` when none is near.
     pub slot_exhaustion_seconds: Gauge,
     /// 1 when the server no longer promises to keep what the archive lacks.
@@ -208,9 +210,13 @@ impl Metrics {
                 "walvault_slot_headroom_bytes",
                 "WAL that can still be written before max_slot_wal_keep_size ends it; +Inf without a limit.",
             ),
+            wal_disk_free_bytes: new.gauge(
+                "walvault_wal_disk_free_bytes",
+                "Bytes free on the disk of the server's pg_wal; +Inf where [postgres] wal_dir does not say where it is.",
+            ),
             slot_exhaustion_seconds: new.gauge(
                 "walvault_slot_exhaustion_seconds",
-                "Seconds until walvault_slot_headroom_bytes is used up at the present rate; +Inf when it is not.",
+                "Seconds until the slot's headroom or the disk is used up at the present rate; +Inf when neither is.",
             ),
             slot_lost: new.integer(
                 "walvault_slot_lost",

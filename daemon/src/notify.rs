@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::backup::desk::BackupStatus;
 use crate::metrics::Metrics;
 use crate::metrics::live::{Phase, Snapshot};
-use crate::survey::Surveyed;
+use crate::survey::{Gap, Surveyed};
 
 pub mod http;
 pub mod webhook;
@@ -72,6 +72,8 @@ struct Watcher {
     differs_since: Option<Instant>,
     last_backup: Option<Timestamp>,
     gaps: Option<usize>,
+    /// Gaps that were noticed before this were told by an earlier process.
+    begun: Timestamp,
     key_trouble: bool,
 }
 
@@ -109,6 +111,7 @@ impl Watcher {
             differs_since: None,
             last_backup: None,
             gaps: None,
+            begun: Timestamp::now(),
             key_trouble: false,
         }
     }
@@ -197,8 +200,11 @@ impl Watcher {
 
     fn look_at_gaps(&mut self, surveyed: &Surveyed) -> Option<Event> {
         let gaps = &surveyed.last.as_ref()?.gaps;
-        // Those that were there when the sidecar was started were told then.
-        let before = self.gaps.replace(gaps.len())?;
+        let earlier = |gap: &&Gap| gap.noticed_at.is_none_or(|at| at < self.begun);
+        let before = self
+            .gaps
+            .unwrap_or_else(|| gaps.iter().filter(earlier).count());
+        self.gaps = Some(gaps.len());
         let newest = gaps.last().filter(|_| gaps.len() > before)?;
         let cause = newest
             .cause

@@ -59,6 +59,7 @@ struct Server {
     slot_status: Option<&'static str>,
     slot_retained_bytes: Option<u64>,
     slot_headroom_bytes: Option<u64>,
+    wal_disk_free_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,7 +171,8 @@ impl StatusSource {
             commits_wait: now.commits_wait,
             slot_status: now.slot.map(|slot| slot.state.status.name()),
             slot_retained_bytes: now.slot.map(|slot| slot.state.retained),
-            slot_headroom_bytes: now.slot.and_then(|slot| slot.state.headroom()),
+            slot_headroom_bytes: now.slot.and_then(|slot| slot.state.safe),
+            wal_disk_free_bytes: now.slot.and_then(|slot| slot.state.disk),
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod resume;
 pub mod slot_guard;
 pub mod standby;
 pub mod supervise;
+pub mod wal_disk;
 
 pub use bring_along::BringAlong;
 pub use connect::{Server, connect};

@@ -76,6 +76,7 @@ impl Bench {
         let context = Context {
             info: self.info.clone(),
             slot: SlotName::new("unused").unwrap(),
+            wal_dir: None,
             temporary: true,
             from: Origin::Slot,
             standby_waits: false,

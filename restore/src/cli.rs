@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{keep, keys, list, prune, restore, show, wal_fetch};
+use crate::command::{install, keep, keys, list, prune, restore, show, wal_fetch};
 use crate::exit::{self, Failure};
 use crate::prefetch;
 
@@ -25,6 +25,8 @@ pub struct Cli {
 /// What walvault does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Copy this program to where PostgreSQL's container can run it
+    Install(install::Install),
     /// Keep a backup whatever retention says
     Keep(keep::Keep),
     /// Let retention free a backup that was kept
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Failure> {
     let config = cli.config.as_deref();
     match &cli.command {
+        Command::Install(command) => command.run(),
         Command::Keep(command) => block_on(command.run(config)),
         Command::Unkeep(command) => block_on(command.run(config)),
         Command::Hold(command) => block_on(command.run(config)),

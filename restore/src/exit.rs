@@ -85,6 +85,16 @@ pub enum Failure {
         "nothing was destroyed; add --confirm to make unreadable for ever what data key {0} sealed"
     )]
     NotConfirmed(KeyId),
+    /// The program could not be copied.
+    #[error(
+        "cannot install {path}: {source}; give a directory that is there and can be written to"
+    )]
+    Install {
+        /// What was to be written.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The program could not be set up.
     #[error("cannot start: {0}; check the limits on threads and open files")]
     Runtime(std::io::Error),

@@ -70,6 +70,15 @@ pub fn promtool() -> PathBuf {
     installed(cache().join("prometheus/promtool"), "promtool")
 }
 
+/// Helm, which renders charts.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn helm() -> PathBuf {
+    installed(cache().join("helm/helm"), "Helm")
+}
+
 /// The Python that has the packages of `tests/tools/requirements.txt`.
 ///
 /// # Panics

@@ -192,6 +192,47 @@ fn the_webhook_is_told_signed_and_told_again() {
     assert!(daemon.stop().success());
 }
 
+#[test]
+fn a_gap_is_told_though_it_is_older_than_the_process() {
+    let server = Postgres::builder()
+        .segment_size(1)
+        .setting("max_slot_wal_keep_size", "1MB")
+        .setting("wal_keep_size", "0")
+        .setting("min_wal_size", "2MB")
+        .setting("max_wal_size", "2MB")
+        .start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    let (hook, told) = receiver();
+    let mut config = scenario.config(&server.url());
+    config
+        .set("notify", "webhook", format!("http://127.0.0.1:{hook}/"))
+        .set("notify", "secret", "what-events-are-signed-with");
+    scenario.configure(&config);
+    let daemon = scenario.run_and_back_up(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+    walvault_tests::wait::wait_for("the slot's loss", || {
+        server.switch_wal();
+        server.query("CHECKPOINT");
+        let status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'walvault'";
+        server.query(status) == "lost"
+    });
+    let daemon = scenario.run();
+    let gap = || loop {
+        let (_, body) = told
+            .recv_timeout(Duration::from_secs(60))
+            .expect("an event");
+        let event: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        if event["event"] == "gap" {
+            return event;
+        }
+    };
+    let event = gap();
+    let message = event["message"].as_str().expect("a message");
+    assert!(message.contains("is not in the archive"), "{message}");
+    assert!(daemon.stop().success());
+}
+
 /// As docs/notify.md tells whoever receives events.
 fn is_genuine(secret: &str, header: &str, body: &str) -> bool {
     let (at, tag) = header.split_once(',').expect("two parts");

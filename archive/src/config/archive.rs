@@ -62,7 +62,7 @@ impl ArchiveSettings {
             remedy: "set it to where the archive is, such as \"s3://bucket/prefix\" or \
                      \"file:///mnt/archive\"",
         })?;
-        let text = field.text()?;
+        let text = field.is("`s3://…` or `file:///…`").text()?;
         let url = ArchiveUrl::parse(&text).map_err(|reason| field.invalid(reason))?;
         Ok(ArchiveSettings { url, s3 })
     }
@@ -145,7 +145,7 @@ impl S3Settings {
         let endpoint = section.take("endpoint");
         section.finish()?;
         if let Some(field) = endpoint {
-            settings.endpoint = Some(field.text()?);
+            settings.endpoint = Some(field.is("URL").text()?);
             settings
                 .check_endpoint()
                 .map_err(|reason| field.invalid(reason))?;

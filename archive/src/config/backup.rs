@@ -52,7 +52,7 @@ impl BackupSettings {
     pub(super) fn read(mut section: Section) -> Result<BackupSettings, ConfigError> {
         let mut settings = BackupSettings::default();
         if let Some(field) = section.take("schedule") {
-            settings.schedule = Some(field.text()?);
+            settings.schedule = Some(field.is("cron expression").text()?);
         }
         if let Some(field) = section.take("checkpoint") {
             let words = [("fast", Checkpoint::Fast), ("spread", Checkpoint::Spread)];
@@ -98,7 +98,7 @@ impl ScheduleSettings {
     pub(super) fn read(mut section: Section) -> Result<ScheduleSettings, ConfigError> {
         let mut settings = ScheduleSettings::default();
         if let Some(field) = section.take("time_zone") {
-            settings.time_zone = field.text()?;
+            settings.time_zone = field.is("IANA time zone").text()?;
         }
         if let Some(field) = section.take("jitter") {
             settings.jitter = values::duration(field, Duration::ZERO..=12 * HOUR)?;

@@ -115,7 +115,7 @@ impl KmsSettings {
         };
         settings.ca_file = section.take("ca_file").map(values::path).transpose()?;
         if let Some(field) = section.take("endpoint") {
-            let endpoint = field.text()?;
+            let endpoint = field.is("URL").text()?;
             match is_encrypted_or_local(&endpoint) {
                 Ok(true) => settings.endpoint = Some(endpoint),
                 Ok(false) => {

@@ -97,7 +97,7 @@ impl NotifySettings {
 
 /// A URL that may be spoken to. What it says is not shown: services put their secrets into it.
 fn address(field: &Field, allow_http: bool) -> Result<Secret, ConfigError> {
-    let text = Secret::new(field.text()?);
+    let text = Secret::new(field.is("URL").text()?);
     let form = "write https://host/path";
     let url = Url::parse(text.reveal())
         .map_err(|error| field.invalid(format!("it is not a URL ({error}); {form}")))?;

@@ -3,6 +3,7 @@
 //! A section hands out what is asked for and in the end reports what nobody asked for. So the code
 //! that reads a key is the only list of keys there is.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,6 +16,9 @@ use crate::config::{ConfigError, Place};
 /// What values from the environment are marked with; those from the file have no mark.
 const FROM_ENVIRONMENT: &str = "the environment";
 
+/// What was asked for: each key, and the kind of value it takes; empty where none was set.
+pub(super) type Kinds = Rc<RefCell<BTreeMap<String, String>>>;
+
 /// A section that is being read.
 pub(super) struct Section {
     /// Empty for the root, else such as `archive.s3`.
@@ -23,6 +27,7 @@ pub(super) struct Section {
     /// What was asked for.
     known: Vec<&'static str>,
     file: Rc<Option<PathBuf>>,
+    kinds: Kinds,
 }
 
 /// A value that is set.
@@ -30,6 +35,7 @@ pub(super) struct Section {
 pub(super) struct Field {
     /// The key with its section.
     key: String,
+    kinds: Kinds,
     place: Place,
     value: Value,
 }
@@ -75,6 +81,7 @@ impl Section {
             values,
             known: Vec::new(),
             file: Rc::new(path),
+            kinds: Kinds::default(),
         })
     }
 
@@ -85,8 +92,9 @@ impl Section {
             values: Map::new(),
             known: Vec::new(),
             file: Rc::clone(&self.file),
+            kinds: Rc::clone(&self.kinds),
         };
-        if let Some(field) = self.take(name) {
+        if let Some(field) = self.take_any(name) {
             let ValueKind::Table(values) = field.value.kind else {
                 let reason = format!("it is a section; set the keys in [{}]", section.path);
                 return Err(field.invalid(reason));
@@ -116,11 +124,26 @@ impl Section {
 
     /// Takes a value, if it is set.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Field> {
+        self.kinds.borrow_mut().entry(self.full(name)).or_default();
+        self.take_any(name)
+    }
+
+    /// What is asked for, of this section and of all others of the same configuration.
+    pub(super) fn kinds(&self) -> Kinds {
+        Rc::clone(&self.kinds)
+    }
+
+    fn take_any(&mut self, name: &'static str) -> Option<Field> {
         self.known.push(name);
         let value = self.values.remove(name)?;
         let key = self.full(name);
         let place = self.place(&key, &value);
-        Some(Field { key, place, value })
+        Some(Field {
+            key,
+            kinds: self.kinds(),
+            place,
+            value,
+        })
     }
 
     /// Reports what was set and not asked for.
@@ -187,8 +210,20 @@ impl Field {
         }
     }
 
+    /// Notes what kind of value the key takes, for the reference.
+    pub(super) fn is(&self, kind: impl Into<String>) -> &Field {
+        let mut kinds = self.kinds.borrow_mut();
+        let known = kinds.entry(self.key.clone()).or_default();
+        // What was said first is the most particular.
+        if known.is_empty() {
+            *known = kind.into();
+        }
+        self
+    }
+
     /// The value as text.
     pub(super) fn text(&self) -> Result<String, ConfigError> {
+        self.is("text");
         match &self.value.kind {
             ValueKind::String(text) if !text.is_empty() => Ok(text.clone()),
             ValueKind::String(_) => Err(self.invalid("it is empty; set it or leave it out")),
@@ -198,6 +233,7 @@ impl Field {
 
     /// The value as several texts; from a variable, with commas between them.
     pub(super) fn texts(&self) -> Result<Vec<String>, ConfigError> {
+        self.is("list of texts");
         match &self.value.kind {
             ValueKind::Array(values) => {
                 let text = |value: &Value| match &value.kind {
@@ -229,6 +265,7 @@ impl Field {
 
     /// The value as `true` or `false`.
     pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
+        self.is("`true` or `false`");
         match &self.value.kind {
             ValueKind::Boolean(value) => Ok(*value),
             ValueKind::String(text) if text == "true" => Ok(true),

@@ -25,6 +25,8 @@ pub struct PostgresSettings {
     pub receiver_timeout: Duration,
     /// `standby`: what to do beside a server that is a standby.
     pub standby: Standby,
+    /// `wal_dir`: where the server's `pg_wal` can be seen from here, if it can.
+    pub wal_dir: Option<PathBuf>,
 }
 
 /// What the sidecar of a standby does.
@@ -45,6 +47,7 @@ impl Default for PostgresSettings {
             application_name: "walvault".to_owned(),
             receiver_timeout: Duration::from_secs(60),
             standby: Standby::Wait,
+            wal_dir: None,
         }
     }
 }
@@ -53,7 +56,7 @@ impl PostgresSettings {
     pub(super) fn read(mut section: Section) -> Result<PostgresSettings, ConfigError> {
         let mut settings = PostgresSettings::default();
         if let Some(field) = section.take("url") {
-            settings.url = Secret::new(field.text()?);
+            settings.url = Secret::new(field.is("connection string").text()?);
         }
         if let Some(field) = section.take("slot") {
             settings.slot = slot_name(&field)?;
@@ -68,6 +71,7 @@ impl PostgresSettings {
             let words = [("wait", Standby::Wait), ("stream", Standby::Stream)];
             settings.standby = values::word(field, &words)?;
         }
+        settings.wal_dir = section.take("wal_dir").map(values::path).transpose()?;
         section.finish()?;
         Ok(settings)
     }

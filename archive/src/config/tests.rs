@@ -51,11 +51,7 @@ fn the_documented_defaults_are_true() {
 
     let mut uncommented = String::new();
     for line in DEFAULTS.lines() {
-        let key = line.strip_prefix("# ").filter(|line| {
-            line.split_once(" = ")
-                .is_some_and(|(key, _)| !key.contains(' '))
-        });
-        uncommented.push_str(key.unwrap_or(line));
+        uncommented.push_str(reference::commented(line).unwrap_or(line));
         uncommented.push('\n');
     }
     let config = parse(&uncommented, &[]).unwrap();
@@ -344,6 +340,36 @@ fn the_file_is_the_one_that_is_named_first() {
     let alone = environment(&[("WALVAULT__ARCHIVE__URL", "file:///alone")]);
     assert_eq!(url(None, &alone, &absent).unwrap(), "file:///alone");
     assert!(url(Some(&absent), &alone, &default).is_err());
+}
+
+/// Run with `WALVAULT_BLESS=1` after a key was added or changed, it writes the table anew.
+#[test]
+fn the_table_in_docs_lists_every_key_with_its_kind_and_default() {
+    let table = reference::reference().unwrap();
+    assert!(
+        !table.contains("| ? |"),
+        "a key takes a kind that has no name: {table}"
+    );
+    for line in [
+        "| `max_delay` | duration, 0s to 1h | `\"1s\"` | How long WAL may wait before it is stored; 0 stores it at once. |",
+        "| `uploads` | number, 1 to 64 | `4` | How many uploads run at once. |",
+        "| `WALVAULT__ADMIN__TOKEN` | `token_file` in `[admin]` |",
+    ] {
+        assert!(table.contains(line), "{line} in {table}");
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let documented = std::fs::read_to_string(path).unwrap();
+    let (begin, end) = ("<!-- keys: begin -->\n", "\n<!-- keys: end -->");
+    let (before, rest) = documented.split_once(begin).unwrap();
+    let (listed, after) = rest.split_once(end).unwrap();
+    if std::env::var_os("WALVAULT_BLESS").is_some() {
+        std::fs::write(path, format!("{before}{begin}{table}{end}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(
+        listed, table,
+        "run this test with WALVAULT_BLESS=1 to write the table of docs/configuration.md anew"
+    );
 }
 
 #[test]

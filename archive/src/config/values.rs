@@ -12,6 +12,12 @@ pub(super) fn duration(
     field: Field,
     bounds: RangeInclusive<Duration>,
 ) -> Result<Duration, ConfigError> {
+    let show = |bound: &Duration| {
+        let signed = jiff::SignedDuration::try_from(*bound).unwrap_or(jiff::SignedDuration::MAX);
+        format!("{signed:#}")
+    };
+    let (least, most) = (show(bounds.start()), show(bounds.end()));
+    field.is(format!("duration, {least} to {most}"));
     let text = field.text_or_integer()?;
     let parsed = if text == "0" {
         Some(Duration::ZERO)
@@ -27,20 +33,15 @@ pub(super) fn duration(
     if bounds.contains(&parsed) {
         return Ok(parsed);
     }
-    let show = |bound: &Duration| {
-        let signed = jiff::SignedDuration::try_from(*bound).unwrap_or(jiff::SignedDuration::MAX);
-        format!("{signed:#}")
-    };
     Err(field.invalid(format!(
-        "'{text}' is out of bounds; set it from {} to {}",
-        show(bounds.start()),
-        show(bounds.end())
+        "'{text}' is out of bounds; set it from {least} to {most}"
     )))
 }
 
 /// A time in days such as `"90d"`, or as [`duration`] takes it; at most `most` days.
 pub(super) fn days(field: Field, most: u64) -> Result<Duration, ConfigError> {
     let day = 24 * 3600;
+    field.is(format!("days or duration, 0 to {most}d"));
     let text = field.text_or_integer()?;
     match text
         .strip_suffix('d')
@@ -57,6 +58,11 @@ pub(super) fn days(field: Field, most: u64) -> Result<Duration, ConfigError> {
 
 /// A size in bytes such as `"128MiB"` or 134217728.
 pub(super) fn size(field: Field, bounds: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+    let (least, most) = (
+        bytesize::ByteSize(*bounds.start()),
+        bytesize::ByteSize(*bounds.end()),
+    );
+    field.is(format!("size, {least} to {most}"));
     let text = field.text_or_integer()?;
     let Ok(size) = text.parse::<bytesize::ByteSize>() else {
         let reason = format!("'{text}' is not a size; write it as \"128MiB\", or in bytes");
@@ -66,14 +72,13 @@ pub(super) fn size(field: Field, bounds: RangeInclusive<u64>) -> Result<u64, Con
         return Ok(size.as_u64());
     }
     Err(field.invalid(format!(
-        "'{text}' is out of bounds; set it from {} to {}",
-        bytesize::ByteSize(*bounds.start()),
-        bytesize::ByteSize(*bounds.end())
+        "'{text}' is out of bounds; set it from {least} to {most}"
     )))
 }
 
 /// A count.
 pub(super) fn count(field: Field, bounds: RangeInclusive<usize>) -> Result<usize, ConfigError> {
+    field.is(format!("number, {} to {}", bounds.start(), bounds.end()));
     let text = field.text_or_integer()?;
     let parsed = text.parse().ok().filter(|count| bounds.contains(count));
     parsed.ok_or_else(|| {
@@ -87,7 +92,7 @@ pub(super) fn count(field: Field, bounds: RangeInclusive<usize>) -> Result<usize
 
 /// A file's path.
 pub(super) fn path(field: Field) -> Result<PathBuf, ConfigError> {
-    let path = PathBuf::from(field.text()?);
+    let path = PathBuf::from(field.is("absolute path").text()?);
     if path.is_absolute() {
         Ok(path)
     } else {
@@ -101,6 +106,8 @@ pub(super) fn path(field: Field) -> Result<PathBuf, ConfigError> {
 
 /// One of several words.
 pub(super) fn word<T: Copy>(field: Field, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    let quoted: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+    field.is(quoted.join(", "));
     let text = field.text()?;
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Ok(*value);

@@ -300,12 +300,18 @@ impl Live {
             .memory_in_flight_bytes
             .set(i64::try_from(stream.memory).unwrap_or(i64::MAX));
         metrics.commits_wait.set(now.commits_wait.into());
-        let (retained, headroom, rate) = now.slot.map_or((0, None, 0.0), |slot| {
-            (slot.state.retained, slot.state.headroom(), slot.rate)
-        });
-        let headroom = headroom.map_or(f64::INFINITY, |bytes| bytes as f64);
+        let limit = |bytes: Option<u64>| bytes.map_or(f64::INFINITY, |bytes| bytes as f64);
+        let slot = now.slot.map(|slot| slot.state);
+        let retained = slot.map_or(0, |slot| slot.retained);
         metrics.slot_retained_bytes.set(retained as f64);
-        metrics.slot_headroom_bytes.set(headroom);
+        metrics
+            .slot_headroom_bytes
+            .set(limit(slot.and_then(|slot| slot.safe)));
+        metrics
+            .wal_disk_free_bytes
+            .set(limit(slot.and_then(|slot| slot.disk)));
+        let headroom = limit(slot.and_then(|slot| slot.headroom()));
+        let rate = now.slot.map_or(0.0, |slot| slot.rate);
         // What is archived is let go: only a stream that does not keep up uses the room up.
         let exhaustion = match rate > 0.0 && headroom.is_finite() {
             true => headroom / rate,

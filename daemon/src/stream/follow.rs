@@ -1,5 +1,6 @@
 //! One connection's life: from timeline to timeline until it ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -143,6 +144,8 @@ pub struct Context {
     pub info: ConnInfo,
     /// The slot to stream from.
     pub slot: SlotName,
+    /// Where the server's `pg_wal` can be seen from here, if it can.
+    pub wal_dir: Option<PathBuf>,
     /// Whether the slot ends with the connection.
     pub temporary: bool,
     /// What decides where streaming begins.
@@ -231,6 +234,7 @@ pub async fn follow(
         &context.info,
         session.backend_pid(),
         &context.slot,
+        context.wal_dir.clone(),
         &context.metrics,
     );
     let mut before: Option<Resume> = None;

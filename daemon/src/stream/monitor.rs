@@ -4,6 +4,7 @@
 //! everybody who asks. While commits wait, WAL is not gathered for `wal.max_delay`.
 
 use std::mem::discriminant;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::metrics::live::Slot;
 
 use super::slot_guard::{Outlook, SlotState, WalStatus, judge, rate};
+use super::wal_disk::WalDisk;
 
 /// How often it is asked whether commits wait. `synchronous_standby_names` takes effect on a
 /// reload, which is no more prompt.
@@ -48,15 +50,22 @@ impl Drop for Monitor {
 }
 
 /// Watches the WAL sender with process id `pid` and the slot it serves, over an ordinary
-/// connection of its own.
+/// connection of its own; and, where it can be seen, the disk in `wal_dir` that the slot's WAL fills.
 #[must_use]
-pub fn watch_server(info: &ConnInfo, pid: i32, slot: &SlotName, metrics: &Arc<Metrics>) -> Monitor {
+pub fn watch_server(
+    info: &ConnInfo,
+    pid: i32,
+    slot: &SlotName,
+    wal_dir: Option<PathBuf>,
+    metrics: &Arc<Metrics>,
+) -> Monitor {
     let (sender, commits_wait) = watch::channel(false);
     let (info, slot, metrics) = (info.clone(), slot.clone(), metrics.clone());
     let task = tokio::spawn(async move {
         let mut said = false;
+        let mut disk = WalDisk::new(wal_dir);
         loop {
-            if let Err(error) = ask(&info, pid, &slot, &sender, &metrics).await {
+            if let Err(error) = ask(&info, pid, &slot, &mut disk, &sender, &metrics).await {
                 if !said {
                     tracing::warn!(%error,
                         "cannot ask in SQL whether commits wait for walvault and how the slot stands; should commits wait, they wait for wal.max_delay");
@@ -73,6 +82,7 @@ async fn ask(
     info: &ConnInfo,
     pid: i32,
     slot: &SlotName,
+    disk: &mut WalDisk,
     sender: &watch::Sender<bool>,
     metrics: &Metrics,
 ) -> Result<(), ClientError> {
@@ -100,7 +110,9 @@ async fn ask(
             changed
         });
         if looked.is_none_or(|(at, _)| at.elapsed() >= SLOT_INTERVAL) {
+            let free = disk.free().await;
             let now = slot_state(&mut sql, slot).await?;
+            let now = now.map(|now| SlotState { disk: free, ..now });
             let (before, between) =
                 looked.map_or((None, SLOT_INTERVAL), |(at, state)| (state, at.elapsed()));
             if let Some(now) = now {
@@ -145,6 +157,7 @@ async fn slot_state(sql: &mut Session, slot: &SlotName) -> Result<Option<SlotSta
     Ok(text(0).and_then(WalStatus::parse).map(|status| SlotState {
         status,
         safe: bytes(1),
+        disk: None,
         retained: bytes(2).unwrap_or(0),
         server_end: bytes(3).unwrap_or(0),
     }))
@@ -154,6 +167,13 @@ fn report(slot: &SlotName, state: SlotState, outlook: Outlook) {
     let (slot, retained) = (slot.as_str(), state.retained);
     match outlook {
         Outlook::Safe => tracing::debug!(slot, retained, safe = state.safe, "the slot is safe"),
+        Outlook::Endangered { left } if state.disk_ends_it() => tracing::warn!(
+            slot,
+            retained,
+            free = state.disk,
+            seconds_left = left.map(|left| left.as_secs()),
+            "the disk of pg_wal fills up with WAL that is not archived yet, and PostgreSQL stops when it is full; mend what holds the archive up, or set max_slot_wal_keep_size"
+        ),
         Outlook::Endangered { left } => tracing::warn!(
             slot,
             retained,

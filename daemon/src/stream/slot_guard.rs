@@ -1,7 +1,8 @@
 //! The slot guard: says that the slot will be lost while there is still time.
 //!
 //! PostgreSQL keeps WAL for the slot up to `max_slot_wal_keep_size`; beyond it the next checkpoint
-//! drops what the archive lacks (manual, section "pg_replication_slots", `wal_status`).
+//! drops what the archive lacks (manual, section "pg_replication_slots", `wal_status`). Without that limit the disk is the
+//! limit, and PostgreSQL stops when it is full.
 
 use std::time::Duration;
 
@@ -14,15 +15,24 @@ pub struct SlotState {
     pub retained: u64,
     /// Bytes that can still be written before the slot is in danger; `None` without a limit.
     pub safe: Option<u64>,
+    /// Bytes that are free on the disk of `pg_wal`; `None` where that cannot be seen.
+    pub disk: Option<u64>,
     /// The end of the server's WAL.
     pub server_end: u64,
 }
 
 impl SlotState {
-    /// Bytes that can still be written before a limit that is known ends it.
+    /// Bytes that can still be written before a limit that is known ends it: the slot's, or the disk's.
     #[must_use]
     pub fn headroom(&self) -> Option<u64> {
-        self.safe
+        self.safe.into_iter().chain(self.disk).min()
+    }
+
+    /// Whether the disk is full before the slot's own limit is reached.
+    #[must_use]
+    pub fn disk_ends_it(&self) -> bool {
+        self.disk
+            .is_some_and(|free| self.safe.is_none_or(|safe| free < safe))
     }
 }
 
@@ -120,6 +130,7 @@ mod tests {
             status,
             retained,
             safe,
+            disk: None,
             server_end,
         }
     }
@@ -145,6 +156,29 @@ mod tests {
         assert_eq!(judge(now, Some(before), minute), Outlook::Safe);
         let unlimited = state(WalStatus::Extended, 9000 * MIB, None, 1001 * MIB);
         assert_eq!(judge(unlimited, Some(before), minute), Outlook::Safe);
+    }
+
+    #[test]
+    fn the_limit_that_comes_first_counts() {
+        let minute = Duration::from_secs(60);
+        let before = state(WalStatus::Extended, 500 * MIB, None, 1000 * MIB);
+        let on_disk = |safe, disk| SlotState {
+            disk,
+            ..state(WalStatus::Extended, 600 * MIB, safe, 1100 * MIB)
+        };
+        let left = Some(Duration::from_secs(120));
+        for (safe, disk, ends_it) in [
+            (None, Some(200 * MIB), true),
+            (Some(400 * MIB), Some(200 * MIB), true),
+            (Some(200 * MIB), Some(400 * MIB), false),
+        ] {
+            let now = on_disk(safe, disk);
+            let outlook = judge(now, Some(before), minute);
+            assert_eq!(outlook, Outlook::Endangered { left });
+            assert_eq!(now.disk_ends_it(), ends_it);
+        }
+        let roomy = on_disk(None, Some(1 << 40));
+        assert_eq!(judge(roomy, Some(before), minute), Outlook::Safe);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use walvault_protocol::{Lsn, SegmentSize};
 
 use super::Findings;
 use crate::app::App;
-use crate::stream::connect;
+use crate::stream::{connect, wal_disk};
 
 /// The difference between clocks that is worth a word, in seconds.
 const SKEW: f64 = 2.0;
@@ -138,6 +138,19 @@ async fn ask_settings(
             "max_slot_wal_keep_size",
             format!("{limit} MB are kept for an archive that is away"),
         ),
+    }
+    if let Some(directory) = &app.config.postgres.wal_dir {
+        match wal_disk::free(directory) {
+            Ok(free) => findings.ok(
+                "wal_dir",
+                format!("the disk of pg_wal has {} left", bytesize::ByteSize(free)),
+            ),
+            Err(error) => findings.warn(
+                "wal_dir",
+                format!("{}: {error}", directory.display()),
+                "correct [postgres] wal_dir, or leave it out where the server's disk cannot be seen",
+            ),
+        }
     }
     let commit = setting(sql, "synchronous_commit").await?;
     let names = setting(sql, "synchronous_standby_names").await?;

@@ -16,11 +16,21 @@ pub struct Generate {
     /// Make an age identity instead: whoever has only its public key seals, and cannot open
     #[arg(long)]
     age: bool,
+    /// Do nothing when the file is there already
+    #[arg(long)]
+    if_missing: bool,
 }
 
 impl Generate {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let Generate { out, age } = self;
+        let Generate {
+            out,
+            age,
+            if_missing,
+        } = self;
+        if *if_missing && out.exists() {
+            return report::print(format_args!("{} is there already\n", out.display()));
+        }
         if *age {
             return generate_age(out);
         }
