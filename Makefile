@@ -9,7 +9,11 @@ SCRIPTS := $(wildcard tests/tools/*.sh) .ci/run
 # End-to-end tests wait for servers more than they compute.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: help bench build deb demo setup lint test
+.PHONY: help bench build deb demo deny fuzz setup lint test unused
+
+# Seconds for each target of `make fuzz`.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
 
 help:
 	@echo 'make build   both programs, in target/release'
@@ -17,6 +21,8 @@ help:
 	@echo 'make demo    archive, drop a table, lose the server, restore: under a minute after the build'
 	@echo 'make setup   what the tests need: PostgreSQL 13 to 18, Garage, moto'
 	@echo 'make lint    formatting, clippy, documentation, shell scripts'
+	@echo 'make deny    licences, sources and bans of dependencies, and whether each is used'
+	@echo 'make fuzz    every decoder, FUZZ_SECONDS (60) each; what is found stays in fuzz/artifacts'
 	@echo "make bench   the figures of docs/performance.md"
 	@echo 'make test    setup, lint and every test'
 
@@ -49,3 +55,11 @@ bench: build
 	$(CARGO) build --release --locked -p walvault-benches
 	benches/streaming.py
 	benches/backup.py
+
+# Needs a nightly compiler and cargo-fuzz. `cargo test` runs the same functions over the same corpus on the stable one.
+fuzz:
+	@rustup run nightly rustc --version || { echo "make fuzz: no nightly compiler; 'rustup toolchain install nightly' brings one" >&2; exit 1; }
+	@$(CARGO) fuzz --version || { echo "make fuzz: no cargo-fuzz; 'cargo install cargo-fuzz' brings it" >&2; exit 1; }
+	for target in $(FUZZ_TARGETS); do \
+	    $(CARGO) +nightly fuzz run "$$target" "fuzz/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=1024; \
+	done

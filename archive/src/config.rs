@@ -126,6 +126,17 @@ impl Config {
         Config::from_root(Section::root(file, environment)?, file_path)
     }
 
+    /// Reads the text of a configuration file alone, without the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key.
+    pub fn from_toml(text: &str) -> Result<Config, ConfigError> {
+        Config::from_sources(
+            Some((Path::new(DEFAULT_PATH), text)),
+            &Environment::default(),
+        )
+    }
+
     fn from_root(mut root: Section, file: Option<PathBuf>) -> Result<Config, ConfigError> {
         let postgres = root.section("postgres")?;
         let archive = root.section("archive")?;

@@ -31,7 +31,7 @@ mod progress;
 mod seal;
 mod secure;
 pub mod service;
-mod tarball;
+pub mod tarball;
 mod upload;
 mod verify;
 

@@ -108,11 +108,73 @@ fn the_page_tells_what_is_and_gives_commands_that_run() {
     assert!(width.as_u64() <= Some(PHONE.0.into()), "{width}");
     screenshot(&mut browser, "phone-dark");
 
+    gaps_and_labels(&mut browser, get(admin, "/status").json());
+
     // When nobody answers, that is said.
+    browser.open(&url, DESK, false);
+    browser.wait_for("document.body?.dataset.ready");
     assert!(daemon.stop().success());
     browser
         .wait_for("document.getElementById('state').textContent === 'walvaultd does not answer'");
     assert!(request(admin, "GET", "/status", &[], "").is_err());
+}
+
+/// Shows, on the phone, an archive of a week with a gap of a day in it.
+fn gaps_and_labels(browser: &mut Browser, mut status: serde_json::Value) {
+    let now: jiff::Timestamp = status["at"].as_str().unwrap().parse().unwrap();
+    let ago = |hours: i64| (now - jiff::SignedDuration::from_hours(hours)).to_string();
+    let window = |start, end, lsns: [&str; 2]| {
+        serde_json::json!({ "backup": "b", "timeline": 1, "start_time": ago(start), "end_time": ago(end),
+            "start_lsn": lsns[0], "end_lsn": lsns[1] })
+    };
+    status["archive"]["windows"] = serde_json::json!([
+        window(168, 96, ["0/2000000", "F/0"]),
+        window(72, 0, ["10/0", "20/0"])
+    ]);
+    status["archive"]["gaps"] = serde_json::json!([{ "timeline": 1, "start_lsn": "F/0", "end_lsn": "10/0",
+        "cause": "the slot was lost", "noticed_at": ago(90) }]);
+    browser.evaluate(&format!(
+        "window.fetch = async () => new Response(JSON.stringify({status}))"
+    ));
+    browser.wait_for("document.getElementById('gaps-title').textContent.includes('(1)')");
+    assert!(browser.text("headline").contains(&ago(72)[..10]));
+    screenshot(browser, "phone-gap");
+    let mut click = |hours_ago: f64| {
+        let place = browser.evaluate(&format!(
+            "(() => {{ const r = document.getElementById('ribbon'); const to = r.getAttribute('aria-valuemax') * 1000, \
+             from = r.getAttribute('aria-valuemin') * 1000; return (to - {hours_ago} * 3600000 - from) / (to - from); }})()"
+        ));
+        browser.click("ribbon", place.as_f64().unwrap(), 0.5);
+        (browser.text("verdict"), browser.text("command"))
+    };
+    let (verdict, command) = click(84.0);
+    assert!(
+        verdict.contains("cannot be restored") && command.is_empty(),
+        "{verdict}: {command}"
+    );
+    // Without a target a restore would go on beyond the gap.
+    for before in [97.0, 120.0] {
+        let (verdict, command) = click(before);
+        assert!(command.contains("--target-time '"), "{verdict}: {command}");
+    }
+    let (verdict, command) = click(0.0);
+    assert!(!command.contains("--target-time"), "{verdict}: {command}");
+
+    // No label of an axis lies over another, whatever span is shown.
+    for span in ["Hour", "Day", "Week", "Month", "All"] {
+        browser.evaluate(&format!(
+            "[...document.querySelectorAll('#spans button')].find(b => b.textContent === '{span}').click()"
+        ));
+        let overlaps = browser.evaluate(
+            "[...document.querySelectorAll('#ribbon > text, #hour > text')].flatMap((a, i, all) => all.slice(i + 1).filter(b => { \
+             const p = a.getBoundingClientRect(), q = b.getBoundingClientRect(); \
+             return p.left < q.right && q.left < p.right && p.top < q.bottom && q.top < p.bottom; }) \
+             .map(b => `${a.textContent} over ${b.textContent}`))",
+        );
+        assert_eq!(overlaps, serde_json::json!([]), "{span}");
+        let labels = browser.evaluate("document.querySelectorAll('#ribbon > text').length");
+        assert!(labels.as_u64() >= Some(2), "{span}: {labels}");
+    }
 }
 
 /// Runs a command from the page, without doing what it says.

@@ -5,13 +5,14 @@
 
 use std::io::{self, Read};
 
+use bytes::Bytes;
 use tar::{Entry, EntryType};
 use walvault_archive::format::FRAME_SIZE;
 use walvault_archive::record::{FileKind, FilePath, FileRecord};
 
 use super::BackupError;
 use super::cutter::{self, Cutter};
-use super::input::{Input, Root};
+use super::input::{Input, Piece, Root, pipe};
 
 /// Where contents go.
 pub(super) trait Contents {
@@ -59,6 +60,27 @@ pub(super) fn read(
         reader.archive(input, root, end_mark)?;
         last = root;
     }
+}
+
+/// The files of one archive that is in memory whole, such as the data directory's, as [`read`] sees them; their contents are
+/// passed over.
+///
+/// # Errors
+/// When it is broken or cut short, or has what no data directory has.
+pub fn list(archive: &[u8]) -> Result<Vec<FileRecord>, BackupError> {
+    struct Nowhere;
+    impl Contents for Nowhere {
+        fn write(&mut self, _part: u32, _bytes: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (sender, mut input) = pipe();
+    let whole = Piece::Data(Bytes::copy_from_slice(archive));
+    for piece in [Piece::Archive(Root::DataDirectory), whole, Piece::End] {
+        // They are fewer than the pipe holds.
+        let _ = sender.try_send(piece);
+    }
+    read(&mut input, EndMark::LeftOut, 1 << 20, &mut Nowhere)
 }
 
 struct Reader<'a> {
