@@ -6,6 +6,7 @@ Usage: benches/streaming.py [--gib 2] [--seconds 15]
 """
 
 import argparse
+import http.client
 import json
 import os
 import pathlib
@@ -186,6 +187,7 @@ class Sidecar:
     def __init__(self, bench, name):
         self.bench, self.name = bench, name
         self.config = bench.home / f"{name}.toml"
+        self.port = free_port()
         self.config.write_text(
             f"""[postgres]
 url = "postgresql://postgres@/postgres?host={bench.postgres.sockets}&port={bench.postgres.port}"
@@ -198,6 +200,8 @@ region = "garage"
 path_style = true
 [encryption]
 key_file = "{bench.key}"
+[admin]
+listen = "127.0.0.1:{self.port}"
 """
         )
         self.process = None
@@ -272,6 +276,40 @@ class Bench:
         self.say("CPU seconds per GiB in that drain", f"{statistics.median(cpu):.2f}", "", "", "<= 4.0")
         self.say("peak memory in that drain", f"{max(peak):.0f} MiB", "", "", "<= 160 MiB")
         self.say(f"memory {IDLE_SECONDS} s after that drain", f"{max(calm):.0f} MiB", "", "", "<= 30 MiB")
+
+    def metrics(self):
+        """How long /metrics takes to answer while retained WAL is archived as fast as it goes."""
+        postgres, gib = self.postgres, self.arguments.gib
+        postgres.sql("select pg_create_physical_replication_slot('metrics', true)")
+        start = postgres.sql("select pg_current_wal_lsn()")
+        postgres.pgbench("-i", "-s", "10", "-q")
+        while int(postgres.sql(f"select pg_wal_lsn_diff(pg_current_wal_lsn(), '{start}')::bigint")) < gib << 30:
+            postgres.pgbench("-c", "4", "-j", "2", "-t", "1000")
+            postgres.sql("checkpoint")
+        end = postgres.sql("select pg_switch_wal()")
+        sidecar = Sidecar(self, "metrics")
+        sidecar.start()
+        wait_for("the stream", lambda: postgres.try_sql("select count(*) from pg_stat_replication") == "1")
+        asked, looked = [], 0.0
+        while True:
+            begun = time.monotonic()
+            # A connection each, as a scrape after a minute's pause has.
+            connection = http.client.HTTPConnection("127.0.0.1", sidecar.port, timeout=10)
+            connection.request("GET", "/metrics")
+            size = len(connection.getresponse().read())
+            now = time.monotonic()
+            connection.close()
+            asked.append((now - begun) * 1000)
+            if now - looked > 0.5:
+                looked = now
+                if sidecar.flushed(end):
+                    break
+            time.sleep(0.02)
+        asked.sort()
+        p50, p99 = asked[len(asked) // 2], asked[len(asked) * 99 // 100]
+        self.say(f"/metrics, {size} bytes, during a drain ({len(asked)} times)", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms", "", "", "<= 5 ms")
+        sidecar.end()
+        postgres.sql("select pg_drop_replication_slot('metrics')")
 
     def catch_up(self, sidecar):
         now = self.postgres.sql("select pg_current_wal_flush_lsn()")
@@ -379,12 +417,12 @@ def main():
     parser.add_argument("--gib", type=int, default=2)
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--only", choices=["drain", "idle", "asynchronous", "synchronous"], action="append")
+    parser.add_argument("--only", choices=["drain", "metrics", "idle", "asynchronous", "synchronous"], action="append")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="walvault-bench-") as home:
         bench = Bench(pathlib.Path(home), arguments)
         try:
-            for part in arguments.only or ["drain", "idle", "asynchronous", "synchronous"]:
+            for part in arguments.only or ["drain", "metrics", "idle", "asynchronous", "synchronous"]:
                 getattr(bench, part)()
         finally:
             bench.end()

@@ -288,6 +288,65 @@ mod tests {
         assert_eq!(kept(&|p| p.yearly = Some(5)), ["12-31 01", "02-01 01"]);
     }
 
+    /// The newest of each of the newest `count` periods, by another calendar: days are counted, and weeks begin with Mondays.
+    fn modelled(backups: &[Candidate], rule: &Rule, count: u32) -> BTreeSet<BackupId> {
+        let period = |backup: &Candidate| match rule {
+            // 1970-01-01 was a Thursday.
+            Rule::Daily => backup.stopped_at.as_second().div_euclid(86_400).to_string(),
+            Rule::Weekly => (backup.stopped_at.as_second().div_euclid(86_400) + 3)
+                .div_euclid(7)
+                .to_string(),
+            Rule::Monthly => backup.stopped_at.to_string()[..7].to_owned(),
+            Rule::Yearly => backup.stopped_at.to_string()[..4].to_owned(),
+            _ => backup.id.to_string(),
+        };
+        let mut newest: BTreeMap<String, (Timestamp, BackupId)> = BTreeMap::new();
+        for backup in backups {
+            let this = (backup.stopped_at, backup.id.clone());
+            let best = newest.entry(period(backup)).or_insert_with(|| this.clone());
+            *best = this.max(best.clone());
+        }
+        let mut all: Vec<_> = newest.into_values().collect();
+        all.sort();
+        all.into_iter()
+            .rev()
+            .take(count as usize)
+            .map(|(_, id)| id)
+            .collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn counting_agrees_with_a_plain_model(
+            // From 1998 to 2030, close together and far apart.
+            times in proptest::collection::btree_set((883_612_800i64..1_893_456_000, 0i64..200_000), 0..40),
+            near in 1_700_000_000i64..1_800_000_000,
+            counts in [0u32..12, 0u32..12, 0u32..12, 0u32..12, 0u32..12],
+        ) {
+            let times = times.iter().enumerate();
+            let times = times.map(|(at, (far, close))| if at % 2 == 0 { *far } else { near + close * 7 });
+            let backups: Vec<Candidate> = times
+                .zip(0u16..)
+                .map(|(second, random)| {
+                    let stopped_at = Timestamp::from_second(second).expect("within range");
+                    Candidate { id: BackupId::new(stopped_at, random), stopped_at }
+                })
+                .collect();
+            let [keep_last, daily, weekly, monthly, yearly] = counts.map(Some);
+            let policy = RetentionPolicy { keep_last, daily, weekly, monthly, yearly, ..RetentionPolicy::default() };
+            let kept = policy.count(&backups);
+            for (rule, count) in policy.counts() {
+                let by_rule: BTreeSet<BackupId> = kept
+                    .iter()
+                    .filter(|(_, rules)| rules.contains(&rule))
+                    .map(|(id, _)| id.clone())
+                    .collect();
+                let expected = modelled(&backups, &rule, count.unwrap_or(0));
+                proptest::prop_assert_eq!(by_rule, expected, "{}", rule);
+            }
+        }
+    }
+
     #[test]
     fn a_policy_that_would_remove_everything_is_known_by_itself() {
         let mut policy = RetentionPolicy::default();

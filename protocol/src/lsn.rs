@@ -118,11 +118,30 @@ impl<'de> Deserialize<'de> for Lsn {
 
 /// WAL bytes `[start, end)` on one timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "AnyRange")]
 pub struct LsnRange {
     /// The first byte.
     pub start: Lsn,
     /// The byte after the last one.
     pub end: Lsn,
+}
+
+/// What a record may say, before it is believed.
+#[derive(Deserialize)]
+struct AnyRange {
+    start: Lsn,
+    end: Lsn,
+}
+
+impl TryFrom<AnyRange> for LsnRange {
+    type Error = String;
+
+    fn try_from(AnyRange { start, end }: AnyRange) -> Result<LsnRange, String> {
+        match start <= end {
+            true => Ok(LsnRange { start, end }),
+            false => Err(format!("the range from {start} to {end} is backwards")),
+        }
+    }
 }
 
 impl LsnRange {
@@ -188,6 +207,52 @@ mod tests {
             prop_assert_eq!(lsn.to_string().parse::<Lsn>(), Ok(lsn));
             prop_assert_eq!(Lsn::from_fixed_hex(&lsn.to_fixed_hex()), Some(lsn));
         }
+    }
+
+    /// The bytes of a range, one by one.
+    fn bytes(range: LsnRange) -> std::collections::BTreeSet<u64> {
+        (range.start.0..range.end.0).collect()
+    }
+
+    fn ranges() -> impl Strategy<Value = LsnRange> {
+        (0u64..40, 0u64..40).prop_map(|(start, end)| LsnRange::new(Lsn(start), Lsn(end)))
+    }
+
+    proptest! {
+        #[test]
+        fn arithmetic_agrees_with_wider_numbers(value: u64, bytes: u64, other: u64) {
+            let (lsn, wide) = (Lsn(value), u128::from(value));
+            let sum = wide + u128::from(bytes);
+            prop_assert_eq!(lsn.checked_add(bytes).map(|end| u128::from(end.0)), u64::try_from(sum).ok().map(u128::from));
+            if let Some(end) = lsn.checked_add(bytes) {
+                prop_assert_eq!((lsn + bytes, end - lsn), (end, bytes));
+            }
+            let distance = i128::from(value) - i128::from(other);
+            prop_assert_eq!(i128::from(lsn.saturating_sub(Lsn(other))), distance.max(0));
+            prop_assert_eq!(lsn.cmp(&Lsn(other)), lsn.to_fixed_hex().cmp(&Lsn(other).to_fixed_hex()));
+        }
+
+        #[test]
+        fn ranges_agree_with_sets_of_bytes(a in ranges(), b in ranges(), at in 0u64..45) {
+            let (in_a, in_b) = (bytes(a), bytes(b));
+            prop_assert_eq!(a.len(), in_a.len() as u64);
+            prop_assert_eq!(a.is_empty(), in_a.is_empty());
+            prop_assert_eq!(a.contains(Lsn(at)), in_a.contains(&at));
+            let both = a.intersect(&b).map(bytes).unwrap_or_default();
+            prop_assert_eq!(both, in_a.intersection(&in_b).copied().collect());
+            if !b.is_empty() {
+                prop_assert_eq!(a.covers(&b), in_b.is_subset(&in_a));
+            }
+            let text = serde_json::to_string(&a).expect("JSON");
+            prop_assert_eq!(serde_json::from_str::<LsnRange>(&text).expect("the same"), a);
+        }
+    }
+
+    #[test]
+    fn a_record_with_a_range_that_is_backwards_is_refused() {
+        let text = r#"{"start":"0/20","end":"0/10"}"#;
+        let error = serde_json::from_str::<LsnRange>(text).expect_err("backwards");
+        assert!(error.to_string().contains("is backwards"), "{error}");
     }
 
     #[test]

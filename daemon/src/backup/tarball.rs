@@ -75,7 +75,7 @@ pub fn list(archive: &[u8]) -> Result<Vec<FileRecord>, BackupError> {
         }
     }
     let (sender, mut input) = pipe();
-    let whole = Piece::Data(Bytes::copy_from_slice(archive));
+    let whole = Piece::Data(Bytes::copy_from_slice(archive).into());
     for piece in [Piece::Archive(Root::DataDirectory), whole, Piece::End] {
         // They are fewer than the pipe holds.
         let _ = sender.try_send(piece);
