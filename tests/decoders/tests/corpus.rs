@@ -8,7 +8,7 @@ use proptest::sample::Index;
 use walvault_decoders::TARGETS;
 
 fn fuzz() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
 }
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
