@@ -143,6 +143,26 @@ impl Archive {
         })
     }
 
+    /// The same archive in `store`, which need not hold anything of it yet, with other keys.
+    #[must_use]
+    pub fn within(&self, store: SharedStore, keys: KeyAccess) -> Archive {
+        let keyring = Keyring::new(self.inner.id, store.clone(), keys);
+        Archive {
+            inner: Arc::new(Inner {
+                record: self.inner.record.clone(),
+                id: self.inner.id,
+                store,
+                keyring,
+            }),
+        }
+    }
+
+    /// Its id, as objects are bound to it.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        self.inner.id
+    }
+
     /// Whose archive this is.
     #[must_use]
     pub fn record(&self) -> &ArchiveRecord {
@@ -383,6 +403,11 @@ impl Archive {
 }
 
 impl Fetched {
+    /// The SHA-256 that its footer has, in hexadecimal; opening it checks that.
+    pub(crate) fn footer_digest(&self) -> String {
+        crate::audit::footer_digest(&self.bytes)
+    }
+
     /// Verifies it, handing its payload and `state` to `take` frame by frame, as [`Archive::read`]
     /// does. Returns the state.
     ///
@@ -438,6 +463,7 @@ pub fn kind_of(key: &ObjectKey) -> Kind {
         ObjectKey::Lock(_) => Kind::Lock,
         ObjectKey::Pruned(_) => Kind::Pruned,
         ObjectKey::Verified(_) => Kind::Verified,
+        ObjectKey::Audit(..) => Kind::Audit,
         ObjectKey::BackupRecord(_) | ObjectKey::Archive | ObjectKey::Key(..) => Kind::BackupRecord,
     }
 }

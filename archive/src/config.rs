@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 mod admin;
 mod archive;
+mod audit;
 mod backup;
 mod encryption;
 mod environment;
@@ -27,6 +28,7 @@ mod values;
 pub use admin::{AdminSettings, AdminTls, TokenSource};
 pub(crate) use archive::is_loopback;
 pub use archive::{ArchiveSettings, ArchiveUrl, S3Settings};
+pub use audit::AuditSettings;
 pub use backup::{BackupSettings, Checkpoint, ScheduleSettings};
 pub use encryption::{EncryptionSettings, IdentitySource, KmsSettings};
 pub use environment::env_lookup;
@@ -74,6 +76,8 @@ pub struct Config {
     pub objectives: ObjectiveSettings,
     /// `[notify]`
     pub notify: NotifySettings,
+    /// `[audit]`
+    pub audit: AuditSettings,
     /// `[log]`
     pub log: LogSettings,
     /// The file that was read; `None` if everything came from the environment.
@@ -149,12 +153,14 @@ impl Config {
         let admin = root.section("admin")?;
         let objectives = root.section("objectives")?;
         let notify = root.section("notify")?;
+        let audit = root.section("audit")?;
         let log = root.section("log")?;
         // Before what is in them: a section that seems to be missing may be misspelt.
         root.finish()?;
+        let audit = AuditSettings::read(audit)?;
         Ok(Config {
             postgres: PostgresSettings::read(postgres)?,
-            archive: ArchiveSettings::read(archive)?,
+            archive: ArchiveSettings::read(archive)?.keeping_audit_for(audit.retain_for),
             encryption: EncryptionSettings::read(encryption)?,
             wal: WalSettings::read(wal)?,
             backup: BackupSettings::read(backup)?,
@@ -164,6 +170,7 @@ impl Config {
             admin: AdminSettings::read(admin)?,
             objectives: ObjectiveSettings::read(objectives)?,
             notify: NotifySettings::read(notify)?,
+            audit,
             log: LogSettings::read(log)?,
             file,
         })

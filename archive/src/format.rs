@@ -57,10 +57,12 @@ pub enum Kind {
     Pruned = 12,
     /// What was verified, JSON.
     Verified = 13,
+    /// A batch of events of the audit trail, JSON.
+    Audit = 14,
 }
 
 impl Kind {
-    const ALL: [Kind; 13] = [
+    const ALL: [Kind; 14] = [
         Kind::Wal,
         Kind::Tail,
         Kind::History,
@@ -74,6 +76,7 @@ impl Kind {
         Kind::Lock,
         Kind::Pruned,
         Kind::Verified,
+        Kind::Audit,
     ];
 }
 

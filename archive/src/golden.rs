@@ -15,10 +15,11 @@ use walvault_protocol::{
 use zeroize::Zeroizing;
 
 use crate::archive::{kind_of, wal_key};
+use crate::audit::{self, Action, Actor, Batch, Event, Head, Outcome};
 use crate::catalog::Catalog;
 use crate::format::Codec;
 use crate::keys::wrap::{KeyRecord, wrap_for};
-use crate::keys::{DataKey, KeyFile, Secret};
+use crate::keys::{DataKey, KeyFile, KeyPurpose, Secret, SigningKey};
 use crate::layout::{BackupId, KeyId, ObjectKey, unit_containing};
 use crate::record::{
     ArchiveRecord, BackupFiles, BackupRecord, Extent, FileKind, FilePath, FileRecord, PartRecord,
@@ -50,6 +51,44 @@ fn secret(byte: u8) -> Secret {
 
 fn data_key() -> Arc<DataKey> {
     Arc::new(DataKey::new(KeyId(*b"golden data key!"), secret(0xD0)))
+}
+
+fn audit_key() -> Arc<DataKey> {
+    Arc::new(DataKey::new(KeyId(*b"golden audit key"), secret(0xA0)))
+}
+
+fn signing_key() -> SigningKey {
+    SigningKey::from_seed(&secret(0xED))
+}
+
+fn batch() -> Batch {
+    let actor = Actor {
+        operator: "Ann".to_owned(),
+        host: "db1".to_owned(),
+        program: "walvault 0.1.0".to_owned(),
+    };
+    let event = Event::new(&actor, Action::Hold, Outcome::Succeeded);
+    let event = event.because(Some("case 7".to_owned()));
+    let event = event.keys([data_key().id]).with("number", 1);
+    Batch {
+        version: 1,
+        writer: signing_key().public().writer().to_string(),
+        number: 1,
+        previous: None,
+        at: BEGUN(),
+        heads: vec![Head {
+            writer: "00".repeat(16),
+            number: 3,
+            sha256: "11".repeat(32),
+        }],
+        ephemeral: true,
+        last: true,
+        events: vec![Event {
+            at: BEGUN(),
+            duration_ms: Some(12),
+            ..event.backup(&backup())
+        }],
+    }
 }
 
 fn key_file() -> KeyFile {
@@ -177,11 +216,19 @@ fn objects() -> Vec<Golden> {
             payload: text(600_000),
             attachment: Vec::new(),
         },
+        plain(
+            ObjectKey::Audit(signing_key().public().writer(), 1),
+            batch().sign(&signing_key(), &ARCHIVE_ID),
+        ),
     ]
 }
 
 fn sealed(golden: &Golden, number: u8) -> Bytes {
-    let sealer = Sealer::new(ARCHIVE_ID, data_key(), golden.codec);
+    let key = match golden.key {
+        ObjectKey::Audit(..) => audit_key(),
+        _ => data_key(),
+    };
+    let sealer = Sealer::new(ARCHIVE_ID, key, golden.codec);
     let mut writer = sealer.begin_salted(
         kind_of(&golden.key),
         &golden.key.spell(SIZE()),
@@ -203,6 +250,9 @@ fn plain_files() -> Vec<(String, Vec<u8>)> {
     };
     let wrapped = wrap_for(&ARCHIVE_ID, &data_key(), &key_file(), [0x5A; 32]);
     let key = KeyRecord::version_1(&data_key(), vec![wrapped], BEGUN());
+    let wrapped = wrap_for(&ARCHIVE_ID, &audit_key(), &key_file(), [0xA5; 32]);
+    let audit = KeyRecord::new(&ARCHIVE_ID, &audit_key(), vec![wrapped], BEGUN());
+    let audit = audit.serving(KeyPurpose::Audit);
     vec![
         (
             ObjectKey::Archive.spell(SIZE()),
@@ -211,6 +261,10 @@ fn plain_files() -> Vec<(String, Vec<u8>)> {
         (
             ObjectKey::Key(data_key().id, 1).spell(SIZE()),
             serde_json::to_vec_pretty(&key).expect("JSON"),
+        ),
+        (
+            ObjectKey::Key(audit_key().id, 1).spell(SIZE()),
+            serde_json::to_vec_pretty(&audit).expect("JSON"),
         ),
     ]
 }
@@ -272,6 +326,21 @@ async fn version_1_opens() -> Result<(), Error> {
         "the two branches of the fork: {windows:?}"
     );
     assert_eq!(windows[0].end_lsn, Lsn(0x40_0000 + 1000));
+    Ok(())
+}
+
+/// Its batch reads as it was signed, and names a chain that is gone.
+#[tokio::test]
+async fn the_audit_trail_of_version_1_reads() -> Result<(), Error> {
+    bless();
+    let store: SharedStore = Arc::new(DirectoryStore::open(directory())?);
+    let archive = Archive::open(store, vec![key_file()]).await?;
+    let report = audit::verify(&archive, &[], &[signing_key().public()]).await?;
+    let found: Vec<_> = report.findings.iter().map(|found| found.kind).collect();
+    assert_eq!(found, [audit::FindingKind::CutShort], "{report:?}");
+    let events = audit::read_all(&archive).await?;
+    assert_eq!(events[0].event, batch().events[0]);
+    assert_eq!(archive.keyring().epochs().await?.len(), 1, "one for data");
     Ok(())
 }
 

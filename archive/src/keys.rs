@@ -24,6 +24,7 @@ mod private_file;
 pub mod recipient;
 pub mod rewrap;
 pub mod sealing_key;
+pub mod signing;
 pub mod usage;
 pub mod wrap;
 
@@ -35,6 +36,8 @@ pub use key_file::{KeyFile, KeyFileError};
 pub use keyring::{KeyError, Keyring};
 pub use recipient::{Recipient, RecipientError};
 pub use sealing_key::SealingKey;
+pub use signing::{PublicKey, SigningKey};
+pub use wrap::KeyPurpose;
 
 /// 256 secret bits. They neither print nor copy, and are wiped when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]

@@ -26,6 +26,8 @@ pub const LOCKS_PREFIX: &str = "locks/";
 pub const PRUNED_PREFIX: &str = "pruned/";
 /// Where it is recorded what was verified, and when.
 pub const VERIFIED_PREFIX: &str = "verified/";
+/// Where the audit trail is kept, a chain of batches for each writer.
+pub const AUDIT_PREFIX: &str = "audit/";
 /// Written to find out whether a store refuses to overwrite an object. It holds nothing and stays,
 /// so that the next writer needs one request to know.
 pub const CONDITIONAL_PROBE: &str = "probe/conditional";
@@ -48,6 +50,8 @@ pub enum Purpose {
     Tail,
     /// A lock or a probe, which is removed at once or holds nothing.
     Passing,
+    /// A batch of the audit trail: small, and kept for years.
+    Audit,
     /// Anything else: small, and as lasting as what it tells of.
     Record,
 }
@@ -67,6 +71,8 @@ pub fn purpose(key: &str) -> Purpose {
         Purpose::Tail
     } else if key.starts_with(LOCKS_PREFIX) || key == CONDITIONAL_PROBE {
         Purpose::Passing
+    } else if key.starts_with(AUDIT_PREFIX) {
+        Purpose::Audit
     } else {
         Purpose::Record
     }
@@ -97,6 +103,31 @@ impl fmt::Display for KeyId {
 }
 
 impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whose events a chain of the audit trail holds: the first 128 bits of the SHA-256 of the public key
+/// that they are signed for, 32 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AuditWriter(pub [u8; 16]);
+
+impl AuditWriter {
+    /// Reads 32 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<AuditWriter> {
+        KeyId::parse(text).map(|id| AuditWriter(id.0))
+    }
+}
+
+impl fmt::Display for AuditWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for AuditWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -202,6 +233,8 @@ pub enum ObjectKey {
     Pruned(u32),
     /// `verified/<number>`: what a verification read, and when; numbered from 1.
     Verified(u32),
+    /// `audit/<writer>/<number>`: a batch of events; numbered from 1.
+    Audit(AuditWriter, u32),
 }
 
 /// A run of WAL stored as one object: a whole segment or a piece of a large one.
@@ -262,6 +295,7 @@ impl ObjectKey {
             ObjectKey::Lock(number) => format!("{LOCKS_PREFIX}upkeep/{number:08}"),
             ObjectKey::Pruned(number) => format!("{PRUNED_PREFIX}{number:08}"),
             ObjectKey::Verified(number) => format!("{VERIFIED_PREFIX}{number:08}"),
+            ObjectKey::Audit(writer, number) => format!("{}{number:08}", audit_prefix(*writer)),
         }
     }
 
@@ -306,6 +340,10 @@ impl ObjectKey {
             "locks" => ObjectKey::Lock(rest.strip_prefix("upkeep/")?.parse().ok()?),
             "pruned" => ObjectKey::Pruned(rest.parse().ok()?),
             "verified" => ObjectKey::Verified(rest.parse().ok()?),
+            "audit" => {
+                let (writer, number) = rest.split_once('/')?;
+                ObjectKey::Audit(AuditWriter::parse(writer)?, number.parse().ok()?)
+            }
             _ => return None,
         };
         (parsed.spell(size) == key).then_some(parsed)
@@ -329,6 +367,12 @@ pub fn backup_prefix(id: &BackupId) -> String {
 #[must_use]
 pub fn keep_prefix(id: &BackupId) -> String {
     format!("{BACKUPS_PREFIX}{id}/keep/")
+}
+
+/// The prefix of one writer's chain of the audit trail.
+#[must_use]
+pub fn audit_prefix(writer: AuditWriter) -> String {
+    format!("{AUDIT_PREFIX}{writer}/")
 }
 
 fn parse_wal(rest: &str, size: SegmentSize) -> Option<ObjectKey> {

@@ -5,6 +5,7 @@
 //! knows no sockets to PostgreSQL.
 
 pub mod archive;
+pub mod audit;
 mod aws;
 pub mod catalog;
 pub mod chance;

@@ -14,6 +14,7 @@ use crate::retention::{RetentionPolicy, Rule};
 use crate::store::Leftover;
 
 mod apply;
+mod certify;
 mod error;
 mod extend;
 mod fates;
@@ -23,6 +24,7 @@ mod plan;
 mod record;
 
 pub use apply::{PruneReport, apply};
+pub use certify::{Certificate, Held, certify};
 pub use error::PruneError;
 pub use plan::{Asked, plan};
 pub use record::PruneRecord;

@@ -288,6 +288,15 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
         self.delete(key).await
     }
 
+    /// Whether anything of an object is there, be it an earlier version or the mark that it was
+    /// deleted.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn remains(&self, key: &str) -> Result<bool, StoreError> {
+        Ok(self.head(key).await?.is_some())
+    }
+
     /// Until when the store does not let an object go; `None` when it does, or has none.
     ///
     /// # Errors

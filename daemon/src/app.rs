@@ -15,6 +15,7 @@ use walvault_protocol::client::{ConnInfo, ConnInfoError};
 use walvault_protocol::replication::{SlotName, SlotNameError};
 
 use crate::backup::BackupOptions;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::pipeline::{Settings, StreamState};
 use crate::schedule::{Schedule, ScheduleError};
@@ -43,6 +44,9 @@ pub enum SetupError {
         /// What is wrong with it.
         source: ScheduleError,
     },
+    /// The audit trail.
+    #[error(transparent)]
+    Audit(#[from] walvault_archive::audit::AuditError),
     /// The key.
     #[error(transparent)]
     Archive(#[from] walvault_archive::Error),
@@ -66,6 +70,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Whom data keys are wrapped for, what unwraps them, and those that are open.
     pub keys: KeyAccess,
+    /// Where it is noted what is done.
+    pub journal: Journal,
 }
 
 impl App {
@@ -83,6 +89,7 @@ impl App {
         // A wrong key is said before anything is connected to.
         let keys = read_keys(&config)?;
         let metrics = Arc::new(Metrics::new());
+        let journal = Journal::start(&config, metrics.clone())?;
         let store = store::open(&config.archive).await?;
         let store = Arc::new(Metered::new(store, metrics.clone()));
         let policy = RetryPolicy {
@@ -104,6 +111,7 @@ impl App {
             slot,
             backup_schedule,
             keys,
+            journal,
             store: Arc::new(retrying),
             metrics,
             config,
@@ -141,6 +149,7 @@ impl App {
             writing: watch::Sender::new(None),
             metrics: self.metrics.clone(),
             archive: watch::Sender::new(None),
+            journal: self.journal.clone(),
         }
     }
 }

@@ -83,6 +83,8 @@ pub struct Metrics {
     pub data_keys: IntGaugeVec,
     /// When data keys were last checked.
     pub data_keys_checked_timestamp_seconds: Gauge,
+    /// Events that are not in the audit trail yet.
+    pub audit_events_waiting: IntGauge,
     /// 1 while a data key that is due cannot be made.
     pub data_key_rotation_failing: IntGauge,
     /// 0 when KMS, being a recipient, cannot be asked.
@@ -230,6 +232,10 @@ impl Metrics {
             data_keys_checked_timestamp_seconds: new.gauge(
                 "walvault_data_keys_checked_timestamp_seconds",
                 "When data keys were last checked, in seconds since 1970; 0 before the first check.",
+            ),
+            audit_events_waiting: new.integer(
+                "walvault_audit_events_waiting",
+                "Events that are not in the audit trail yet.",
             ),
             data_key_rotation_failing: new.integer(
                 "walvault_data_key_rotation_failing",

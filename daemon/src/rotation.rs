@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use walvault_archive::Archive;
+use walvault_archive::audit::{Action, Outcome};
 use walvault_archive::keys::health::KeyState;
 
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -21,6 +23,7 @@ pub async fn keep_rotating(
     mut archive: watch::Receiver<Option<Archive>>,
     every: Duration,
     metrics: Arc<Metrics>,
+    journal: Journal,
 ) -> Infallible {
     loop {
         // Several sidecars of one store spread.
@@ -30,8 +33,14 @@ pub async fn keep_rotating(
         let looked = archive.keyring().rotate_if_due().await;
         let failing = i64::from(looked.is_err());
         metrics.data_key_rotation_failing.set(failing);
-        if let Err(error) = looked {
-            tracing::warn!(%error, "cannot see whether another data key is due; sealing goes on under the one there is");
+        match looked {
+            Ok(None) => {}
+            Ok(Some(key)) => journal.note(Action::KeyRotated, Outcome::Succeeded, |event| {
+                event.keys([key])
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "cannot see whether another data key is due; sealing goes on under the one there is");
+            }
         }
     }
 }

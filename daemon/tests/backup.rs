@@ -91,6 +91,7 @@ impl Bench {
             writing: tokio::sync::watch::Sender::new(None),
             metrics: Arc::default(),
             archive: tokio::sync::watch::Sender::new(None),
+            journal: Default::default(),
         };
         let mut server = connect(&self.info).await.unwrap();
         let slot = lock_name(&context.slot);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{install, keep, keys, list, prune, restore, show, wal_fetch};
+use crate::command::{audit, install, keep, keys, list, prune, restore, show, wal_fetch};
 use crate::exit::{self, Failure};
 use crate::prefetch;
 
@@ -27,6 +27,9 @@ pub struct Cli {
 pub enum Command {
     /// Copy this program to where PostgreSQL's container can run it
     Install(install::Install),
+    /// Show, check and print who did what
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Keep a backup whatever retention says
     Keep(keep::Keep),
     /// Let retention free a backup that was kept
@@ -36,7 +39,6 @@ pub enum Command {
     /// Release a legal hold
     Release(keep::Release),
     /// Make key files; show, check and change who can open the archive
-    #[command(subcommand)]
     Keys(keys::Keys),
     /// Show backups, recovery windows, gaps and timelines
     List(list::List),
@@ -101,6 +103,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let config = cli.config.as_deref();
     match &cli.command {
         Command::Install(command) => command.run(),
+        Command::Audit(command) => block_on(command.run(config)),
         Command::Keep(command) => block_on(command.run(config)),
         Command::Unkeep(command) => block_on(command.run(config)),
         Command::Hold(command) => block_on(command.run(config)),

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use walvault_archive::audit::AuditError;
 use walvault_archive::config::ConfigError;
 use walvault_archive::keys::KeyError;
 use walvault_archive::keys::rewrap::RewrapError;
@@ -51,6 +52,14 @@ pub enum Failure {
     /// Nothing was pruned, or not all.
     #[error(transparent)]
     Prune(#[from] PruneError),
+    /// The audit trail cannot be written, or not be used.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The audit trail is not what it should be.
+    #[error(
+        "the audit trail is wrong in {0} places; find out who changed it, and keep what is there: see docs/audit.md"
+    )]
+    Trail(usize),
     /// There is no such backup, or no such hold.
     #[error("{0}")]
     Unknown(String),
@@ -80,6 +89,11 @@ pub enum Failure {
         "data key {0} is the newest, and new objects may be sealed under it; run 'walvault keys rotate', and wait until the sidecar has taken that up"
     )]
     KeyInUse(KeyId),
+    /// Events cannot be destroyed.
+    #[error(
+        "events of the audit trail are sealed under data key {0}, and they are kept; nothing was destroyed"
+    )]
+    SealsEvents(KeyId),
     /// Nothing was destroyed.
     #[error(
         "nothing was destroyed; add --confirm to make unreadable for ever what data key {0} sealed"
@@ -108,9 +122,10 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Failure::KeysDamaged(_) => DAMAGED,
+            Failure::KeysDamaged(_) | Failure::Trail(_) => DAMAGED,
             Failure::Rewrap(RewrapError::Key(KeyError::Store(_))) => UNAVAILABLE,
             Failure::Archive(error)
+            | Failure::Audit(AuditError::Archive(error))
             | Failure::Prune(PruneError::Archive(error))
             | Failure::Plan(PlanError::Archive(error)) => of_archive(error),
             Failure::Materialise(error) => match error.cause() {

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod line;
 pub mod marks;
 pub mod materialise;
+pub mod noted;
 pub mod plan;
 pub mod prefetch;
 pub mod report;

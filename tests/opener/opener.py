@@ -175,7 +175,7 @@ def check_value(data_key, archive, key):
 
 def unwrap(record, archive, key_files, identities):
     """The data key of a key record; None when it is for others."""
-    require(record["version"] in (1, 2), "a newer key record")
+    require(record["version"] in (1, 2, 3), "a newer key record")
     key = bytes.fromhex(record["key_id"])
     data_key = None
     for recipient in record["recipients"]:

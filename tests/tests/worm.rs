@@ -56,7 +56,11 @@ fn json(scenario: &Scenario, arguments: &[&str]) -> Value {
 }
 
 fn act_under(scenario: &mut Scenario, title: &str) {
-    let policy = policy(title, BUCKET, "prefix");
+    // moto asks for s3:PutObject where AWS asks for s3:PutObjectRetention.
+    let policy = policy(title, BUCKET, "prefix").replace(
+        "\"s3:PutObjectRetention\"",
+        "\"s3:PutObjectRetention\",\"s3:PutObject\"",
+    );
     scenario.archive_mut().moto().act_under(&policy);
 }
 

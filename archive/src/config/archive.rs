@@ -66,6 +66,14 @@ impl ArchiveSettings {
         let url = ArchiveUrl::parse(&text).map_err(|reason| field.invalid(reason))?;
         Ok(ArchiveSettings { url, s3 })
     }
+
+    /// It, with a lock on the audit trail of at least this length, if there are locks.
+    pub(super) fn keeping_audit_for(mut self, length: std::time::Duration) -> ArchiveSettings {
+        if let Some(lock) = &mut self.s3.put.object_lock {
+            lock.retain_audit_for = lock.retain_for.max(length);
+        }
+        self
+    }
 }
 
 impl ArchiveUrl {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::archive::is_encrypted_or_local;
-use crate::config::reader::Section;
+use crate::config::reader::{Field, Section};
 use crate::config::{ConfigError, values};
 use crate::keys::identity::KMS_IDENTITY;
 
@@ -76,20 +76,7 @@ impl EncryptionSettings {
             settings.recipients = field.texts()?;
         }
         if let Some(field) = section.take("identities") {
-            for text in field.texts()? {
-                settings.identities.push(match text.as_str() {
-                    KMS_IDENTITY => IdentitySource::Kms,
-                    path if path.starts_with('/') => IdentitySource::File(path.into()),
-                    _ => {
-                        // It may be a secret that was meant to be in a file.
-                        let reason = format!(
-                            "an entry is neither an absolute path nor \"{KMS_IDENTITY}\"; put \
-                             the identity into a file and name that"
-                        );
-                        return Err(field.invalid(reason));
-                    }
-                });
-            }
+            settings.identities = identities(&field)?;
         }
         if let Some(field) = section.take("rotate_after") {
             settings.rotate_after = values::days(field, 36_500)?;
@@ -103,6 +90,23 @@ impl EncryptionSettings {
         section.finish()?;
         Ok(settings)
     }
+}
+
+/// What opens: paths, and KMS.
+pub(super) fn identities(field: &Field) -> Result<Vec<IdentitySource>, ConfigError> {
+    let identity = |text: &String| match text.as_str() {
+        KMS_IDENTITY => Ok(IdentitySource::Kms),
+        path if path.starts_with('/') => Ok(IdentitySource::File(path.into())),
+        _ => {
+            // It may be a secret that was meant to be in a file.
+            let reason = format!(
+                "an entry is neither an absolute path nor \"{KMS_IDENTITY}\"; put the identity \
+                 into a file and name that"
+            );
+            Err(field.invalid(reason))
+        }
+    };
+    field.texts()?.iter().map(identity).collect()
 }
 
 impl KmsSettings {

@@ -50,6 +50,8 @@ pub struct ObjectLock {
     pub retain_for: Duration,
     /// `retain_tail_for`: of chunks, which give way to their segment.
     pub retain_tail_for: Duration,
+    /// `[audit] retain_for`: of the audit trail, where that is longer than `retain_for`.
+    pub retain_audit_for: Duration,
 }
 
 /// Who can end a lock early (S3 User Guide, "Locking objects with Object Lock").
@@ -157,6 +159,7 @@ impl ObjectLock {
             mode,
             retain_for,
             retain_tail_for,
+            retain_audit_for: retain_for,
         }))
     }
 }

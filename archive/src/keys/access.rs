@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::kms::{KeyArn, Kms};
 use super::recipient::RecipientError;
 use super::sealing_key::SealingKey;
-use super::wrap::{KeyRecord, WrappedKey, open_with, wrap_for};
+use super::wrap::{KeyPurpose, KeyRecord, WrappedKey, open_with, wrap_for};
 use super::{DataKey, Identity, KeyError, KeyFile, KeyFileError, Recipient, Secret};
 use crate::config::{EncryptionSettings, IdentitySource, KmsSettings};
 use crate::layout::KeyId;
@@ -50,6 +50,9 @@ struct Inner {
     identities: Vec<Identity>,
     kms: Kms,
     rotation: RotationPolicy,
+    purpose: KeyPurpose,
+    /// Data keys that this process made and nobody has taken note of.
+    made: Mutex<Vec<KeyId>>,
     archives: Mutex<HashMap<[u8; 16], Arc<Opened>>>,
 }
 
@@ -74,6 +77,18 @@ impl KeyAccess {
     /// # Errors
     /// When one of them cannot be used.
     pub fn from_settings(settings: &EncryptionSettings) -> Result<KeyAccess, AccessError> {
+        KeyAccess::read(settings, KeyPurpose::Data)
+    }
+
+    /// As [`KeyAccess::from_settings`], for the data keys of the audit trail.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn for_audit(settings: &EncryptionSettings) -> Result<KeyAccess, AccessError> {
+        KeyAccess::read(settings, KeyPurpose::Audit)
+    }
+
+    fn read(settings: &EncryptionSettings, purpose: KeyPurpose) -> Result<KeyAccess, AccessError> {
         let mut recipients = Vec::new();
         let mut identities = Vec::new();
         if let Some(path) = &settings.key_file {
@@ -94,11 +109,9 @@ impl KeyAccess {
             after: settings.rotate_after,
             after_bytes: settings.rotate_after_bytes,
         };
-        Ok(KeyAccess::new(
-            recipients,
-            identities,
-            settings.kms.clone(),
-            rotation,
+        let kms = settings.kms.clone();
+        Ok(KeyAccess::serving(
+            purpose, recipients, identities, kms, rotation,
         ))
     }
 
@@ -110,12 +123,26 @@ impl KeyAccess {
         kms: KmsSettings,
         rotation: RotationPolicy,
     ) -> KeyAccess {
+        KeyAccess::serving(KeyPurpose::Data, recipients, identities, kms, rotation)
+    }
+
+    /// As [`KeyAccess::new`], for this purpose.
+    #[must_use]
+    pub fn serving(
+        purpose: KeyPurpose,
+        recipients: Vec<Recipient>,
+        identities: Vec<Identity>,
+        kms: KmsSettings,
+        rotation: RotationPolicy,
+    ) -> KeyAccess {
         KeyAccess {
             inner: Arc::new(Inner {
                 recipients,
                 identities,
                 kms: Kms::new(kms),
                 rotation,
+                purpose,
+                made: Mutex::default(),
                 archives: Mutex::default(),
             }),
         }
@@ -131,6 +158,37 @@ impl KeyAccess {
     #[must_use]
     pub fn has_identities(&self) -> bool {
         !self.inner.identities.is_empty()
+    }
+
+    /// What the data keys are for that it makes and uses.
+    #[must_use]
+    pub fn purpose(&self) -> KeyPurpose {
+        self.inner.purpose
+    }
+
+    /// The data keys that were made here since this was asked last.
+    #[must_use]
+    pub fn take_made(&self) -> Vec<KeyId> {
+        std::mem::take(&mut *self.made())
+    }
+
+    pub(super) fn note_made(&self, id: KeyId) {
+        self.made().push(id);
+    }
+
+    fn made(&self) -> std::sync::MutexGuard<'_, Vec<KeyId>> {
+        let made = self.inner.made.lock();
+        made.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The data keys of an archive that are open here.
+    #[must_use]
+    pub fn open_keys(&self, archive: [u8; 16]) -> Vec<KeyId> {
+        let opened = self.opened(archive);
+        let keys = opened.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids: Vec<KeyId> = keys.keys().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// When a data key has served long enough.

@@ -1,6 +1,6 @@
 //! Whether data keys are there, intact, and open.
 
-use super::epochs::{self, KeyEpoch};
+use super::epochs::KeyEpoch;
 use super::wrap::KeyRecord;
 use super::{KeyError, Keyring, Recipient};
 use crate::layout::KeyId;
@@ -48,7 +48,7 @@ impl Keyring {
     /// When the store cannot be read. What is wrong with a key is part of the answer.
     pub async fn verify(&self) -> Result<Vec<KeyHealth>, StoreError> {
         let mut found = Vec::new();
-        for epoch in epochs::load(&**self.store()).await? {
+        for epoch in self.epochs().await? {
             found.push(KeyHealth {
                 id: epoch.id,
                 created_at: epoch.created_at(),

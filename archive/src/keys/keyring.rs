@@ -15,7 +15,7 @@ use super::epochs::{self, KeyEpoch};
 use super::kms::KmsError;
 use super::sealing_key::SealingKey;
 use super::wrap::KeyRecord;
-use super::{DataKey, Recipient};
+use super::{DataKey, KeyPurpose, Recipient};
 use crate::layout::KeyId;
 use crate::store::{Body, SharedStore, StoreError};
 
@@ -223,6 +223,9 @@ impl Keyring {
             let Ok(record) = &epoch.record else {
                 continue;
             };
+            if record.purpose != self.access.purpose() {
+                continue;
+            }
             if let Some(current) = current.filter(|current| current.id == epoch.id) {
                 return Ok(Newest::Usable(current.clone(), record));
             }
@@ -244,8 +247,15 @@ impl Keyring {
             }
         }
         match refusal {
-            // Identities that open nothing of an archive are the wrong ones.
-            Some(error) if self.access.has_identities() && !opened_any => Err(error),
+            // Identities that open nothing of an archive are the wrong ones. Those of the audit trail
+            // need not be: who notes something need not read what others noted.
+            Some(error)
+                if self.access.has_identities()
+                    && !opened_any
+                    && self.access.purpose() == KeyPurpose::Data =>
+            {
+                Err(error)
+            }
             _ => Ok(Newest::None),
         }
     }
@@ -310,10 +320,27 @@ impl Keyring {
             rotation,
             ..KeyRecord::new(&self.archive, &key, wrapped, created_at)
         };
+        let record = record.serving(self.access.purpose());
         self.put(key.id, 1, &record).await?;
         info!(key = %key.id, why, recipients = record.recipient_names().join(", "), "a new data key");
         self.remember_shared(&key);
+        self.access.note_made(key.id);
         Ok(key)
+    }
+
+    /// The data keys there are for the purpose of this keyring, and those whose record does not
+    /// read: they may be anybody's.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn epochs(&self) -> Result<Vec<KeyEpoch>, StoreError> {
+        let mut epochs = epochs::load(&*self.store).await?;
+        let purpose = self.access.purpose();
+        epochs.retain(|epoch| match &epoch.record {
+            Ok(record) => record.purpose == purpose,
+            Err(_) => true,
+        });
+        Ok(epochs)
     }
 
     /// Stores a generation.

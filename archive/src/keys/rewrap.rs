@@ -97,7 +97,7 @@ impl Keyring {
         add: &[Recipient],
         remove: &[String],
     ) -> Result<Vec<RewrapStep>, RewrapError> {
-        let epochs = epochs::load(&**self.store()).await?;
+        let epochs = self.epochs().await?;
         must_be_known(&epochs, remove)?;
         let mut steps = Vec::with_capacity(epochs.len());
         for epoch in &epochs {
@@ -169,7 +169,8 @@ impl Keyring {
                 record = KeyRecord {
                     rotation: record.rotation,
                     ..KeyRecord::new(self.archive(), key, record.recipients, record.created_at)
-                };
+                }
+                .serving(record.purpose);
             }
             match self.put(step.id, generation, &record).await {
                 Err(StoreError::Exists { .. }) => {

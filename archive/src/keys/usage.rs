@@ -32,6 +32,8 @@ pub struct KeyUse {
     pub backups: BTreeSet<BackupId>,
     /// Timeline histories.
     pub histories: BTreeSet<TimelineId>,
+    /// Batches of the audit trail.
+    pub audit: u64,
 }
 
 impl KeyUse {
@@ -51,6 +53,7 @@ impl KeyUse {
             | ObjectKey::BackupRecord(id) => {
                 self.backups.insert(id.clone());
             }
+            ObjectKey::Audit(..) => self.audit += 1,
             _ => {}
         }
     }

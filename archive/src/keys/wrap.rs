@@ -14,9 +14,9 @@ use super::recipient::key_file_name;
 use super::{DataKey, KeyFile, Secret};
 use crate::layout::KeyId;
 
-/// The version of [`KeyRecord`] this build writes, and the newest it reads. Version 1 had no check
-/// and knew key files only.
-pub const RECORD_VERSION: u32 = 2;
+/// The newest version of [`KeyRecord`] that this build reads. Version 1 had no check and knew key files
+/// only; version 2 had no purpose, and is still what is written for [`KeyPurpose::Data`].
+pub const RECORD_VERSION: u32 = 3;
 const SALT_LEN: usize = 32;
 const WRAPPED_LEN: usize = 32 + 16;
 /// What is sealed in a record under its data key.
@@ -40,6 +40,31 @@ pub struct KeyRecord {
     /// Whether somebody asked for it: whoever archives, and cannot use it, makes one of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rotation: bool,
+    /// What is sealed under it.
+    #[serde(default, skip_serializing_if = "KeyPurpose::is_data")]
+    pub purpose: KeyPurpose,
+}
+
+/// What a data key seals. Whoever reads the audit trail need not be able to read anything else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyPurpose {
+    /// WAL, backups, and what is recorded of them.
+    #[default]
+    Data,
+    /// The audit trail.
+    Audit,
+}
+
+impl KeyPurpose {
+    /// Whether it is [`KeyPurpose::Data`], which is not written down.
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_data(&self) -> bool {
+        *self == KeyPurpose::Data
+    }
 }
 
 /// A data key wrapped for one recipient.
@@ -91,12 +116,27 @@ impl KeyRecord {
         created_at: jiff::Timestamp,
     ) -> KeyRecord {
         KeyRecord {
-            version: RECORD_VERSION,
+            version: 2,
             key_id: key.id.to_string(),
             created_at,
             recipients,
             check: Some(seal_check(archive, key)),
             rotation: false,
+            purpose: KeyPurpose::Data,
+        }
+    }
+
+    /// It, for this purpose.
+    #[must_use]
+    pub fn serving(self, purpose: KeyPurpose) -> KeyRecord {
+        KeyRecord {
+            version: match purpose {
+                KeyPurpose::Data => self.version,
+                // Who knows no purposes must not seal data under it.
+                KeyPurpose::Audit => RECORD_VERSION,
+            },
+            purpose,
+            ..self
         }
     }
 
@@ -114,6 +154,7 @@ impl KeyRecord {
             recipients,
             check: None,
             rotation: false,
+            purpose: KeyPurpose::Data,
         }
     }
 

@@ -41,6 +41,7 @@ proptest! {
             ObjectKey::Lock(number),
             ObjectKey::Pruned(number),
             ObjectKey::Verified(number),
+            ObjectKey::Audit(AuditWriter(id), number),
         ] {
             prop_assert_eq!(ObjectKey::parse(&key.spell(size), size), Some(key));
         }

@@ -44,7 +44,11 @@ pub(super) async fn extend(
         };
         let lasts = !matches!(
             key,
-            ObjectKey::Writer(_) | ObjectKey::Pruned(_) | ObjectKey::Verified(_)
+            // The trail is locked for years when it is written, and no longer.
+            ObjectKey::Writer(_)
+                | ObjectKey::Pruned(_)
+                | ObjectKey::Verified(_)
+                | ObjectKey::Audit(..)
         );
         if lasts && !going.contains(&name) {
             due.push((name, length));

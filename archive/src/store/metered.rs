@@ -126,6 +126,10 @@ impl ObjectStore for Metered {
         self.timed(Operation::Delete, request).await
     }
 
+    async fn remains(&self, key: &str) -> Result<bool, StoreError> {
+        self.timed(Operation::Head, self.inner.remains(key)).await
+    }
+
     async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
         self.timed(Operation::Head, self.inner.locked_until(key))
             .await

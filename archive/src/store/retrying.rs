@@ -218,6 +218,10 @@ impl ObjectStore for Retrying {
         self.retry(|| self.inner.erase(key)).await
     }
 
+    async fn remains(&self, key: &str) -> Result<bool, StoreError> {
+        self.retry(|| self.inner.remains(key)).await
+    }
+
     async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
         self.retry(|| self.inner.locked_until(key)).await
     }

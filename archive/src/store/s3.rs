@@ -328,6 +328,11 @@ impl ObjectStore for S3Store {
         versions::erase(self, key).await
     }
 
+    async fn remains(&self, key: &str) -> Result<bool, StoreError> {
+        key::check(&self.url, "head", key)?;
+        versions::remains(self, key).await
+    }
+
     async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
         key::check(&self.url, "head", key)?;
         lock::until(self, key, None).await

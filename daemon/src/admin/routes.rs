@@ -10,12 +10,14 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
+use walvault_archive::audit::{Action, Outcome};
 
 use super::access::{Access, Denied, Needs};
 use super::backups;
 use super::health::{self, Condition};
 use super::page;
 use crate::backup::desk::Desk;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::status::StatusSource;
 
@@ -31,6 +33,8 @@ pub struct Routes {
     pub metrics: Arc<Metrics>,
     /// Where backups are ordered.
     pub backups: Desk,
+    /// Where it is noted who ordered what.
+    pub journal: Journal,
     /// What else is known.
     pub status: StatusSource,
 }
@@ -55,7 +59,17 @@ impl Routes {
             (true, "/startupz") => conditions(&health::started(&now())),
             (true, "/backups") => backups::status(&self.backups),
             (_, "/backups") if method == Method::POST => {
-                backups::order(&self.backups, request.into_body()).await
+                let answer = backups::order(&self.backups, request.into_body()).await;
+                let outcome = match answer.status().is_success() {
+                    true => Outcome::Succeeded,
+                    false => Outcome::Failed,
+                };
+                self.journal.note(Action::AdminCall, outcome, |event| {
+                    event
+                        .with("request", "POST /backups")
+                        .with("status", answer.status().as_u16())
+                });
+                answer
             }
             (_, "/backups") => message(
                 StatusCode::METHOD_NOT_ALLOWED,

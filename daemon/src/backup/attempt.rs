@@ -1,6 +1,7 @@
 //! One backup, from connecting to the server to its record.
 
 use walvault_archive::Archive;
+use walvault_archive::audit::{Action, Outcome};
 use walvault_archive::record::BackupRecord;
 use walvault_protocol::client::{ClientError, Mode, Session};
 
@@ -40,13 +41,48 @@ pub async fn attempt(
 ) -> Result<BackupRecord, AttemptError> {
     options.check()?;
     let Server {
-        mut session,
+        session,
         identity,
         segment_size,
     } = connect(&app.info).await?;
     let store = app.store.clone();
     let archive =
         Archive::open_or_begin(store, app.keys.clone(), identity.system_id, segment_size).await?;
+    app.journal.keep_in(&archive);
+    let label = options.label.as_str();
+    app.journal.note(Action::Backup, Outcome::Begun, |event| {
+        event.with("label", label)
+    });
+    let begun = std::time::Instant::now();
+    let taken = take_from(app, &archive, session, options, progress).await;
+    let outcome = match &taken {
+        Ok(_) => Outcome::Succeeded,
+        Err(_) => Outcome::Failed,
+    };
+    app.journal.note(Action::Backup, outcome, |mut event| {
+        event.duration_ms = u64::try_from(begun.elapsed().as_millis()).ok();
+        let event = event.with("label", label);
+        match &taken {
+            Ok(record) => event
+                .backup(&record.id)
+                .with("timeline", record.timeline)
+                .with("start_lsn", record.start_lsn)
+                .with("stop_lsn", record.stop_lsn)
+                .with("size", record.size)
+                .with("stored_size", record.stored_size),
+            Err(error) => event.with("error", error.to_string()),
+        }
+    });
+    taken
+}
+
+async fn take_from(
+    app: &App,
+    archive: &Archive,
+    mut session: Session,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+) -> Result<BackupRecord, AttemptError> {
     let name = lock_name(&app.slot);
     let mut wal: Box<dyn WalSecured> = if is_streamed(app).await {
         // The slot that is streamed from keeps the WAL.
@@ -55,9 +91,9 @@ pub async fn attempt(
     } else {
         let mut server = connect(&app.info).await?;
         lock(&mut server.session, &name, true).await?;
-        Box::new(BringAlong::start(&archive, &app.stream_context(), server, name).await?)
+        Box::new(BringAlong::start(archive, &app.stream_context(), server, name).await?)
     };
-    Ok(take(&archive, session, options, &mut *wal, progress).await?)
+    Ok(take(archive, session, options, &mut *wal, progress).await?)
 }
 
 /// Whether somebody brings the backup's WAL already; if not, we do.

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use walvault_archive::audit::{Action, Outcome};
 use walvault_archive::config::Config;
 use walvault_archive::layout::BackupId;
 use walvault_archive::record::BackupRecord;
@@ -98,9 +99,16 @@ pub async fn run(
     let options = options(&app, &arguments, label);
     let progress = choose_progress(arguments.json);
     let record = tokio::select! {
-        () = stop.cancelled() => return Err(BackupCommandError::Stopped),
-        record = attempt(&app, &options, &*progress) => record?,
+        () = stop.cancelled() => Err(BackupCommandError::Stopped),
+        record = attempt(&app, &options, &*progress) => record.map_err(BackupCommandError::from),
     };
+    if let Err(BackupCommandError::Stopped) = &record {
+        app.journal.note(Action::Backup, Outcome::Failed, |event| {
+            event.with("error", BackupCommandError::Stopped.to_string())
+        });
+    }
+    app.journal.close().await;
+    let record = record?;
     drop(progress);
     print(&record, begun.elapsed(), arguments.json).map_err(|source| BackupCommandError::Print {
         id: record.id.clone(),

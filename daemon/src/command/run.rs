@@ -7,11 +7,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use walvault_archive::audit::{Action, Outcome};
 use walvault_archive::config::Config;
 
 use crate::admin::{Admin, AdminError, Routes};
 use crate::app::{App, SetupError};
 use crate::backup::service::Backups;
+use crate::journal::describe;
 use crate::metrics::Metrics;
 use crate::notify::watch_for_events;
 use crate::notify::webhook::{NotifyError, Webhook, heartbeat};
@@ -63,6 +65,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         context.archive.subscribe(),
         app.config.encryption.rotation_check,
         app.metrics.clone(),
+        app.journal.clone(),
     ));
     tasks.spawn(keep_checking(
         context.archive.subscribe(),
@@ -75,6 +78,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         "walvaultd {}",
         env!("CARGO_PKG_VERSION")
     );
+    app.journal
+        .note(Action::RunStarted, Outcome::Succeeded, |event| {
+            let (server, archive) = (app.info.endpoint(), app.store.url());
+            let described = describe(&app.config, &app.keys, &server, archive);
+            event.with("configuration", described)
+        });
     let objective = app.config.objectives.rpo;
     app.metrics
         .rpo_objective_seconds
@@ -97,6 +106,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         admin.serve(Routes {
             metrics: app.metrics.clone(),
             backups: desk.clone(),
+            journal: app.journal.clone(),
             status: StatusSource::new(&app.config, server, url, desk.clone(), seen),
         })?;
     }
@@ -122,6 +132,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     };
     let state = *context.state.borrow();
     tracing::info!(archived_to = %state.durable, received_to = %state.received, "stopped");
+    let outcome = match &ended {
+        Ok(()) => Outcome::Succeeded,
+        Err(_) => Outcome::Failed,
+    };
+    app.journal.note(Action::RunEnded, outcome, |event| {
+        let event = event.with("archived_to", state.durable);
+        match &ended {
+            Ok(()) => event,
+            Err(error) => event.with("error", error.to_string()),
+        }
+    });
+    app.journal.close().await;
     ended
 }
 

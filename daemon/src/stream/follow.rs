@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use walvault_archive::audit::{Action, Outcome};
 use walvault_archive::fence::Epoch;
 use walvault_archive::{Archive, Catalog};
 use walvault_protocol::client::{ClientError, ConnInfo, StartReplication};
@@ -18,6 +19,7 @@ use super::histories::archive_histories;
 use super::monitor::watch_server;
 use super::overlap::{confirm, vouch};
 use super::resume::{Resume, Superseded, beside, resume};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pump, PumpEnd, PumpError, Reports, Settings, StreamState};
 
@@ -162,6 +164,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Where the archive is published once it has a data key to seal under.
     pub archive: watch::Sender<Option<Archive>>,
+    /// Where it is noted what is done.
+    pub journal: Journal,
 }
 
 /// By what right WAL is written.
@@ -180,7 +184,7 @@ impl Writer {
     async fn claim(
         &mut self,
         archive: &Archive,
-        server: &ConnInfo,
+        context: &Context,
         timeline: TimelineId,
         fresh: bool,
     ) -> Result<(), walvault_archive::Error> {
@@ -193,7 +197,16 @@ impl Writer {
                 checked => return checked,
             }
         }
-        let epoch = fence::take(archive, &server.endpoint(), timeline).await?;
+        let server = context.info.endpoint();
+        let epoch = fence::take(archive, &server, timeline).await?;
+        context
+            .journal
+            .note(Action::FenceTaken, Outcome::Succeeded, |event| {
+                event
+                    .with("epoch", epoch.number())
+                    .with("server", server)
+                    .with("timeline", timeline)
+            });
         *taken = Some((epoch, timeline));
         Ok(())
     }
@@ -277,6 +290,7 @@ pub async fn follow(
         let sealer = archive.sealer(context.settings.codec).await?;
         sealer.count_since(|begun| catalog.stored_since(begun));
         context.archive.send_replace(Some(archive.clone()));
+        context.journal.keep_in(archive);
         let refused = |error: ClientError| removed(error.into(), place);
         let started = session
             .start_replication(Some(&context.slot), place.start, place.timeline)
@@ -286,7 +300,7 @@ pub async fn follow(
             StartReplication::Streaming(mut stream) => {
                 // Only now that the slot is ours: whoever merely tries must not fence anybody.
                 writer
-                    .claim(archive, &context.info, place.timeline, fresh)
+                    .claim(archive, context, place.timeline, fresh)
                     .await?;
                 if let Writer::Epoch(_) = writer {
                     context.writing.send_replace(Some(place.timeline));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use walvault_archive::audit::{Action, Event};
 use walvault_archive::config::Config;
 use walvault_archive::keep::{self, Keeps};
 use walvault_archive::layout::{BackupId, ObjectKey};
@@ -15,6 +16,7 @@ use walvault_archive::{Archive, Error};
 use super::restore::parse_backup;
 use crate::access;
 use crate::exit::Failure;
+use crate::noted::Said;
 use crate::report::{self, instant};
 use crate::target::parse_instant;
 
@@ -30,6 +32,9 @@ struct Which {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Who does this, for the audit trail; else the user that runs it
+    #[arg(long, value_name = "NAME")]
+    operator: Option<String>,
 }
 
 /// Keeps a backup whatever retention says.
@@ -144,7 +149,7 @@ impl Release {
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
-struct Said<'a> {
+struct Changed<'a> {
     id: &'a BackupId,
     /// The number under which it was said; a hold is released by it.
     number: u32,
@@ -164,11 +169,11 @@ impl Which {
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;
         let lock = Lock::take(&archive, &access::holder("walvault keep"), PATIENCE).await?;
-        let said = self.say(&archive, decide).await;
+        let said = self.say(&config, &archive, decide).await;
         lock.release().await?;
         let (number, change, kept) = said?;
         if self.json {
-            return report::print_json(&Said {
+            return report::print_json(&Changed {
                 id: &self.id,
                 number,
                 change: &change,
@@ -195,6 +200,7 @@ impl Which {
 
     async fn say(
         &self,
+        config: &Config,
         archive: &Archive,
         decide: impl FnOnce(&Keeps) -> Result<KeepChange, String>,
     ) -> Result<(u32, KeepChange, bool), Failure> {
@@ -208,7 +214,23 @@ impl Which {
         let change = decide(&keeps)
             .map_err(|reason| Failure::Unknown(format!("backup {}: {reason}", self.id)))?;
         let by = access::whoami();
-        let number = keep::say(archive, &self.id, &by, change.clone()).await?;
+        let (action, reason) = match &change {
+            KeepChange::Keep => (Action::Keep, None),
+            KeepChange::Unkeep => (Action::Unkeep, None),
+            KeepChange::Hold { reason, .. } => (Action::Hold, Some(reason.clone())),
+            KeepChange::Release { .. } => (Action::Release, None),
+        };
+        let operator = self.operator.clone();
+        let tell = |event: Event| event.backup(&self.id).with("change", &change);
+        let noted = Said { operator, reason }
+            .begin(config, archive, action, tell)
+            .await?;
+        let number = keep::say(archive, &self.id, &by, change.clone()).await;
+        let number = number.map_err(Failure::from);
+        noted
+            .end(&number, |event, number| event.with("number", number))
+            .await;
+        let number = number?;
         let keeps = Keeps::load(archive, &self.id, record.kept).await?;
         Ok::<_, Error>((number, change, keeps.keeps(Timestamp::now()))).map_err(Failure::from)
     }

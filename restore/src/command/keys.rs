@@ -4,12 +4,15 @@ use std::path::Path;
 
 use clap::Subcommand;
 use walvault_archive::Archive;
-use walvault_archive::config::Config;
-use walvault_archive::keys::{KeyEpoch, epochs};
+use walvault_archive::audit::{self, Action, Event};
+use walvault_archive::config::{AuditSettings, Config};
+use walvault_archive::keys::KeyEpoch;
 use walvault_archive::layout::KeyId;
 
+use self::destroy::Destroyed;
 use crate::access;
 use crate::exit::Failure;
+use crate::noted::Said;
 
 mod destroy;
 mod generate;
@@ -21,8 +24,19 @@ mod usage_report;
 mod verify;
 
 /// Key files, and the data keys of an archive.
+#[derive(Debug, clap::Args)]
+pub struct Keys {
+    #[command(subcommand)]
+    command: Command,
+    /// The data keys of the audit trail, not those of WAL and backups
+    #[arg(long, global = true)]
+    audit: bool,
+    #[command(flatten)]
+    said: Said,
+}
+
 #[derive(Debug, Subcommand)]
-pub enum Keys {
+enum Command {
     /// Make a new key file, or an age identity
     Generate(generate::Generate),
     /// Show the archive's data keys and who can open them
@@ -45,27 +59,76 @@ impl Keys {
     /// # Errors
     /// When it cannot be done, or what was asked about is not so.
     pub async fn run(&self, config: Option<&Path>) -> Result<(), Failure> {
-        match self {
-            Keys::Generate(command) => command.run(),
-            Keys::List(command) => command.run(&open(config).await?).await,
-            Keys::Verify(command) => command.run(&open(config).await?).await,
-            Keys::Rotate(command) => command.run(&open(config).await?).await,
-            Keys::Rewrap(command) => command.run(&open(config).await?).await,
-            Keys::Retire(command) => command.run(&open(config).await?).await,
-            Keys::Destroy(command) => command.run(&open(config).await?).await,
+        if let Command::Generate(command) = &self.command {
+            return command.run();
         }
+        let config = Config::load(config)?;
+        access::log_to_stderr(tracing::Level::WARN);
+        let archive = access::open(&config).await?;
+        let keys = match self.audit {
+            false => archive.clone(),
+            // Where the archive keeps them, wherever this host writes its own events.
+            true => {
+                let settings = AuditSettings {
+                    local_dir: None,
+                    ..config.audit.clone()
+                };
+                audit::trail(&settings, &config.encryption, &archive)?
+            }
+        };
+        let Some((action, about)) = self.command.act() else {
+            return self.command.run(&keys).await.map(drop);
+        };
+        let tell = |event: Event| event.with("about", about).with("audit", self.audit);
+        let noted = match action {
+            // Nothing is changed.
+            Action::KeyVerified => {
+                self.said
+                    .begin_anyway(&config, &archive, action, tell)
+                    .await
+            }
+            action => self.said.begin(&config, &archive, action, tell).await?,
+        };
+        let done = self.command.run(&keys).await;
+        let tell = |event: Event, certificate: &Option<Destroyed>| match certificate {
+            None => event,
+            Some(certificate) => event.with("certificate", certificate),
+        };
+        noted.end(&done, tell).await;
+        done.map(drop)
     }
 }
 
-async fn open(config: Option<&Path>) -> Result<Archive, Failure> {
-    let config = Config::load(config)?;
-    access::log_to_stderr(tracing::Level::WARN);
-    access::open(&config).await
+impl Command {
+    /// What it does to the archive, if it does anything, and to what.
+    fn act(&self) -> Option<(Action, Vec<String>)> {
+        match self {
+            Command::Generate(_) | Command::List(_) | Command::Retire(_) => None,
+            Command::Verify(_) => Some((Action::KeyVerified, Vec::new())),
+            Command::Rotate(_) => Some((Action::KeyRotated, Vec::new())),
+            Command::Rewrap(command) => Some((Action::KeyRewrapped, command.about()?)),
+            Command::Destroy(command) => Some((Action::KeyDestroyed, vec![command.about()?])),
+        }
+    }
+
+    /// Does it; what was destroyed is certified.
+    async fn run(&self, archive: &Archive) -> Result<Option<Destroyed>, Failure> {
+        let done = match self {
+            Command::Generate(command) => command.run(),
+            Command::List(command) => command.run(archive).await,
+            Command::Verify(command) => command.run(archive).await,
+            Command::Rotate(command) => command.run(archive).await,
+            Command::Rewrap(command) => command.run(archive).await,
+            Command::Retire(command) => command.run(archive).await,
+            Command::Destroy(command) => return command.run(archive).await.map(Some),
+        };
+        done.map(|()| None)
+    }
 }
 
 /// Every data key of an archive, oldest first.
 async fn load(archive: &Archive) -> Result<Vec<KeyEpoch>, Failure> {
-    Ok(epochs::load(&**archive.store()).await?)
+    Ok(archive.keyring().epochs().await?)
 }
 
 /// The data key whose name begins with `text`, if that is one.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use walvault_archive::audit::{Action, Event};
 use walvault_archive::config::{Config, parse_days};
 use walvault_archive::lock::Lock;
 use walvault_archive::prune::{self, Asked, PrunePlan, PruneReport, WalReason};
@@ -13,6 +14,7 @@ use walvault_archive::retention::RetentionPolicy;
 
 use crate::access;
 use crate::exit::Failure;
+use crate::noted::Said;
 use crate::report::{self, Table, bytes, instant};
 
 /// How long to wait for another prune.
@@ -32,6 +34,8 @@ pub struct Prune {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    said: Said,
 }
 
 /// Each overrides the key of `[retention]` of the same name.
@@ -112,7 +116,27 @@ impl Prune {
         asked.store_now = lock.stored_at().await?;
         let done = async {
             let plan = prune::plan(&archive, &asked).await?;
-            let report = prune::apply(&archive, &plan, &mut lock, &by).await?;
+            let tell = |event: Event| planned(event, &plan);
+            let noted = self
+                .said
+                .begin(&config, &archive, Action::Prune, tell)
+                .await?;
+            let report = prune::apply(&archive, &plan, &mut lock, &by).await;
+            let proved = match report {
+                Ok(report) if !noted.is_kept() => Ok((report, None)),
+                Ok(report) => match prune::certify(&archive, &plan).await {
+                    Ok(certificate) => Ok((report, Some(certificate))),
+                    Err(error) => Err(Failure::Archive(error)),
+                },
+                Err(error) => Err(Failure::from(error)),
+            };
+            let tell = |event: Event, (report, certificate): &(PruneReport, Option<_>)| {
+                planned(event, &plan)
+                    .with("removed", report)
+                    .with("certificate", certificate)
+            };
+            noted.end(&proved, tell).await;
+            let (report, _) = proved?;
             Ok::<_, Failure>((plan, report))
         };
         let done = done.await;
@@ -132,6 +156,24 @@ impl Prune {
         }
         report::print(format_args!("{}", describe(plan, removed)))
     }
+}
+
+/// What goes, and under which policy.
+fn planned(mut event: Event, plan: &PrunePlan) -> Event {
+    let removals = &plan.removals;
+    let goes = removals.records.iter().map(|(id, _)| id.clone());
+    event.backups = goes.collect();
+    event.objects = plan
+        .orphans
+        .iter()
+        .map(|orphan| orphan.key.clone())
+        .collect();
+    event
+        .with("policy", &plan.policy)
+        .with("objects", removals.count())
+        .with("bytes", removals.bytes())
+        .with("backups", &plan.backups)
+        .with("wal", &plan.wal)
 }
 
 fn describe(plan: &PrunePlan, removed: Option<&PruneReport>) -> String {

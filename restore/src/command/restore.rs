@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use walvault_archive::Catalog;
+use walvault_archive::audit::{Action, Event};
 use walvault_archive::config::{Config, env_lookup};
 use walvault_archive::layout::BackupId;
+use walvault_archive::{Archive, Catalog};
 use walvault_protocol::client::ConnInfo;
 
 use crate::access;
@@ -16,6 +17,7 @@ use crate::estimate::{Amount, Estimate};
 use crate::exit::Failure;
 use crate::marks::ArchiveMarks;
 use crate::materialise::{Job, Made, Owner, Prepared, TablespaceMapping, Work};
+use crate::noted::Said;
 use crate::plan::{PlanError, Request, RestorePlan, plan};
 use crate::report;
 use crate::settings::{RecoverySettings, StandbySettings, restore_command, timeline_setting};
@@ -80,6 +82,8 @@ pub struct Restore {
     /// The user that everything shall belong to, when root restores
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
+    #[command(flatten)]
+    said: Said,
 }
 
 /// The target; without one, everything that is archived is recovered.
@@ -152,7 +156,35 @@ impl Restore {
         let config = Config::load(config)?;
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;
-        let catalog = Catalog::load(&archive).await?;
+        if self.dry_run {
+            return self
+                .restore(&config, &archive, target, owner)
+                .await
+                .map(drop);
+        }
+        let tell = |event: Event| {
+            event
+                .with("target", target.to_string())
+                .with("pgdata", &self.pgdata)
+        };
+        let noted = self
+            .said
+            .begin_anyway(&config, &archive, Action::Restore, tell)
+            .await;
+        let done = self.restore(&config, &archive, target, owner).await;
+        noted.end(&done, Event::backup).await;
+        done.map(drop)
+    }
+
+    /// Plans and carries out; returns the backup that was used.
+    async fn restore(
+        &self,
+        config: &Config,
+        archive: &Archive,
+        target: Target,
+        owner: Option<Owner>,
+    ) -> Result<BackupId, Failure> {
+        let catalog = Catalog::load(archive).await?;
         let standby = self.standby.then(|| StandbySettings {
             primary_conninfo: self.primary_conninfo.clone(),
             primary_slot_name: self.primary_slot_name.clone(),
@@ -162,11 +194,11 @@ impl Restore {
             timeline: self.target_timeline,
             backup: self.backup.clone(),
         };
-        let plan = plan(&catalog, &ArchiveMarks::new(&archive, &catalog), &request).await?;
+        let plan = plan(&catalog, &ArchiveMarks::new(archive, &catalog), &request).await?;
         let program = std::env::current_exe().map_err(Failure::Runtime)?;
-        let config_path = access::config_path(&config).map_err(Failure::Runtime)?;
+        let config_path = access::config_path(config).map_err(Failure::Runtime)?;
         let job = Job {
-            archive: &archive,
+            archive,
             backup: catalog
                 .backups()
                 .iter()
@@ -206,7 +238,7 @@ impl Restore {
             replay_stored: plan.replay.stored_bytes,
         };
         let parts = prepared.needed_parts();
-        let estimate = Estimate::measure(&archive, &plan.backup.id, parts, amount).await?;
+        let estimate = Estimate::measure(archive, &plan.backup.id, parts, amount).await?;
         if !self.json {
             let text = describe::plan(&plan, &job, &work, &estimate);
             report::print(format_args!("{text}"))?;
@@ -224,7 +256,7 @@ impl Restore {
             report::print(format_args!("{text}"))?;
         }
         let started = match &programs {
-            Some(programs) => Some(self.try_out(&job, programs, &config, &plan).await?),
+            Some(programs) => Some(self.try_out(&job, programs, config, &plan).await?),
             None => None,
         };
         match (&started, self.json) {
@@ -237,12 +269,13 @@ impl Restore {
                 estimate,
                 restored: restored.map(Restored::from),
                 started,
-            }),
+            })?,
             (Some(reached), false) => {
-                report::print(format_args!("{}", describe::reached(reached, &job)))
+                report::print(format_args!("{}", describe::reached(reached, &job)))?;
             }
-            (None, false) => Ok(()),
+            (None, false) => {}
         }
+        Ok(plan.backup.id.clone())
     }
 
     fn target(&self) -> Result<Target, TargetError> {

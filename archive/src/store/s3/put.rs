@@ -17,6 +17,7 @@ pub(super) fn retention(settings: &S3PutSettings, key: &str) -> Option<Duration>
     match purpose(key) {
         Purpose::Passing => None,
         Purpose::Tail => Some(lock.retain_tail_for),
+        Purpose::Audit => Some(lock.retain_audit_for),
         Purpose::BackupPart | Purpose::Wal | Purpose::Record => Some(lock.retain_for),
     }
 }
@@ -32,7 +33,7 @@ pub(super) fn as_configured(
         Purpose::BackupPart => settings.storage_class.backups.as_deref(),
         Purpose::Wal => settings.storage_class.wal.as_deref(),
         // Small or short-lived: other classes bill at least 128 KiB and 30 days of each.
-        Purpose::Tail | Purpose::Passing | Purpose::Record => None,
+        Purpose::Tail | Purpose::Passing | Purpose::Audit | Purpose::Record => None,
     };
     request = request.set_storage_class(class.map(StorageClass::from));
     if let Some(sse) = &settings.sse {

@@ -33,6 +33,15 @@ pub(super) async fn erase(store: &S3Store, key: &str) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// Whether any version or delete marker of an object is there.
+pub(super) async fn remains(store: &S3Store, key: &str) -> Result<bool, StoreError> {
+    match list(store, key).await {
+        Ok(versions) => Ok(!versions.is_empty()),
+        Err(Answer::NotImplemented) => Ok(store.head(key).await?.is_some()),
+        Err(answer) => Err(store.context("erase", key).settle(answer)),
+    }
+}
+
 /// The lock that a refusal to remove a version is for; `None` when it is for something else, or it
 /// cannot be asked.
 async fn locked(store: &S3Store, key: &str, version: &str) -> Option<StoreError> {

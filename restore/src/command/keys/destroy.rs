@@ -3,6 +3,7 @@
 use serde::Serialize;
 use walvault_archive::Archive;
 use walvault_archive::keys::usage::{KeyUse, usage};
+use walvault_archive::layout::ObjectKey;
 
 use super::usage_report::Use;
 use crate::exit::Failure;
@@ -24,13 +25,30 @@ pub struct Destroy {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct Report<'a> {
     destroyed: bool,
+    unreadable: &'a Use,
+}
+
+/// What can be proved of a data key that was destroyed.
+#[derive(Debug, Serialize)]
+pub(super) struct Destroyed {
+    key: String,
+    /// How many generations were removed.
+    generations: usize,
+    /// Those that are there still, in some version.
+    held: Vec<String>,
+    /// What it had sealed.
     unreadable: Use,
 }
 
 impl Destroy {
-    pub(super) async fn run(&self, archive: &Archive) -> Result<(), Failure> {
+    /// The data key as it was given; `None` where nothing is done.
+    pub(super) fn about(&self) -> Option<String> {
+        self.confirm.then(|| self.key.clone())
+    }
+
+    pub(super) async fn run(&self, archive: &Archive) -> Result<Destroyed, Failure> {
         let epochs = super::load(archive).await?;
         let epoch =
             super::find(&epochs, &self.key).ok_or_else(|| Failure::NoSuchKey(self.key.clone()))?;
@@ -39,6 +57,9 @@ impl Destroy {
         }
         let uses = usage(archive).await?;
         let nothing = KeyUse::default();
+        if uses.get(&epoch.id).is_some_and(|found| found.audit > 0) {
+            return Err(Failure::SealsEvents(epoch.id));
+        }
         let lost = Use::of(epoch.id, uses.get(&epoch.id).unwrap_or(&nothing));
         if !self.json {
             let verb = match self.confirm {
@@ -47,19 +68,32 @@ impl Destroy {
             };
             report::print(format_args!("{verb}: {}", lost.describe()))?;
         }
+        let mut held = Vec::new();
         if self.confirm {
             archive.keyring().destroy(epoch).await?;
+            for generation in &epoch.generations {
+                let name = archive.name(&ObjectKey::Key(epoch.id, *generation));
+                if archive.store().remains(&name).await? {
+                    held.push(name);
+                }
+            }
         }
         if self.json {
             report::print_json(&Report {
                 destroyed: self.confirm,
-                unreadable: lost,
+                unreadable: &lost,
             })?;
         }
         match self.confirm {
-            true if self.json => Ok(()),
-            true => report::print(format_args!("data key {} is destroyed\n", epoch.id)),
-            false => Err(Failure::NotConfirmed(epoch.id)),
+            true if self.json => {}
+            true => report::print(format_args!("data key {} is destroyed\n", epoch.id))?,
+            false => return Err(Failure::NotConfirmed(epoch.id)),
         }
+        Ok(Destroyed {
+            key: epoch.id.to_string(),
+            generations: epoch.generations.len(),
+            held,
+            unreadable: lost,
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use walvault_archive::keys::{AgeIdentity, KeyFile};
+use walvault_archive::keys::{AgeIdentity, KeyFile, SigningKey};
 
 use crate::exit::Failure;
 use crate::report;
@@ -19,6 +19,9 @@ pub struct Generate {
     /// Do nothing when the file is there already
     #[arg(long)]
     if_missing: bool,
+    /// Make a key that signs the audit trail instead
+    #[arg(long, conflicts_with = "age")]
+    signing: bool,
 }
 
 impl Generate {
@@ -26,10 +29,18 @@ impl Generate {
         let Generate {
             out,
             age,
+            signing,
             if_missing,
         } = self;
         if *if_missing && out.exists() {
-            return report::print(format_args!("{} is there already\n", out.display()));
+            return report::print(format_args!(
+                "{} is there already
+",
+                out.display()
+            ));
+        }
+        if *signing {
+            return generate_signing(out);
         }
         if *age {
             return generate_age(out);
@@ -45,6 +56,20 @@ impl Generate {
             path.display(),
         ))
     }
+}
+
+fn generate_signing(out: &Path) -> Result<(), Failure> {
+    let key = SigningKey::create(out).map_err(walvault_archive::Error::from)?;
+    let path = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+    report::print(format_args!(
+        "wrote a signing key to {}\n\
+         public key: {}\n\
+         next: set signing_key_file = \"{}\" in [audit] on the host that signs with it, and list the \
+         public key in [audit] signers\nwhere the trail is verified\n",
+        out.display(),
+        key.public(),
+        path.display(),
+    ))
 }
 
 fn generate_age(out: &Path) -> Result<(), Failure> {

@@ -44,6 +44,17 @@ struct Key {
 }
 
 impl Rewrap {
+    /// What is added and removed, by name; `None` where nothing is done.
+    pub(super) fn about(&self) -> Option<Vec<String>> {
+        let name = |sign: &str, text: &String| {
+            let name = recipient::name_of(text).ok()?;
+            Some(format!("{sign}{name}"))
+        };
+        let added = self.add.iter().filter_map(|text| name("+", text));
+        let removed = self.remove.iter().filter_map(|text| name("-", text));
+        (!self.dry_run).then(|| added.chain(removed).collect())
+    }
+
     pub(super) async fn run(&self, archive: &Archive) -> Result<(), Failure> {
         let usable = |error| walvault_archive::Error::from(AccessError::Recipient(error));
         let add: Vec<Recipient> = self

@@ -1,0 +1,92 @@
+//! What a prune can prove once it is done.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{PrunePlan, Removal};
+use crate::archive::Archive;
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::layout::BackupId;
+
+/// How many objects are looked for at once.
+const AT_ONCE: usize = 16;
+
+/// An object that the store does not let go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Its name.
+    pub key: String,
+    /// Until when; `null` where nothing is locked, or the store does not tell.
+    pub until: Option<Timestamp>,
+}
+
+/// That what was to go is gone, and that what stays restores.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// Objects that were looked for and are not there, in no version.
+    pub gone: u64,
+    /// Objects that are there still.
+    pub held: Vec<Held>,
+    /// Multipart uploads that were removed and are not there.
+    pub uploads_gone: u64,
+    /// Multipart uploads that are there still.
+    pub uploads_held: Vec<String>,
+    /// Backups that stay and have all the WAL that makes them consistent.
+    pub restorable: Vec<BackupId>,
+    /// Backups that stay and lack some.
+    pub lacking: Vec<BackupId>,
+}
+
+/// Looks for everything that `plan` removed, and whether what stays has what it needs.
+///
+/// # Errors
+/// When the archive cannot be read.
+pub async fn certify(archive: &Archive, plan: &PrunePlan) -> Result<Certificate, Error> {
+    let mut certificate = Certificate::default();
+    let removals = &plan.removals;
+    let records = removals.records.iter().map(|(_, removal)| removal);
+    let data = removals.data.iter().map(|(_, removal)| removal);
+    let rest = removals
+        .wal
+        .iter()
+        .chain(&removals.gaps)
+        .chain(&removals.orphans);
+    let mut looked = stream::iter(records.chain(data).chain(rest))
+        .map(|removal| look(archive, removal))
+        .buffered(AT_ONCE);
+    while let Some(held) = looked.try_next().await? {
+        match held {
+            None => certificate.gone += 1,
+            Some(held) => certificate.held.push(held),
+        }
+    }
+    if !removals.leftovers.is_empty() {
+        let there = archive.store().leftovers(plan.made_at).await?;
+        for leftover in &removals.leftovers {
+            match there.iter().any(|other| other.upload == leftover.upload) {
+                true => certificate.uploads_held.push(leftover.key.clone()),
+                false => certificate.uploads_gone += 1,
+            }
+        }
+    }
+    let catalog = Catalog::load(archive).await?;
+    for backup in catalog.backups() {
+        let history = catalog.history(backup.timeline);
+        match catalog.reach(&history, backup.start_lsn) >= backup.stop_lsn {
+            true => certificate.restorable.push(backup.id.clone()),
+            false => certificate.lacking.push(backup.id.clone()),
+        }
+    }
+    Ok(certificate)
+}
+
+async fn look(archive: &Archive, removal: &Removal) -> Result<Option<Held>, Error> {
+    let key = archive.name(&removal.key);
+    if !archive.store().remains(&key).await? {
+        return Ok(None);
+    }
+    let until = archive.store().locked_until(&key).await?;
+    Ok(Some(Held { key, until }))
+}

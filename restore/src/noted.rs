@@ -1,0 +1,113 @@
+//! Noting in the audit trail what a command does.
+
+use walvault_archive::Archive;
+use walvault_archive::audit::{Act, Action, Actor, AuditError, Event, Outcome, Recorder};
+use walvault_archive::config::Config;
+
+use crate::exit::Failure;
+
+/// Who acts, and why.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Said {
+    /// Who does this, for the audit trail; else the user that runs it
+    #[arg(long, value_name = "NAME", global = true)]
+    pub operator: Option<String>,
+    /// Why, for the audit trail
+    #[arg(long, value_name = "TEXT", global = true)]
+    pub reason: Option<String>,
+}
+
+/// A command whose beginning was noted, if anything is.
+pub struct Noted {
+    kept: Option<(Recorder, Act)>,
+}
+
+impl Said {
+    /// Notes that a command begins which changes something.
+    ///
+    /// # Errors
+    /// When that cannot be stored and `[audit] required` is set: then it must not begin.
+    pub async fn begin(
+        &self,
+        config: &Config,
+        archive: &Archive,
+        action: Action,
+        complete: impl FnOnce(Event) -> Event,
+    ) -> Result<Noted, Failure> {
+        if !config.audit.required {
+            return Ok(self.begin_anyway(config, archive, action, complete).await);
+        }
+        Ok(self.try_begin(config, archive, action, complete).await?)
+    }
+
+    /// As [`Said::begin`], for what must not wait until the trail can be written: that it is not
+    /// noted is said, and it begins.
+    pub async fn begin_anyway(
+        &self,
+        config: &Config,
+        archive: &Archive,
+        action: Action,
+        complete: impl FnOnce(Event) -> Event,
+    ) -> Noted {
+        let begun = self.try_begin(config, archive, action, complete).await;
+        begun.unwrap_or_else(|error| {
+            tracing::warn!("this is not in the audit trail: {error}");
+            Noted { kept: None }
+        })
+    }
+
+    async fn try_begin(
+        &self,
+        config: &Config,
+        archive: &Archive,
+        action: Action,
+        complete: impl FnOnce(Event) -> Event,
+    ) -> Result<Noted, AuditError> {
+        let Some(recorder) = self.recorder(config, archive)? else {
+            return Ok(Noted { kept: None });
+        };
+        let event = recorder.event(action, Outcome::Begun);
+        let event = complete(event.because(self.reason.clone()));
+        let act = recorder.begin(event).await?;
+        Ok(Noted {
+            kept: Some((recorder, act)),
+        })
+    }
+
+    fn recorder(&self, config: &Config, archive: &Archive) -> Result<Option<Recorder>, AuditError> {
+        let program = concat!("walvault ", env!("CARGO_PKG_VERSION"));
+        let actor = Actor::of_this_process(self.operator.clone(), program);
+        Recorder::open(&config.audit, &config.encryption, archive, actor)
+    }
+}
+
+impl Noted {
+    /// Whether anything is noted.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Notes how it ended, with the data keys that were opened for it.
+    pub async fn end<T>(
+        self,
+        result: &Result<T, Failure>,
+        complete: impl FnOnce(Event, &T) -> Event,
+    ) {
+        let Some((recorder, act)) = self.kept else {
+            return;
+        };
+        let failure = result.as_ref().err().map(ToString::to_string);
+        let opened = recorder.open_keys();
+        let completed = |event: Event| {
+            let event = event.keys(opened);
+            match result {
+                Ok(done) => complete(event, done),
+                Err(_) => event,
+            }
+        };
+        if let Err(error) = recorder.end(act, failure, completed).await {
+            tracing::warn!("how this ended is not in the audit trail: {error}");
+        }
+    }
+}
