@@ -49,7 +49,7 @@ lint:
 
 # The programs are built together with the tests that run them, so that dependencies are compiled
 # once, with the same features.
-test: setup lint
+test: setup lint deny
 	$(CARGO) build --release --locked --workspace --bins --tests
 	$(CARGO) test --release --locked --workspace --no-fail-fast
 
