@@ -85,6 +85,8 @@ pub struct Metrics {
     pub data_keys_checked_timestamp_seconds: Gauge,
     /// Events that are not in the audit trail yet.
     pub audit_events_waiting: IntGauge,
+    /// When the newest data key was made.
+    pub data_key_created_timestamp_seconds: Gauge,
     /// 1 while a data key that is due cannot be made.
     pub data_key_rotation_failing: IntGauge,
     /// 0 when KMS, being a recipient, cannot be asked.
@@ -237,6 +239,10 @@ impl Metrics {
                 "walvault_audit_events_waiting",
                 "Events that are not in the audit trail yet.",
             ),
+            data_key_created_timestamp_seconds: new.gauge(
+                "walvault_data_key_created_timestamp_seconds",
+                "When the newest data key, which is sealed under, was made, in seconds since 1970; 0 before the first check.",
+            ),
             data_key_rotation_failing: new.integer(
                 "walvault_data_key_rotation_failing",
                 "1 while it cannot be seen whether a data key is due, or it cannot be made.",
@@ -320,6 +326,12 @@ impl Metrics {
     pub fn names(&self) -> Vec<String> {
         let described = |family: &prometheus::proto::MetricFamily| family.name().to_owned();
         self.registry.gather().iter().map(described).collect()
+    }
+
+    /// Takes in that the newest data key was made at `at`.
+    pub fn data_key_made(&self, at: jiff::Timestamp) {
+        self.data_key_created_timestamp_seconds
+            .set(at.as_millisecond() as f64 / 1000.0);
     }
 
     /// Takes in what the archive holds.

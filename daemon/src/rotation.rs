@@ -35,9 +35,12 @@ pub async fn keep_rotating(
         metrics.data_key_rotation_failing.set(failing);
         match looked {
             Ok(None) => {}
-            Ok(Some(key)) => journal.note(Action::KeyRotated, Outcome::Succeeded, |event| {
-                event.keys([key])
-            }),
+            Ok(Some(key)) => {
+                metrics.data_key_made(jiff::Timestamp::now());
+                journal.note(Action::KeyRotated, Outcome::Succeeded, |event| {
+                    event.keys([key])
+                });
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot see whether another data key is due; sealing goes on under the one there is");
             }
@@ -77,7 +80,11 @@ async fn check(archive: &Archive, metrics: &Metrics) -> Result<(), walvault_arch
         ("unreachable", 0),
         ("damaged", 0),
     ];
-    for key in keyring.verify().await? {
+    let keys = keyring.verify().await?;
+    if let Some(newest) = keys.iter().filter_map(|key| key.created_at).max() {
+        metrics.data_key_made(newest);
+    }
+    for key in keys {
         let index = match key.state {
             KeyState::Opens { .. } => 0,
             KeyState::Closed => 1,

@@ -48,6 +48,14 @@ fn health_metrics_and_who_may_ask() {
         metric(&text, "walvault_rpo_seconds") == Some(0.0)
             && metric(&text, "walvault_wal_archived_lsn_bytes") >= Some(archived.0 as f64)
     });
+    wait_for("the data keys to be looked at", || {
+        let text = get(admin, "/metrics").body;
+        let made = metric(&text, "walvault_data_key_created_timestamp_seconds");
+        made.is_some_and(|made| {
+            let age = jiff::Timestamp::now().as_second() as f64 - made;
+            (-1.0..600.0).contains(&age)
+        })
+    });
     let text = get(admin, "/metrics").body;
     assert_eq!(metric(&text, "walvault_streaming"), Some(1.0));
     assert!(
