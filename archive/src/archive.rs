@@ -203,6 +203,31 @@ impl Archive {
         Ok(Sealer::following(self.inner.id, key, codec))
     }
 
+    /// The same archive as `store` alone holds it; keys still come from wherever they are found.
+    #[must_use]
+    pub fn at(&self, store: SharedStore) -> Archive {
+        let Inner { record, id, .. } = &*self.inner;
+        let access = self.inner.keyring.access().clone();
+        Archive {
+            inner: Arc::new(Inner {
+                record: record.clone(),
+                id: *id,
+                keyring: Keyring::new(*id, self.inner.store.clone(), access),
+                store,
+            }),
+        }
+    }
+
+    /// Each place that holds the archive, by itself: this one, where there is no other.
+    #[must_use]
+    pub fn each(&self) -> Vec<Archive> {
+        let stores = self.inner.store.replicas();
+        if stores.is_empty() {
+            return vec![self.clone()];
+        }
+        stores.into_iter().map(|store| self.at(store)).collect()
+    }
+
     /// The name that `key` is stored and sealed under.
     #[must_use]
     pub fn name(&self, key: &ObjectKey) -> String {

@@ -27,7 +27,7 @@ mod values;
 
 pub use admin::{AdminSettings, AdminTls, TokenSource};
 pub(crate) use archive::is_loopback;
-pub use archive::{ArchiveSettings, ArchiveUrl, S3Settings};
+pub use archive::{Ack, ArchiveSettings, ArchiveUrl, CopySettings, S3Settings};
 pub use audit::AuditSettings;
 pub use backup::{BackupSettings, Checkpoint, ScheduleSettings};
 pub use encryption::{EncryptionSettings, IdentitySource, KmsSettings};

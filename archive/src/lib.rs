@@ -10,6 +10,7 @@ mod aws;
 pub mod catalog;
 pub mod chance;
 pub mod config;
+pub mod copy;
 pub mod coverage;
 pub mod error;
 pub mod fence;

@@ -16,16 +16,18 @@ mod key;
 pub mod directory;
 pub mod memory;
 pub mod metered;
+pub mod replicas;
 pub mod retrying;
 pub mod s3;
 
 pub use directory::DirectoryStore;
 pub use memory::MemoryStore;
 pub use metered::Metered;
+pub use replicas::{Quorum, Replicas};
 pub use retrying::{RetryPolicy, Retrying};
 pub use s3::S3Store;
 
-use crate::config::{ArchiveSettings, ArchiveUrl};
+use crate::config::{ArchiveSettings, ArchiveUrl, S3Settings};
 
 /// A store that parts of the program share.
 pub type SharedStore = Arc<dyn ObjectStore>;
@@ -37,12 +39,27 @@ pub type SharedStore = Arc<dyn ObjectStore>;
 /// [`StoreError::Refused`] when the settings cannot work: a directory that is not there, an
 /// endpoint without TLS, an unreadable CA file.
 pub async fn open(settings: &ArchiveSettings) -> Result<SharedStore, StoreError> {
-    Ok(match &settings.url {
+    open_at(&settings.url, &settings.s3).await
+}
+
+/// As [`open`], of the store at `url`.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_at(url: &ArchiveUrl, s3: &S3Settings) -> Result<SharedStore, StoreError> {
+    Ok(match url {
         ArchiveUrl::Directory(path) => Arc::new(DirectoryStore::open(path)?),
-        ArchiveUrl::S3 { bucket, prefix } => {
-            Arc::new(S3Store::open(bucket, prefix, &settings.s3).await?)
-        }
+        ArchiveUrl::S3 { bucket, prefix } => Arc::new(S3Store::open(bucket, prefix, s3).await?),
     })
+}
+
+/// One store out of all that hold the archive: the first itself, where it is the only one.
+#[must_use]
+pub fn joined(mut stores: Vec<SharedStore>, quorum: Quorum) -> SharedStore {
+    match stores.len() {
+        1 => stores.remove(0),
+        _ => Arc::new(Replicas::new(stores, quorum)),
+    }
 }
 
 /// A body to store, hashed once.
@@ -338,6 +355,11 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// When the store cannot be asked, or refuses.
     async fn remove_leftover(&self, _leftover: &Leftover) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// The stores that this one is made of, each with the whole archive; none for a plain one.
+    fn replicas(&self) -> Vec<SharedStore> {
+        Vec::new()
     }
 
     /// Whether the store enforces that objects are written once; asked of it at most once. A

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use walvault_archive::Archive;
-use walvault_archive::config::{Config, DEFAULT_PATH};
+use walvault_archive::config::{Config, CopySettings, DEFAULT_PATH};
 use walvault_archive::keys::KeyAccess;
-use walvault_archive::store::{self, RetryPolicy, Retrying, StoreError};
+use walvault_archive::store::{self, Quorum, RetryPolicy, Retrying, SharedStore, StoreError};
 
 use crate::exit::Failure;
 
@@ -28,8 +28,67 @@ pub async fn open(config: &Config) -> Result<Archive, Failure> {
 /// # Errors
 /// As [`open`].
 pub async fn open_within(config: &Config, retry_for: Duration) -> Result<Archive, Failure> {
-    let keys =
-        KeyAccess::from_settings(&config.encryption).map_err(walvault_archive::Error::from)?;
+    open_joined(config, Quorum::Any, retry_for).await
+}
+
+/// As [`open`], to change what the archive holds: each of its copies must be there.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_to_change(config: &Config) -> Result<Archive, Failure> {
+    open_joined(config, Quorum::All, config.restore.retry_for).await
+}
+
+/// As [`open`], of one of its places alone.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_place(config: &Config, place: &CopySettings) -> Result<Archive, Failure> {
+    let store = store_at(place, config.restore.retry_for).await?;
+    Ok(Archive::open(store, keys(config)?).await?)
+}
+
+/// The store at a place.
+///
+/// # Errors
+/// When its settings cannot be used.
+pub async fn store_at(place: &CopySettings, retry_for: Duration) -> Result<SharedStore, Failure> {
+    let store = store::open_at(&place.url, &place.s3).await?;
+    Ok(retrying(store, retry_for))
+}
+
+async fn open_joined(
+    config: &Config,
+    quorum: Quorum,
+    retry_for: Duration,
+) -> Result<Archive, Failure> {
+    let mut stores = Vec::new();
+    let mut failed = None;
+    for place in config.archive.places() {
+        match store::open_at(&place.url, &place.s3).await {
+            Ok(store) => stores.push(store),
+            // A disk that is not mounted: the others hold the archive as well.
+            Err(error) if quorum == Quorum::Any => {
+                tracing::warn!("{error}");
+                failed = Some(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match failed {
+        Some(error) if stores.is_empty() => return Err(error.into()),
+        _ => {}
+    }
+    let store = retrying(store::joined(stores, quorum), retry_for);
+    Ok(Archive::open(store, keys(config)?).await?)
+}
+
+fn keys(config: &Config) -> Result<KeyAccess, Failure> {
+    let keys = KeyAccess::from_settings(&config.encryption);
+    Ok(keys.map_err(walvault_archive::Error::from)?)
+}
+
+fn retrying(store: SharedStore, retry_for: Duration) -> SharedStore {
     let policy = RetryPolicy {
         max: LONGEST_WAIT,
         deadline: Some(retry_for),
@@ -38,9 +97,7 @@ pub async fn open_within(config: &Config, retry_for: Duration) -> Result<Archive
     let on_retry = |error: &StoreError, attempt: u32, wait: Duration| {
         tracing::warn!(attempt, wait_ms = wait.as_millis(), "{error}; trying again");
     };
-    let store = store::open(&config.archive).await?;
-    let store = Retrying::new(store, policy).with_on_retry(Arc::new(on_retry));
-    Ok(Archive::open(Arc::new(store), keys).await?)
+    Arc::new(Retrying::new(store, policy).with_on_retry(Arc::new(on_retry)))
 }
 
 /// Where the configuration was read from, absolute, for a `restore_command` that runs elsewhere.

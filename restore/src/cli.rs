@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{audit, install, keep, keys, list, prune, restore, show, wal_fetch};
+use crate::command::{audit, copy, install, keep, keys, list, prune, restore, show, wal_fetch};
 use crate::exit::{self, Failure};
 use crate::prefetch;
 
@@ -25,6 +25,8 @@ pub struct Cli {
 /// What walvault does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Bring a copy of the archive what it lacks
+    Copy(copy::Copy),
     /// Copy this program to where PostgreSQL's container can run it
     Install(install::Install),
     /// Show, check and print who did what
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Failure> {
     let config = cli.config.as_deref();
     match &cli.command {
+        Command::Copy(command) => block_on(command.run(config)),
         Command::Install(command) => command.run(),
         Command::Audit(command) => block_on(command.run(config)),
         Command::Keep(command) => block_on(command.run(config)),

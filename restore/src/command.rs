@@ -1,6 +1,7 @@
 //! The commands, one file each: they connect what the rest of the crate does to the command line.
 
 pub mod audit;
+pub mod copy;
 pub mod install;
 pub mod keep;
 pub mod keys;

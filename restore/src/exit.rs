@@ -4,6 +4,7 @@ use std::io::Write;
 
 use walvault_archive::audit::AuditError;
 use walvault_archive::config::ConfigError;
+use walvault_archive::copy::CopyError;
 use walvault_archive::keys::KeyError;
 use walvault_archive::keys::rewrap::RewrapError;
 use walvault_archive::layout::KeyId;
@@ -60,6 +61,14 @@ pub enum Failure {
         "the audit trail is wrong in {0} places; find out who changed it, and keep what is there: see docs/audit.md"
     )]
     Trail(usize),
+    /// An archive was not copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// Not everything was copied.
+    #[error(
+        "{0} objects are damaged and were not copied; copy them from an archive that has them whole, or take a backup that does not need them"
+    )]
+    NotCopied(usize),
     /// There is no such backup, or no such hold.
     #[error("{0}")]
     Unknown(String),
@@ -122,10 +131,11 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Failure::KeysDamaged(_) | Failure::Trail(_) => DAMAGED,
+            Failure::KeysDamaged(_) | Failure::Trail(_) | Failure::NotCopied(_) => DAMAGED,
             Failure::Rewrap(RewrapError::Key(KeyError::Store(_))) => UNAVAILABLE,
             Failure::Archive(error)
             | Failure::Audit(AuditError::Archive(error))
+            | Failure::Copy(CopyError::Archive(error))
             | Failure::Prune(PruneError::Archive(error))
             | Failure::Plan(PlanError::Archive(error)) => of_archive(error),
             Failure::Materialise(error) => match error.cause() {

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use url::{Host, Url};
 
-use crate::config::reader::Section;
+use crate::config::reader::{Field, Section};
 use crate::config::s3_put::S3PutSettings;
-use crate::config::{ConfigError, values};
+use crate::config::{ConfigError, Place, values};
 
 /// `[archive]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,29 @@ pub struct ArchiveSettings {
     pub url: ArchiveUrl,
     /// `[archive.s3]`: how to reach it, if it is in a bucket.
     pub s3: S3Settings,
+    /// `[[archive.copy]]`: further places that hold all of it.
+    pub copies: Vec<CopySettings>,
+    /// `ack`: which of them WAL must be in to count as archived.
+    pub ack: Ack,
+}
+
+/// `[[archive.copy]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopySettings {
+    /// `url`: where it is.
+    pub url: ArchiveUrl,
+    /// `s3`: how to reach it, if it is in a bucket.
+    pub s3: S3Settings,
+}
+
+/// Which of several archives WAL must be in to be reported as flushed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// `first`: in the one that is furthest.
+    #[default]
+    First,
+    /// `all`: in each.
+    All,
 }
 
 /// The URL of an archive; it holds no secret.
@@ -56,24 +79,66 @@ impl ArchiveSettings {
     pub(super) fn read(mut section: Section) -> Result<ArchiveSettings, ConfigError> {
         let s3 = S3Settings::read(section.section("s3")?)?;
         let url = section.take("url");
+        let copies = section.sections("copy")?;
+        let ack = section.take("ack");
         section.finish()?;
-        let field = url.ok_or(ConfigError::Required {
-            key: "archive.url",
-            remedy: "set it to where the archive is, such as \"s3://bucket/prefix\" or \
-                     \"file:///mnt/archive\"",
-        })?;
-        let text = field.is("`s3://…` or `file:///…`").text()?;
-        let url = ArchiveUrl::parse(&text).map_err(|reason| field.invalid(reason))?;
-        Ok(ArchiveSettings { url, s3 })
+        let url = read_url(url, "archive.url")?;
+        let mut settings = ArchiveSettings {
+            url,
+            s3,
+            copies: Vec::new(),
+            ack: Ack::default(),
+        };
+        if let Some(field) = ack {
+            settings.ack = values::word(field, &[("first", Ack::First), ("all", Ack::All)])?;
+        }
+        for mut section in copies {
+            let s3 = S3Settings::read(section.section("s3")?)?;
+            let field = section.take("url");
+            section.finish()?;
+            let url = read_url(field, "archive.copy.url")?;
+            if settings.places().iter().any(|place| place.url == url) {
+                return Err(ConfigError::Invalid {
+                    key: "archive.copy.url".to_owned(),
+                    place: Place::Nowhere,
+                    reason: format!("'{url}' is named twice; a copy is somewhere else"),
+                });
+            }
+            settings.copies.push(CopySettings { url, s3 });
+        }
+        Ok(settings)
     }
 
     /// It, with a lock on the audit trail of at least this length, if there are locks.
     pub(super) fn keeping_audit_for(mut self, length: std::time::Duration) -> ArchiveSettings {
-        if let Some(lock) = &mut self.s3.put.object_lock {
-            lock.retain_audit_for = lock.retain_for.max(length);
+        let copies = self.copies.iter_mut().map(|copy| &mut copy.s3);
+        for s3 in [&mut self.s3].into_iter().chain(copies) {
+            if let Some(lock) = &mut s3.put.object_lock {
+                lock.retain_audit_for = lock.retain_for.max(length);
+            }
         }
         self
     }
+
+    /// Every place that holds the archive; the first is that of `[archive]` itself.
+    #[must_use]
+    pub fn places(&self) -> Vec<CopySettings> {
+        let first = CopySettings {
+            url: self.url.clone(),
+            s3: self.s3.clone(),
+        };
+        [first].into_iter().chain(self.copies.clone()).collect()
+    }
+}
+
+fn read_url(field: Option<Field>, key: &'static str) -> Result<ArchiveUrl, ConfigError> {
+    let field = field.ok_or(ConfigError::Required {
+        key,
+        remedy: "set it to where the archive is, such as \"s3://bucket/prefix\" or \
+                 \"file:///mnt/archive\"",
+    })?;
+    let text = field.is("`s3://…` or `file:///…`").text()?;
+    ArchiveUrl::parse(&text).map_err(|reason| field.invalid(reason))
 }
 
 impl ArchiveUrl {

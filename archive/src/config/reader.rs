@@ -104,6 +104,41 @@ impl Section {
         Ok(section)
     }
 
+    /// Takes sections of the same name, in order: `[[name]]`, or one `[name]`.
+    pub(super) fn sections(&mut self, name: &'static str) -> Result<Vec<Section>, ConfigError> {
+        let is_list = |value: &Value| matches!(value.kind, ValueKind::Array(_));
+        if !self.values.get(name).is_some_and(is_list) {
+            return Ok(match self.has(name) {
+                true => vec![self.section(name)?],
+                false => {
+                    self.known.push(name);
+                    Vec::new()
+                }
+            });
+        }
+        let path = self.full(name);
+        let field = self.take_any(name);
+        let values = field.map(|field| field.value.kind);
+        let Some(ValueKind::Array(values)) = values else {
+            return Ok(Vec::new());
+        };
+        let section = |value: Value| match value.kind {
+            ValueKind::Table(values) => Ok(Section {
+                path: path.clone(),
+                values,
+                known: Vec::new(),
+                file: Rc::clone(&self.file),
+                kinds: Rc::clone(&self.kinds),
+            }),
+            _ => Err(ConfigError::Invalid {
+                key: path.clone(),
+                place: self.place(&path, &value),
+                reason: format!("it holds something else than sections; write [[{path}]]"),
+            }),
+        };
+        values.into_iter().map(section).collect()
+    }
+
     /// Takes what may be a section or a text.
     pub(super) fn text_or_section(
         &mut self,

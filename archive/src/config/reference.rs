@@ -81,9 +81,11 @@ fn table(kinds: &mut BTreeMap<String, String>, key: &str) -> Option<String> {
     let inside = format!("{key}.");
     let of_it = |name: &String| name.starts_with(&inside);
     let names: Vec<String> = kinds.keys().filter(|name| of_it(name)).cloned().collect();
-    let described = names.iter().map(|name| {
+    let described = names.iter().filter_map(|name| {
         let kind = kinds.remove(name).unwrap_or_default();
-        format!("`{}`: {kind}", name.trim_start_matches(&inside))
+        let name = name.trim_start_matches(&inside);
+        // What is deeper is told of where a section of that name has its place.
+        (!name.contains('.')).then(|| format!("`{name}`: {kind}"))
     });
     let described: Vec<String> = described.collect();
     (!described.is_empty()).then(|| format!("table of {}", described.join("; ")))

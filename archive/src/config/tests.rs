@@ -58,6 +58,10 @@ fn the_documented_defaults_are_true() {
     assert_eq!(config.backup.max_rate, Some(64 << 20));
     assert_eq!(config.backup.schedule.as_deref(), Some("0 2 * * *"));
     assert_eq!(config.archive.s3.profile.as_deref(), Some("default"));
+    let [copy] = &config.archive.copies[..] else {
+        panic!("one copy")
+    };
+    assert_eq!(copy.url.to_string(), "file:///mnt/archive");
     let put = &config.archive.s3.put;
     assert_eq!(put.storage_class.backups.as_deref(), Some("STANDARD_IA"));
     assert!(matches!(&put.sse, Some(Sse::Kms(Some(_)))));
@@ -181,6 +185,19 @@ fn bad_values_are_errors_that_name_the_key_and_the_right_form() {
             "[archive.s3]\npath_style = \"maybe\"",
             "neither true nor false",
         ),
+        (
+            "ack = \"both\"",
+            "archive.ack, set in /etc/walvault/walvault.toml: 'both' is not known",
+        ),
+        (
+            "[[archive.copy]]\n[archive.copy.s3]\nregion = \"x\"",
+            "archive.copy.url is not set",
+        ),
+        (
+            "[[archive.copy]]\nurl = \"s3://bucket/prod\"",
+            "is named twice",
+        ),
+        ("copy = [1]", "write [[archive.copy]]"),
         (
             "[archive.s3]\nstorage_class = \"DEEP_ARCHIVE\"",
             "set it to \"GLACIER_IR\"",

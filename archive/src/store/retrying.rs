@@ -226,6 +226,17 @@ impl ObjectStore for Retrying {
         self.retry(|| self.inner.locked_until(key)).await
     }
 
+    /// Each retried as this one is.
+    fn replicas(&self) -> Vec<SharedStore> {
+        let retried = |inner| -> SharedStore {
+            Arc::new(Retrying {
+                inner,
+                ..self.clone()
+            })
+        };
+        self.inner.replicas().into_iter().map(retried).collect()
+    }
+
     fn retention(&self, key: &str) -> Option<Duration> {
         self.inner.retention(key)
     }

@@ -167,7 +167,7 @@ impl Which {
     ) -> Result<(), Failure> {
         let config = Config::load(config)?;
         access::log_to_stderr(tracing::Level::WARN);
-        let archive = access::open(&config).await?;
+        let archive = access::open_to_change(&config).await?;
         let lock = Lock::take(&archive, &access::holder("walvault keep"), PATIENCE).await?;
         let said = self.say(&config, &archive, decide).await;
         lock.release().await?;

@@ -64,7 +64,10 @@ impl Keys {
         }
         let config = Config::load(config)?;
         access::log_to_stderr(tracing::Level::WARN);
-        let archive = access::open(&config).await?;
+        let archive = match self.command.act() {
+            None | Some((Action::KeyVerified, _)) => access::open(&config).await?,
+            Some(_) => access::open_to_change(&config).await?,
+        };
         let keys = match self.audit {
             false => archive.clone(),
             // Where the archive keeps them, wherever this host writes its own events.

@@ -100,7 +100,7 @@ impl Prune {
     pub async fn run(&self, config: Option<&Path>) -> Result<(), Failure> {
         let config = Config::load(config)?;
         access::log_to_stderr(tracing::Level::WARN);
-        let archive = access::open(&config).await?;
+        let archive = access::open_to_change(&config).await?;
         let mut asked = Asked {
             policy: self.policy.over(&config.retention.policy),
             now: Timestamp::now(),

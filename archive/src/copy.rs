@@ -1,0 +1,346 @@
+//! Bringing one archive what another has: object by object, checked on the way.
+//!
+//! Objects are bound to the archive's id and their own name, so that a copy is the same bytes and
+//! needs no key. Each is read whole, its header and its SHA-256 are checked, and only then is it put.
+//! Nothing is overwritten and nothing is removed. What opens others comes first, and a backup's
+//! record last: whenever it is cut off, what was copied is a sound archive, and the next run goes
+//! on with what is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::archive::{Archive, Listed, kind_of};
+use crate::chance;
+use crate::error::Error;
+use crate::layout::{
+    AUDIT_PREFIX, BACKUPS_PREFIX, BackupId, GAPS_PREFIX, KEYS_PREFIX, ObjectKey, PRUNED_PREFIX,
+    TAIL_PREFIX, WAL_PREFIX, WRITERS_PREFIX, unit_containing,
+};
+use crate::prune::PruneRecord;
+use crate::record::ArchiveRecord;
+use crate::retention::before;
+use crate::seal::Sealed;
+use crate::store::{Body, SharedStore, StoreError};
+
+/// How many objects are on their way at once: of the largest, 128 MiB.
+const AT_ONCE: usize = 4;
+
+/// How old a part without a record must be to count as one that a later backup refers to, and not
+/// as one of a backup that is being taken.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(86_400);
+
+/// What a copy did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CopyReport {
+    /// Objects that were copied.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that were there already.
+    pub present: u64,
+    /// Objects that were left out because a prune removed them.
+    pub pruned: u64,
+    /// Objects that are damaged where they were to be copied from, and were not.
+    pub damaged: Vec<Damaged>,
+}
+
+/// An object that was not copied because it is not whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damaged {
+    /// Its key.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Why a copy stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// One of the archives.
+    #[error(transparent)]
+    Archive(#[from] Error),
+    /// They are not copies of each other.
+    #[error(
+        "{to} holds another archive ({theirs}) than {from} ({ours}); choose an empty place, or correct the URLs"
+    )]
+    OtherArchive {
+        /// Where from.
+        from: String,
+        /// Its id.
+        ours: String,
+        /// Where to.
+        to: String,
+        /// Its id.
+        theirs: String,
+    },
+}
+
+impl From<StoreError> for CopyError {
+    fn from(error: StoreError) -> CopyError {
+        CopyError::Archive(error.into())
+    }
+}
+
+/// Copies to `to` what `from` has and it lacks, telling `progress` of each object.
+///
+/// # Errors
+/// When either cannot be asked, or `to` holds another archive. What was copied until then stays.
+pub async fn copy(
+    from: &Archive,
+    to: &SharedStore,
+    progress: &(dyn Fn(&CopyReport) + Sync),
+) -> Result<CopyReport, CopyError> {
+    identify(from, to).await?;
+    let to = from.at(to.clone());
+    let mut copying = Copying {
+        pruned: [pruned(from).await?, pruned(&to).await?].concat(),
+        from,
+        to: &to,
+        report: CopyReport::default(),
+        progress,
+    };
+    copying.all_below(KEYS_PREFIX, |_| true).await?;
+    // Chunks give way to their unit: listed in this order, none is missed.
+    let chunks = from.list(TAIL_PREFIX).await?;
+    copying.all_below(WAL_PREFIX, |_| true).await?;
+    copying.chunks(chunks).await?;
+    copying.all_below(GAPS_PREFIX, |_| true).await?;
+    copying.backups().await?;
+    copying.all_below(AUDIT_PREFIX, |_| true).await?;
+    copying.all_below(WRITERS_PREFIX, |_| true).await?;
+    copying.all_below(PRUNED_PREFIX, |_| true).await?;
+    Ok(copying.report)
+}
+
+/// Sees to it that `to` is a copy of the same archive, or becomes one.
+async fn identify(from: &Archive, to: &SharedStore) -> Result<(), CopyError> {
+    let name = from.name(&ObjectKey::Archive);
+    let ours = from.store().get(&name, None).await?;
+    match to.put(&name, Body::new(ours)).await {
+        Ok(()) => return Ok(()),
+        Err(StoreError::Exists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let theirs = to.get(&name, None).await?;
+    let theirs: ArchiveRecord = serde_json::from_slice(&theirs).map_err(|error| Error::Record {
+        url: to.url().to_owned(),
+        key: name,
+        reason: error.to_string(),
+    })?;
+    if theirs.archive_id == from.record().archive_id {
+        return Ok(());
+    }
+    Err(CopyError::OtherArchive {
+        from: from.url().to_owned(),
+        ours: from.record().archive_id.clone(),
+        to: to.url().to_owned(),
+        theirs: theirs.archive_id,
+    })
+}
+
+/// What was pruned, as far as this host may know.
+async fn pruned(archive: &Archive) -> Result<Vec<PruneRecord>, Error> {
+    let mut records = Vec::new();
+    for object in archive.list(PRUNED_PREFIX).await? {
+        match archive.get_record(&object.key).await {
+            Ok(record) => records.push(record),
+            Err(error) if error.is_withheld() || matches!(error, Error::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(records)
+}
+
+struct Copying<'a> {
+    from: &'a Archive,
+    to: &'a Archive,
+    pruned: Vec<PruneRecord>,
+    report: CopyReport,
+    progress: &'a (dyn Fn(&CopyReport) + Sync),
+}
+
+/// What became of an object.
+enum Outcome {
+    Copied(u64),
+    Present,
+    Gone,
+    Damaged(Damaged),
+}
+
+impl Copying<'_> {
+    /// Copies what is below `prefix`, in order, as far as it is `wanted`.
+    async fn all_below(
+        &mut self,
+        prefix: &str,
+        wanted: impl Fn(&Listed) -> bool,
+    ) -> Result<(), Error> {
+        let objects = self.from.list(prefix).await?;
+        let objects = objects.into_iter().filter(wanted);
+        let objects = objects.map(|object| object.key).collect();
+        let held = self.held(prefix).await?;
+        self.missing(objects, &held).await
+    }
+
+    /// Copies chunks whose unit is not stored whole.
+    async fn chunks(&mut self, chunks: Vec<Listed>) -> Result<(), Error> {
+        let mut whole = BTreeSet::new();
+        for archive in [self.from, self.to] {
+            for object in archive.list(WAL_PREFIX).await? {
+                if let ObjectKey::Wal(unit) = object.key {
+                    whole.insert((unit.timeline, unit.range.start));
+                }
+            }
+        }
+        let size = self.from.segment_size();
+        let open = |key: &ObjectKey| match key {
+            ObjectKey::Tail(timeline, range) => {
+                !whole.contains(&(*timeline, unit_containing(range.start, size).start))
+            }
+            _ => false,
+        };
+        let keys = chunks.into_iter().map(|object| object.key);
+        let open = keys.filter(open).collect();
+        let held = self.held(TAIL_PREFIX).await?;
+        self.missing(open, &held).await
+    }
+
+    /// Copies backups that are complete, each with its record last, and parts that may be
+    /// another's.
+    async fn backups(&mut self) -> Result<(), Error> {
+        let mut backups: BTreeMap<BackupId, Vec<Listed>> = BTreeMap::new();
+        for object in self.from.list(BACKUPS_PREFIX).await? {
+            if let Some(id) = backup_of(&object.key) {
+                backups.entry(id.clone()).or_default().push(object);
+            }
+        }
+        let held = self.held(BACKUPS_PREFIX).await?;
+        let settled = before(Timestamp::now(), SETTLED);
+        for objects in backups.into_values() {
+            let is_record = |object: &Listed| matches!(object.key, ObjectKey::BackupRecord(_));
+            let complete = objects.iter().any(is_record);
+            let (records, others): (Vec<_>, Vec<_>) = objects
+                .into_iter()
+                .filter(|object| complete || object.modified < settled)
+                .partition(is_record);
+            for stage in [others, records] {
+                let keys = stage.into_iter().map(|object| object.key).collect();
+                let damaged = self.report.damaged.len();
+                self.missing(keys, &held).await?;
+                if self.report.damaged.len() > damaged {
+                    // Without its parts there is no backup: its record would lie.
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The names that the other archive holds.
+    async fn held(&self, prefix: &str) -> Result<BTreeSet<String>, Error> {
+        let held = self.to.list(prefix).await?;
+        Ok(held
+            .into_iter()
+            .map(|object| self.to.name(&object.key))
+            .collect())
+    }
+
+    /// Copies those of `objects` that are not held.
+    async fn missing(
+        &mut self,
+        objects: Vec<ObjectKey>,
+        held: &BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let (from, to) = (self.from, self.to);
+        let mut missing = Vec::new();
+        for key in objects {
+            let name = from.name(&key);
+            if held.contains(&name) {
+                self.report.present += 1;
+            } else if self
+                .pruned
+                .iter()
+                .any(|record| record.explains(&key, &name))
+            {
+                self.report.pruned += 1;
+            } else {
+                missing.push((key, name));
+            }
+        }
+        let mut copied = stream::iter(missing)
+            .map(|(key, name)| copy_one(from, to, key, name))
+            .buffered(AT_ONCE);
+        while let Some(outcome) = copied.next().await {
+            match outcome? {
+                Outcome::Copied(bytes) => {
+                    self.report.objects += 1;
+                    self.report.bytes += bytes;
+                }
+                Outcome::Present => self.report.present += 1,
+                Outcome::Gone => {}
+                Outcome::Damaged(damaged) => {
+                    tracing::error!(
+                        archive = from.url(),
+                        key = damaged.key,
+                        reason = damaged.reason,
+                        "an object is damaged and is not copied"
+                    );
+                    self.report.damaged.push(damaged);
+                }
+            }
+            (self.progress)(&self.report);
+        }
+        Ok(())
+    }
+}
+
+async fn copy_one(
+    from: &Archive,
+    to: &Archive,
+    key: ObjectKey,
+    name: String,
+) -> Result<Outcome, Error> {
+    let bytes = match from.store().get(&name, None).await {
+        Ok(bytes) => bytes,
+        // A chunk whose unit is whole by now, or what a prune removes.
+        Err(StoreError::Missing { .. }) => return Ok(Outcome::Gone),
+        Err(error) => return Err(error.into()),
+    };
+    let size = bytes.len() as u64;
+    let checked = chance::elsewhere(move || {
+        if let ObjectKey::Key(..) = key {
+            serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|e| e.to_string())?;
+        } else {
+            let sealed = Sealed::parse(bytes.clone()).map_err(|error| error.to_string())?;
+            if sealed.kind() != kind_of(&key) {
+                return Err("it says that it is an object of another kind".to_owned());
+            }
+        }
+        Ok(Body::new(bytes))
+    });
+    let body = match checked.await {
+        Ok(body) => body,
+        Err(reason) => return Ok(Outcome::Damaged(Damaged { key: name, reason })),
+    };
+    match to.store().put(&name, body).await {
+        Ok(()) => Ok(Outcome::Copied(size)),
+        Err(StoreError::Exists { .. }) => Ok(Outcome::Present),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn backup_of(key: &ObjectKey) -> Option<&BackupId> {
+    match key {
+        ObjectKey::BackupPart(id, _)
+        | ObjectKey::BackupManifest(id)
+        | ObjectKey::BackupFiles(id)
+        | ObjectKey::BackupRecord(id)
+        | ObjectKey::Keep(id, _) => Some(id),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
