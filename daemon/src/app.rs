@@ -8,15 +8,16 @@ use tokio_util::sync::CancellationToken;
 use walvault_archive::config::{Checkpoint, Compression, Config, ConfigError, Standby, env_lookup};
 use walvault_archive::format::Codec;
 use walvault_archive::keys::{KeyAccess, KeyError};
-use walvault_archive::store::Metered;
 use walvault_archive::store::retrying::{RetryPolicy, Retrying};
 use walvault_archive::store::{self, SharedStore, StoreError};
+use walvault_archive::store::{Metered, Quorum, Replicas};
 use walvault_protocol::client::{ConnInfo, ConnInfoError};
 use walvault_protocol::replication::{SlotName, SlotNameError};
 
 use crate::backup::BackupOptions;
+use crate::copies::CatchUp;
 use crate::journal::Journal;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreMetrics};
 use crate::pipeline::{Settings, StreamState};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::stream::follow::{Context, Origin};
@@ -60,6 +61,8 @@ pub struct App {
     pub info: ConnInfo,
     /// Where the archive is kept; faults that pass are retried within.
     pub store: SharedStore,
+    /// Who brings one of several places what it missed.
+    pub copies: CatchUp,
     /// How WAL is cut and stored.
     pub settings: Settings,
     /// The slot to stream from.
@@ -90,8 +93,21 @@ impl App {
         let keys = read_keys(&config)?;
         let metrics = Arc::new(Metrics::new());
         let journal = Journal::start(&config, metrics.clone())?;
-        let store = store::open(&config.archive).await?;
-        let store = Arc::new(Metered::new(store, metrics.clone()));
+        let places = config.archive.places();
+        metrics.live.stores(places.len());
+        let mut stores: Vec<SharedStore> = Vec::new();
+        for (number, place) in places.iter().enumerate() {
+            let store = store::open_at(&place.url, &place.s3).await?;
+            let observer = StoreMetrics::new(metrics.clone(), number);
+            stores.push(Arc::new(Metered::new(store, Arc::new(observer))));
+        }
+        let (store, copies): (SharedStore, CatchUp) = match stores.len() {
+            1 => (stores.remove(0), CatchUp::default()),
+            several => {
+                let replicas = Arc::new(Replicas::new(stores, Quorum::Any));
+                (replicas.clone(), CatchUp::new(replicas, several))
+            }
+        };
         let policy = RetryPolicy {
             deadline: patience,
             ..RetryPolicy::default()
@@ -104,6 +120,7 @@ impl App {
                 max_delay: config.wal.max_delay,
                 memory: config.wal.memory,
                 uploads: config.wal.uploads,
+                ack: config.archive.ack,
                 receiver_timeout: config.postgres.receiver_timeout,
                 codec: codec(config.wal.compression),
             },
@@ -113,6 +130,7 @@ impl App {
             keys,
             journal,
             store: Arc::new(retrying),
+            copies,
             metrics,
             config,
         })
@@ -150,6 +168,7 @@ impl App {
             metrics: self.metrics.clone(),
             archive: watch::Sender::new(None),
             journal: self.journal.clone(),
+            copies: self.copies.clone(),
         }
     }
 }

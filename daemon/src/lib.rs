@@ -4,6 +4,7 @@ pub mod admin;
 pub mod app;
 pub mod backup;
 pub mod command;
+pub mod copies;
 pub mod journal;
 pub mod metrics;
 pub mod notify;

@@ -5,6 +5,7 @@
 //! set of values, so that the number of series does not grow. Gauges of what is known at the moment are filled when
 //! somebody asks: see [`Metrics::render`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -47,6 +48,12 @@ pub struct Metrics {
     pub wal_received_lsn_bytes: Gauge,
     /// The watermark.
     pub wal_archived_lsn_bytes: Gauge,
+    /// How far each archive is behind the server's WAL, by its URL.
+    pub archive_lag_bytes: GaugeVec,
+    /// 1 while an archive is away or lacks something, by its URL; where there are several.
+    pub archive_behind: IntGaugeVec,
+    /// Objects that an archive was brought later than they were stored elsewhere.
+    pub archive_copied_objects_total: IntCounter,
     /// The timeline that is streamed.
     pub timeline: IntGauge,
     /// Bytes of WAL in memory.
@@ -160,6 +167,30 @@ impl Metrics {
             wal_archived_lsn_bytes: new.gauge(
                 "walvault_wal_archived_lsn_bytes",
                 "The watermark: all WAL before it is durable in the archive.",
+            ),
+            archive_lag_bytes: registered(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "walvault_archive_lag_bytes",
+                        "Bytes of the server's WAL that an archive does not hold yet.",
+                    ),
+                    &["archive"],
+                ),
+            ),
+            archive_behind: registered(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "walvault_archive_behind",
+                        "1 while one of several archives is away or lacks something.",
+                    ),
+                    &["archive"],
+                ),
+            ),
+            archive_copied_objects_total: new.counter(
+                "walvault_archive_copied_objects_total",
+                "Objects that one of several archives was brought later than others had them.",
             ),
             timeline: new.integer("walvault_timeline", "The timeline that is streamed."),
             memory_in_flight_bytes: new.integer(
@@ -408,15 +439,47 @@ impl Default for Metrics {
     }
 }
 
+/// Takes in what is asked of one of the stores that hold the archive.
+pub struct StoreMetrics {
+    metrics: Arc<Metrics>,
+    store: usize,
+}
+
+impl StoreMetrics {
+    /// Of the store at this place.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, store: usize) -> StoreMetrics {
+        StoreMetrics { metrics, store }
+    }
+}
+
+impl Observer for StoreMetrics {
+    fn request(&self, operation: Operation, took: Duration, error: Option<&StoreError>) {
+        self.metrics.request(self.store, operation, took, error);
+    }
+}
+
 impl Observer for Metrics {
     fn request(&self, operation: Operation, took: Duration, error: Option<&StoreError>) {
+        Metrics::request(self, 0, operation, took, error);
+    }
+}
+
+impl Metrics {
+    fn request(
+        &self,
+        store: usize,
+        operation: Operation,
+        took: Duration,
+        error: Option<&StoreError>,
+    ) {
         let operation = operation.name();
         self.store_request_seconds
             .with_label_values(&[operation])
             .observe(took.as_secs_f64());
         let kind = match error {
             None | Some(StoreError::Missing { .. } | StoreError::Exists { .. }) => {
-                self.live.store_answered();
+                self.live.store_answered(store);
                 return;
             }
             Some(StoreError::Unavailable { .. }) => "unavailable",
@@ -426,7 +489,7 @@ impl Observer for Metrics {
             .with_label_values(&[operation, kind])
             .inc();
         if let Some(error) = error {
-            self.live.store_failed(error);
+            self.live.store_failed(store, error);
         }
     }
 }

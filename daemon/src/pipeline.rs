@@ -5,21 +5,26 @@
 
 use std::time::Duration;
 
+use walvault_archive::config::Ack;
 use walvault_archive::format::Codec;
 use walvault_protocol::{Lsn, TimelineId};
 
 pub mod chunker;
+pub mod destination;
 pub mod group_commit;
 pub mod pump;
 pub mod source;
 pub mod tail_ledger;
 pub mod upload;
 pub mod watermark;
+pub mod watermarks;
 
 pub use chunker::{Chunker, Cut};
+pub use destination::Destination;
 pub use pump::{Pump, PumpEnd, PumpError, Reports};
 pub use source::WalSource;
 pub use watermark::{Durable, Watermark};
+pub use watermarks::Watermarks;
 
 /// What the operator decided.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +35,8 @@ pub struct Settings {
     pub memory: u64,
     /// Whole units, and as many chunks, that are stored at once.
     pub uploads: usize,
+    /// Which of several archives WAL must be in to be reported as flushed.
+    pub ack: Ack,
     /// How long the server may be silent until it counts as lost; it is asked for an answer after
     /// half of that, as a standby does.
     pub receiver_timeout: Duration,

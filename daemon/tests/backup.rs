@@ -85,6 +85,7 @@ impl Bench {
                 max_delay: Duration::from_millis(100),
                 memory: 64 * MIB,
                 uploads: 2,
+                ack: walvault_archive::config::Ack::First,
                 codec: walvault_archive::format::Codec::Lz4,
             },
             state: tokio::sync::watch::Sender::new(StreamState::default()),
@@ -92,6 +93,7 @@ impl Bench {
             metrics: Arc::default(),
             archive: tokio::sync::watch::Sender::new(None),
             journal: Default::default(),
+            copies: walvault_daemon::copies::CatchUp::default(),
         };
         let mut server = connect(&self.info).await.unwrap();
         let slot = lock_name(&context.slot);

@@ -4,9 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use walvault_tests::archive::ArchiveUnderTest;
 use walvault_tests::commit_log::assert_rows;
 use walvault_tests::user::give_to_server_user;
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache};
+use walvault_tests::wait::wait_for;
+use walvault_tests::{ArchiveKind, CommitLog, Garage, Postgres, Scenario, Walvaultd, cache, http};
 
 /// An empty directory for another archive, and its URL.
 fn another_place(scenario: &Scenario, name: &str) -> (PathBuf, String) {
@@ -136,4 +138,133 @@ fn a_copy_is_checked_and_restores_by_itself_and_with_the_other() {
     let _ = copied(&scenario, &["--from", &third_url, "--to", &url]);
     fs::rename(&archive, scenario.path("lost")).expect("renamed");
     let _ = scenario.walvault(&["list"]).succeeded();
+}
+
+const CLIENTS: u32 = 3;
+
+fn garage(scenario: &mut Scenario) -> &mut Garage {
+    match scenario.archive_mut() {
+        ArchiveUnderTest::Garage(garage) => garage,
+        _ => panic!("the archive is Garage"),
+    }
+}
+
+/// A server whose commits wait for walvault, which archives to Garage and to a directory.
+fn in_two_places(ack: &str) -> (Postgres, Scenario, String, Walvaultd, CommitLog) {
+    let server = Postgres::builder().segment_size(1).start();
+    let scenario = Scenario::new(ArchiveKind::Garage);
+    let (_, url) = another_place(&scenario, "copy");
+    let mut config = scenario.config(&server.url());
+    config
+        .set_raw("archive", "copy", &format!("[{{ url = \"{url}\" }}]"))
+        .set("archive", "ack", ack)
+        .set("wal", "memory", "32MiB");
+    scenario.configure(&config);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    server.query("ALTER SYSTEM SET synchronous_standby_names = 'walvault'");
+    server.query("SELECT pg_reload_conf()");
+    wait_for("synchronous replication", || {
+        server.query("SELECT sync_state FROM pg_stat_replication") == "sync"
+    });
+    (server, scenario, url, daemon, log)
+}
+
+/// The values of a metric, one for each archive.
+fn by_archive(daemon: &Walvaultd, metric: &str) -> Vec<f64> {
+    let text = http::get(daemon.admin(), "/metrics").body;
+    let lines = text.lines().filter(|line| line.starts_with(metric));
+    let value = |line: &str| line.rsplit(' ').next()?.parse().ok();
+    lines.filter_map(value).collect()
+}
+
+/// Waits until both archives hold everything.
+fn wait_until_level(daemon: &Walvaultd) {
+    wait_for("both archives to hold everything", || {
+        let all_zero = |metric| by_archive(daemon, metric) == [0.0, 0.0];
+        all_zero("walvault_archive_behind{") && all_zero("walvault_archive_lag_bytes{")
+    });
+}
+
+/// Restores from each archive alone, with the other one out of the configuration.
+fn restores_from_either(scenario: &Scenario, copy: &str, log: &CommitLog, rows: &[i64]) {
+    let mut config = scenario.config("postgresql:///postgres");
+    scenario.configure(&config);
+    let one = scenario.restore_and_start(cache::DEBIAN_MAJOR, "from-garage", &[]);
+    assert_rows(&log.rows(&one), rows, &one.log());
+    config.set("archive", "url", copy);
+    scenario.configure(&config);
+    let other = scenario.restore_and_start(cache::DEBIAN_MAJOR, "from-copy", &[]);
+    assert_rows(&log.rows(&other), rows, &other.log());
+}
+
+#[test]
+fn with_the_first_one_archive_away_stops_nothing_and_is_caught_up() {
+    let (mut server, mut scenario, copy, daemon, log) = in_two_places("first");
+    let load = log.counted_load(&server, CLIENTS);
+    wait_for("acknowledged commits", || load.acknowledged().len() > 50);
+    garage(&mut scenario).kill();
+    let known = load.acknowledged().len();
+    wait_for("commits while one is away", || {
+        load.acknowledged().len() > known + 200
+    });
+    // A backup goes to the one that is there.
+    let _ = scenario.walvaultd(&["backup"]).succeeded();
+    // More than memory holds.
+    server.query(
+        "CREATE TABLE bulk AS SELECT g, h, md5(random()::text) || md5(random()::text) FROM generate_series(1, 1000) g, generate_series(1, 230) h",
+    );
+    daemon.wait_until_saying(&["a copy of the archive does not keep up"]);
+    let known = load.acknowledged().len();
+    wait_for("commits after that", || {
+        load.acknowledged().len() > known + 50
+    });
+    garage(&mut scenario).restart();
+    daemon.wait_until_saying(&["is whole again"]);
+    let known = load.acknowledged().len();
+    wait_for("commits after that", || {
+        load.acknowledged().len() > known + 50
+    });
+    drop(load);
+    let rows = log.rows(&server);
+    daemon.wait_until_archived(&server);
+    wait_until_level(&daemon);
+    assert!(daemon.stop().success());
+    server.lose();
+    restores_from_either(&scenario, &copy, &log, &rows);
+}
+
+#[test]
+fn with_all_commits_wait_for_the_archive_that_is_away() {
+    let (mut server, mut scenario, copy, daemon, log) = in_two_places("all");
+    let load = log.counted_load(&server, CLIENTS);
+    wait_for("acknowledged commits", || load.acknowledged().len() > 50);
+    garage(&mut scenario).kill();
+    wait_for("all to wait", || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        server.value::<u32>(waiting) == CLIENTS
+    });
+    let known = load.acknowledged();
+    daemon.wait_until_saying(&["the archive is away"]);
+    assert_eq!(known, load.acknowledged());
+    garage(&mut scenario).restart();
+    wait_for("acknowledged commits", || {
+        load.acknowledged().len() > known.len() + 50
+    });
+    // What was acknowledged is in each of them, whichever is lost.
+    server.lose();
+    daemon.kill();
+    let acknowledged = load.acknowledged();
+    drop(load);
+    let mut config = scenario.config(&server.url());
+    for (name, url) in [("from-garage", None), ("from-copy", Some(&copy))] {
+        if let Some(url) = url {
+            config.set("archive", "url", url);
+        }
+        scenario.configure(&config);
+        let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, name, &[]);
+        let mut rows = log.rows(&restored);
+        rows.retain(|row| acknowledged.contains(row));
+        assert_rows(&rows, &acknowledged, &restored.log());
+    }
 }

@@ -10,13 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::sync::Notify;
 
 use crate::layout::{ObjectKey, Purpose, purpose};
 use crate::seal::Sealed;
@@ -42,7 +40,6 @@ pub enum Quorum {
 pub struct Replicas {
     members: Vec<Member>,
     quorum: Quorum,
-    owing: Arc<Notify>,
 }
 
 impl Replicas {
@@ -56,7 +53,6 @@ impl Replicas {
         Replicas {
             members: stores.into_iter().map(Member::new).collect(),
             quorum,
-            owing: Arc::default(),
         }
     }
 
@@ -79,9 +75,21 @@ impl Replicas {
         }
     }
 
-    /// Returns when a store has missed something since the last time this returned.
-    pub async fn owing(&self) {
-        self.owing.notified().await;
+    /// Whether what a store holds is of the same archive as what the others do.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when it is not, [`StoreError::Unavailable`] when that is not known,
+    /// or it holds none.
+    pub async fn admits(&self, place: usize) -> Result<(), StoreError> {
+        let reference = self.identity().await?;
+        match self.members.get(place) {
+            Some(member) => {
+                member
+                    .admit("open", &identity_key(), reference.as_ref())
+                    .await
+            }
+            None => Ok(()),
+        }
     }
 
     /// Those that answered lately first.
@@ -162,7 +170,6 @@ impl Replicas {
                     if !member.owe() {
                         tracing::warn!(archive = member.url(), %error, "a copy of the archive is away; it is brought what it misses when it is back");
                     }
-                    self.owing.notify_one();
                 }
                 Err(error) => {
                     let weightier = failed

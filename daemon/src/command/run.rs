@@ -13,6 +13,7 @@ use walvault_archive::config::Config;
 use crate::admin::{Admin, AdminError, Routes};
 use crate::app::{App, SetupError};
 use crate::backup::service::Backups;
+use crate::copies::keep_whole;
 use crate::journal::describe;
 use crate::metrics::Metrics;
 use crate::notify::watch_for_events;
@@ -61,6 +62,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     // A task of its own, so that a backup does not hold up the stream. It ends with this function.
     let mut tasks = JoinSet::new();
     tasks.spawn(backups.serve());
+    tasks.spawn(keep_whole(app.clone(), app.copies.clone()));
     tasks.spawn(keep_rotating(
         context.archive.subscribe(),
         app.config.encryption.rotation_check,

@@ -1,6 +1,6 @@
 //! What is known at the moment: told by the parts that know, asked by whoever looks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,7 +98,9 @@ struct State {
     samples: VecDeque<Sample>,
     /// When the watermark moved, or there was nothing to move it over.
     moved: Instant,
-    store_failing: Option<(Instant, String)>,
+    /// How many stores hold the archive, and those that do not answer.
+    stores: usize,
+    stores_failing: BTreeMap<usize, (Instant, String)>,
     slot: Option<Slot>,
     key_trouble: Option<String>,
     commits_wait: bool,
@@ -118,7 +120,8 @@ impl Default for Live {
             worst_rpo: Duration::ZERO,
             samples: VecDeque::new(),
             moved: now,
-            store_failing: None,
+            stores: 1,
+            stores_failing: BTreeMap::new(),
             slot: None,
             key_trouble: None,
             commits_wait: false,
@@ -225,19 +228,21 @@ impl Live {
         state.rpo.durable(stream.durable, now)
     }
 
-    /// The store answered.
-    pub fn store_answered(&self) {
-        self.state().store_failing = None;
+    /// So many stores hold the archive.
+    pub fn stores(&self, count: usize) {
+        self.state().stores = count;
     }
 
-    /// The store did not do what it was asked.
-    pub fn store_failed(&self, error: &StoreError) {
+    /// A store answered.
+    pub fn store_answered(&self, store: usize) {
+        self.state().stores_failing.remove(&store);
+    }
+
+    /// A store did not do what it was asked.
+    pub fn store_failed(&self, store: usize, error: &StoreError) {
         let mut state = self.state();
-        let since = state
-            .store_failing
-            .take()
-            .map_or_else(Instant::now, |(since, _)| since);
-        state.store_failing = Some((since, error.to_string()));
+        let failing = state.stores_failing.entry(store);
+        failing.or_insert_with(|| (Instant::now(), String::new())).1 = error.to_string();
     }
 
     /// Whether commits wait for the archive.
@@ -262,9 +267,12 @@ impl Live {
             rpo: state.rpo.age(now),
             is_current: state.rpo.is_current(),
             stalled: behind.then(|| now.duration_since(state.moved)),
+            // One of several that answers is enough.
             store_failing: state
-                .store_failing
-                .as_ref()
+                .stores_failing
+                .values()
+                .max_by_key(|(since, _)| *since)
+                .filter(|_| state.stores_failing.len() >= state.stores)
                 .map(|(since, error)| (now.duration_since(*since), error.clone())),
             slot: state.slot,
             last_commit_archived: state

@@ -17,6 +17,14 @@ async fn used() -> Arc<Metrics> {
     metrics.stream_ended(&StreamError::Silent(Duration::from_secs(60)));
     metrics.backup_ended(true);
     metrics
+        .archive_lag_bytes
+        .with_label_values(&["file:///a"])
+        .set(0.0);
+    metrics
+        .archive_behind
+        .with_label_values(&["file:///a"])
+        .set(0);
+    metrics
         .wal_objects_stored_total
         .with_label_values(&["chunk"])
         .inc();

@@ -97,6 +97,12 @@ impl Chunker {
         self.position
     }
 
+    /// The end of what is in an object already, stored or on its way.
+    #[must_use]
+    pub fn cut_to(&self) -> Lsn {
+        self.cut_to
+    }
+
     /// Bytes that no chunk holds yet.
     #[must_use]
     pub fn uncut(&self) -> u64 {

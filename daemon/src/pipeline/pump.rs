@@ -10,23 +10,29 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use walvault_archive::Catalog;
+use walvault_archive::config::Ack;
 use walvault_archive::seal::Sealer;
-use walvault_archive::{Archive, Catalog};
 use walvault_protocol::client::{ClientError, WalMessage};
 use walvault_protocol::replication::StandbyStatus;
 use walvault_protocol::wal::{ScanStart, WalError, WalScanner};
 use walvault_protocol::{Lsn, PgTimestamp, TimelineId};
 
 use super::chunker::{Chunker, Cut};
+use super::destination::Destination;
 use super::group_commit::{GATHER_LIMIT, GroupCommit};
 use super::source::WalSource;
 use super::tail_ledger::TailLedger;
 use super::upload::{Uploaded, Uploader};
 use super::watermark::Watermark;
+use super::watermarks::Watermarks;
 use super::{Settings, StreamState};
+use crate::copies::CatchUp;
 use crate::metrics::Metrics;
 use crate::metrics::rpo::Commits;
 use crate::stream::resume::Resume;
+
+mod laggards;
 
 /// How often PostgreSQL hears from us when nothing happens, well within the 30 s (half of
 /// `wal_sender_timeout`) after which it asks.
@@ -34,6 +40,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it hears of WAL that was received and not stored, while commits wait: those under
 /// `remote_write` wait for this.
 const WRITE_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How long archives that are behind when the stream ends may take what is on its way.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// How a stream came to its end. Whatever was received is in the archive by then.
 #[derive(Debug)]
@@ -76,6 +85,8 @@ pub struct Reports {
     pub state: watch::Sender<StreamState>,
     /// For whoever looks.
     pub metrics: Arc<Metrics>,
+    /// For whoever brings an archive what it missed.
+    pub copies: CatchUp,
 }
 
 /// One timeline's stream on its way into the archive.
@@ -84,9 +95,14 @@ pub struct Pump {
     timeline: TimelineId,
     scanner: WalScanner,
     chunker: Chunker,
-    watermark: Watermark,
-    ledger: TailLedger,
+    watermarks: Watermarks,
+    /// By archive.
+    places: Vec<PlaceState>,
     uploader: Uploader,
+    copies: CatchUp,
+    passes: watch::Receiver<u64>,
+    /// Since when some archives hold up others.
+    held_up_since: Option<Instant>,
     events: mpsc::UnboundedReceiver<Uploaded>,
     state: watch::Sender<StreamState>,
     metrics: Arc<Metrics>,
@@ -95,7 +111,6 @@ pub struct Pump {
     server_end: Lsn,
     /// When the oldest byte that no chunk holds arrived.
     uncut_since: Option<Instant>,
-    chunks_under_way: usize,
     group: GroupCommit,
     last_heard: Instant,
     asked: bool,
@@ -104,35 +119,77 @@ pub struct Pump {
     last_written: Lsn,
 }
 
+/// What the pump knows of one archive.
+struct PlaceState {
+    ledger: TailLedger,
+    /// Up to where it lacks what was stored elsewhere, unless its watermark is there.
+    joined_at: Lsn,
+    /// How far it is behind the server.
+    lag: prometheus::Gauge,
+}
+
 impl Pump {
-    /// A pump from `place` on into `archive`, of which `catalog` tells what it holds.
+    /// A pump from `place` on into all `destinations`, of which there is at least one that answers.
+    ///
+    /// # Panics
+    /// When there is none.
     #[must_use]
     pub fn new(
-        archive: &Archive,
+        destinations: &[Destination<'_>],
         sealer: Sealer,
-        catalog: &Catalog,
         place: Resume,
         settings: Settings,
         reports: Reports,
         commits_wait: watch::Receiver<bool>,
     ) -> Pump {
-        let Reports { state, metrics } = reports;
+        let Reports {
+            state,
+            metrics,
+            copies,
+        } = reports;
+        let Some(Destination { archive, .. }) = destinations.first() else {
+            panic!("a stream is stored somewhere");
+        };
         let segment_size = archive.segment_size();
         let Resume {
             timeline, start, ..
         } = place;
-        let watermark = Watermark::resume(catalog, timeline, start);
-        let (ledger, superfluous) = TailLedger::open(catalog, timeline);
-        let (mut uploader, events) = Uploader::new(archive.clone(), sealer, settings.uploads);
-        uploader.remove_chunks(
-            superfluous
-                .into_iter()
-                .map(|range| (timeline, range))
-                .collect(),
-        );
+        let nothing = Catalog::from_listing(segment_size, []);
+        let is_whole = |one: &Destination<'_>| one.whole && one.catalog.is_some();
+        // Where none is, what was reported lies in several; each counts with what it has.
+        let some_whole = destinations.iter().any(is_whole);
+        let watermarks = destinations.iter().map(|one| {
+            let catalog = one.catalog.unwrap_or(&nothing);
+            let either = !some_whole && settings.ack == Ack::First && one.catalog.is_some();
+            let watermark = Watermark::resume(catalog, timeline, start);
+            (watermark, is_whole(one) || either)
+        });
+        let watermarks = Watermarks::new(settings.ack, watermarks);
+        let archives = destinations.iter();
+        let archives = archives.map(|one| (one.archive.clone(), one.catalog.is_some()));
+        let (mut uploader, events) =
+            Uploader::new(archives, settings.ack, sealer, settings.uploads);
+        let furthest = (0..destinations.len()).map(|place| watermarks.of(place));
+        let furthest = furthest.max().unwrap_or(start).max(start);
+        let mut places = Vec::new();
+        for (number, one) in destinations.iter().enumerate() {
+            let catalog = one.catalog.unwrap_or(&nothing);
+            let (ledger, superfluous) = TailLedger::open(catalog, timeline);
+            let superfluous = superfluous.into_iter().map(|range| (timeline, range));
+            uploader.remove_chunks(number, superfluous.collect());
+            if !is_whole(one) {
+                copies.leave(number);
+            }
+            let lag = &metrics.archive_lag_bytes;
+            places.push(PlaceState {
+                ledger,
+                joined_at: furthest,
+                lag: lag.with_label_values(&[one.archive.url()]),
+            });
+        }
         if metrics
             .live
-            .stream_began(timeline, start, watermark.durable().lsn())
+            .stream_began(timeline, start, watermarks.durable().lsn())
         {
             metrics.reconnects_total.inc();
         }
@@ -144,19 +201,21 @@ impl Pump {
         };
         Pump {
             scanner: WalScanner::new(scan),
-            chunker: Chunker::new(timeline, segment_size, start, watermark.durable().lsn()),
+            chunker: Chunker::new(timeline, segment_size, start, furthest),
             settings,
             timeline,
-            watermark,
-            ledger,
+            watermarks,
+            places,
             uploader,
+            passes: copies.passes(),
+            copies,
+            held_up_since: None,
             events,
             state,
             metrics,
             commits_wait,
             server_end: start,
             uncut_since: None,
-            chunks_under_way: 0,
             group: GroupCommit::default(),
             last_heard: Instant::now(),
             asked: false,
@@ -205,6 +264,7 @@ impl Pump {
                 }
             }
             self.cut_if_due();
+            self.leave_behind();
             if let Err(error) = self.tell(source).await {
                 return Ok(PumpEnd::Lost(error));
             }
@@ -226,6 +286,7 @@ impl Pump {
                     Err(error) => return Ok(PumpEnd::Lost(error)),
                 },
                 Ok(()) = self.commits_wait.changed() => {}
+                Ok(()) = self.passes.changed() => self.take_back(),
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -245,6 +306,29 @@ impl Pump {
                 && self.tell(*listening).await.is_err()
             {
                 source = None;
+            }
+        }
+        self.linger().await
+    }
+
+    /// Gives archives that are behind a moment to take what is on its way, and then leaves it to
+    /// whoever brings them what they missed.
+    async fn linger(&mut self) -> Result<(), PumpError> {
+        let until = Instant::now() + LINGER;
+        loop {
+            let is_idle = |place| self.uploader.is_idle(place);
+            if self.uploader.live().all(is_idle) {
+                return Ok(());
+            }
+            match tokio::time::timeout_at(until, self.events.recv()).await {
+                Ok(Some(event)) => self.settle(event)?,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let live: Vec<usize> = self.uploader.live().collect();
+        for place in live {
+            if !self.uploader.is_idle(place) {
+                self.leave(place);
             }
         }
         Ok(())
@@ -336,7 +420,6 @@ impl Pump {
     }
 
     fn submit_chunk(&mut self, chunk: Cut) {
-        self.chunks_under_way += 1;
         self.group.cut(chunk.range.end);
         self.uploader.submit(chunk);
     }
@@ -362,30 +445,33 @@ impl Pump {
     }
 
     fn may_cut(&self) -> bool {
-        self.chunks_under_way < self.settings.uploads
+        self.uploader.chunks_under_way() < self.settings.uploads
     }
 
     fn settle(&mut self, event: Uploaded) -> Result<(), PumpError> {
         match event {
             Uploaded::Stored {
+                visit,
                 stored,
                 whole,
                 size,
                 took,
             } => {
-                tracing::debug!(range = %stored.range(), whole, size, ms = took.as_millis() as u64, "stored");
-                self.uploader.settled();
+                let place = visit.place;
+                tracing::debug!(range = %stored.range(), whole, size, place, ms = took.as_millis() as u64, "stored");
+                self.uploader.settled(visit, whole);
                 self.metrics.wal_stored(whole, size);
-                if !whole {
-                    self.chunks_under_way -= 1;
+                if self.settings.ack == Ack::All {
+                    // As long as each takes something, the slowest sets the pace.
+                    self.held_up_since = None;
                 }
-                if self.watermark.advance(&stored) {
-                    self.group.durable(self.watermark.durable().lsn());
-                    self.status_due = true;
+                if self.watermarks.advance(place, &stored) {
+                    self.moved();
                 }
-                let superseded = self.ledger.stored(stored.range(), whole);
+                let superseded = self.places[place].ledger.stored(stored.range(), whole);
                 let timeline = self.timeline;
                 self.uploader.remove_chunks(
+                    place,
                     superseded
                         .into_iter()
                         .map(|range| (timeline, range))
@@ -395,10 +481,7 @@ impl Pump {
                 Ok(())
             }
             Uploaded::Freed => Ok(()),
-            Uploaded::Fatal(error) => {
-                self.uploader.settled();
-                Err(error.into())
-            }
+            Uploaded::Fatal(error) => Err(error.into()),
         }
     }
 
@@ -412,7 +495,7 @@ impl Pump {
         if self.last_status.elapsed() >= STATUS_INTERVAL && written == self.last_written {
             self.chunker.pack();
         }
-        let durable = self.watermark.durable();
+        let durable = self.watermarks.durable();
         let status = StandbyStatus {
             write: written.max(durable.lsn()),
             flush: &durable,
@@ -442,7 +525,10 @@ impl Pump {
             true => self.settings.receiver_timeout,
             false => self.settings.receiver_timeout / 2,
         };
-        let wake = status.min(self.last_heard + silence);
+        let mut wake = status.min(self.last_heard + silence);
+        if let Some(since) = self.held_up_since {
+            wake = wake.min(since + self.endurance());
+        }
         match self.uncut_since {
             Some(since) if self.may_cut() => wake.min(since + self.patience()),
             _ => wake,
@@ -453,10 +539,15 @@ impl Pump {
         let state = StreamState {
             timeline: Some(self.timeline),
             received: self.chunker.position(),
-            durable: self.watermark.durable().lsn(),
+            durable: self.watermarks.durable().lsn(),
             server_end: self.server_end,
             memory: self.uploader.memory() + self.chunker.held(),
         };
+        let end = self.server_end.max(self.chunker.position());
+        for (number, place) in self.places.iter().enumerate() {
+            let lag = end.saturating_sub(self.watermarks.of(number));
+            place.lag.set(lag as f64);
+        }
         self.metrics.progressed(state);
         self.state.send_replace(state);
     }

@@ -1,21 +1,29 @@
-//! Sealing and storing, several objects at once.
+//! Sealing and storing, several objects at once, in each archive.
 //!
-//! Owns every object from the cut until its receipt, and the account of the memory they take.
-//! Objects complete in any order; what that means for the watermark is not its concern.
+//! Owns every object from the cut until its receipts, and the account of the memory they take. An
+//! object is sealed once, and the same bytes are stored everywhere. Objects complete in any order;
+//! what that means for watermarks is not its concern.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use walvault_archive::archive::wal_key;
+use walvault_archive::config::Ack;
 use walvault_archive::record::commit_index;
 use walvault_archive::seal::{SealedObject, Sealer};
 use walvault_archive::{Archive, Error, StoredWal, WalPut, chance};
 use walvault_protocol::LsnRange;
 
 use super::Cut;
+
+mod place;
+
+use place::Place;
 
 /// After this long a refusal (no such bucket, access denied) is tried again: somebody may have
 /// mended it. Faults that pass by themselves are retried below, by the store.
@@ -28,8 +36,10 @@ const SMALL: u64 = 64 << 10;
 /// What happened to an object.
 #[derive(Debug)]
 pub enum Uploaded {
-    /// It is in the archive.
+    /// It is in an archive.
     Stored {
+        /// In which.
+        visit: Visit,
         /// The receipt.
         stored: StoredWal,
         /// Whether it was a whole unit.
@@ -45,41 +55,48 @@ pub enum Uploaded {
     Freed,
 }
 
+/// An archive between being joined and being left behind: receipts of an earlier visit settle nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visit {
+    /// Which archive.
+    pub place: usize,
+    number: u32,
+}
+
 /// Seals and stores cuts in the background.
 pub struct Uploader {
-    archive: Archive,
+    places: Vec<Place>,
+    ack: Ack,
     sealer: Sealer,
     tasks: JoinSet<()>,
     sealing: Arc<Semaphore>,
-    /// Whole units and chunks have turns of their own, so that a chunk, for which a commit may be
-    /// waiting, never stands behind 16 MiB.
-    units: Arc<Semaphore>,
-    chunks: Arc<Semaphore>,
     memory: Arc<AtomicU64>,
     events: mpsc::UnboundedSender<Uploaded>,
-    under_way: usize,
 }
 
 impl Uploader {
-    /// Stores through `archive`, `uploads` objects at once; what happens arrives at the receiver.
+    /// Stores in `archives`, `uploads` objects at once in each; those that are not live are stored
+    /// in only once they are joined. What happens arrives at the receiver.
     #[must_use]
     pub fn new(
-        archive: Archive,
+        archives: impl IntoIterator<Item = (Archive, bool)>,
+        ack: Ack,
         sealer: Sealer,
         uploads: usize,
     ) -> (Uploader, mpsc::UnboundedReceiver<Uploaded>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let archives = archives.into_iter().enumerate();
         let uploader = Uploader {
-            archive,
+            places: archives
+                .map(|(place, (archive, live))| Place::new(place, archive, live, uploads))
+                .collect(),
+            ack,
             sealer,
             tasks: JoinSet::new(),
             sealing: Arc::new(Semaphore::new(cores)),
-            units: Arc::new(Semaphore::new(uploads.max(1))),
-            chunks: Arc::new(Semaphore::new(uploads.max(1))),
             memory: Arc::default(),
             events,
-            under_way: 0,
         };
         (uploader, receiver)
     }
@@ -90,26 +107,75 @@ impl Uploader {
         self.memory.load(Ordering::Relaxed)
     }
 
-    /// Objects whose receipt has not been taken in.
+    /// Objects whose receipt is waited for: of the archive that has the fewest, or the most, as the
+    /// acknowledgement goes.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        self.under_way
+        self.together(|place| place.under_way)
+    }
+
+    /// Those of them that are chunks.
+    #[must_use]
+    pub fn chunks_under_way(&self) -> usize {
+        self.together(|place| place.chunks_under_way)
+    }
+
+    fn together(&self, count: impl Fn(&Place) -> usize) -> usize {
+        let counts = self.places.iter().filter(|place| place.live).map(count);
+        match self.ack {
+            Ack::First => counts.min(),
+            Ack::All => counts.max(),
+        }
+        .unwrap_or(0)
+    }
+
+    /// The archives that are stored in.
+    pub fn live(&self) -> impl Iterator<Item = usize> {
+        let live = self.places.iter().filter(|place| place.live);
+        live.map(|place| place.visit.place)
+    }
+
+    /// Whether an archive is stored in.
+    #[must_use]
+    pub fn is_live(&self, place: usize) -> bool {
+        self.places[place].live
+    }
+
+    /// Objects that an archive has not taken.
+    #[must_use]
+    pub fn under_way_to(&self, place: usize) -> usize {
+        self.places[place].under_way
+    }
+
+    /// Whether an archive has taken everything.
+    #[must_use]
+    pub fn is_idle(&self, place: usize) -> bool {
+        self.places[place].under_way == 0
+    }
+
+    /// Gives up what an archive has not taken, and stores nothing more in it.
+    pub fn leave(&mut self, place: usize) {
+        self.places[place].leave();
+    }
+
+    /// Stores in an archive again what is submitted from now on.
+    pub fn join(&mut self, place: usize) {
+        self.places[place].live = true;
     }
 
     /// Must be told of every [`Uploaded::Stored`] that was received.
-    pub fn settled(&mut self) {
-        self.under_way -= 1;
+    pub fn settled(&mut self, visit: Visit, whole: bool) {
+        self.places[visit.place].settled(visit, whole);
     }
 
     /// Takes a cut on its way.
     pub fn submit(&mut self, cut: Cut) {
-        self.under_way += 1;
         while self.tasks.try_join_next().is_some() {}
+        let live = self.places.iter_mut().filter(|place| place.live);
         let job = Job {
-            archive: self.archive.clone(),
+            ways: live.map(|place| place.way(cut.whole)).collect(),
             sealer: self.sealer.clone(),
             sealing: self.sealing.clone(),
-            uploading: if cut.whole { &self.units } else { &self.chunks }.clone(),
             // Sealing holds the plain bytes and, at worst, as many sealed ones.
             held: Held::new(self.memory.clone(), cut.range.len() * 2),
             events: self.events.clone(),
@@ -117,20 +183,28 @@ impl Uploader {
         self.tasks.spawn(job.run(cut));
     }
 
-    /// Removes chunks that a whole unit replaced. They are needed by nobody, so that a failure is
-    /// only worth a warning: a later start finds them again.
-    pub fn remove_chunks(&mut self, cuts: Vec<(walvault_protocol::TimelineId, LsnRange)>) {
-        let archive = self.archive.clone();
+    /// Removes chunks of an archive that a whole unit replaced. They are needed by nobody, so that a
+    /// failure is only worth a warning: a later start finds them again.
+    pub fn remove_chunks(
+        &mut self,
+        place: usize,
+        cuts: Vec<(walvault_protocol::TimelineId, LsnRange)>,
+    ) {
+        let Place { archive, left, .. } = &self.places[place];
+        let (archive, left) = (archive.clone(), left.clone());
         if cuts.is_empty() {
             return;
         }
-        self.tasks.spawn(async move {
+        let remove = async move {
             for (timeline, range) in cuts {
                 let key = wal_key(timeline, range, false);
                 if let Err(error) = archive.delete(&key).await {
                     tracing::warn!(object = archive.name(&key), %error, "a superseded chunk stays for now");
                 }
             }
+        };
+        self.tasks.spawn(async move {
+            let _ = left.run_until_cancelled(remove).await;
         });
     }
 
@@ -140,11 +214,18 @@ impl Uploader {
     }
 }
 
-struct Job {
+/// One object's way into one archive.
+struct Way {
+    visit: Visit,
     archive: Archive,
+    uploading: Arc<Semaphore>,
+    left: CancellationToken,
+}
+
+struct Job {
+    ways: Vec<Way>,
     sealer: Sealer,
     sealing: Arc<Semaphore>,
-    uploading: Arc<Semaphore>,
     held: Held,
     events: mpsc::UnboundedSender<Uploaded>,
 }
@@ -153,37 +234,56 @@ impl Job {
     async fn run(mut self, cut: Cut) {
         let begun = Instant::now();
         let (timeline, range, whole) = (cut.timeline, cut.range, cut.whole);
-        let event = match self.seal(cut).await {
-            Ok(sealed) => {
-                let size = sealed.body.bytes.len() as u64;
-                self.held.resize(size);
-                let _ = self.events.send(Uploaded::Freed);
-                let put = WalPut {
-                    timeline,
-                    range,
-                    whole,
-                    sealed,
-                };
-                match self.store(&put).await {
-                    Ok(stored) => Uploaded::Stored {
-                        stored,
-                        whole,
-                        size,
-                        took: begun.elapsed(),
-                    },
-                    Err(error) => Uploaded::Fatal(error),
-                }
+        let sealed = match self.seal(cut).await {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                let _ = self.events.send(Uploaded::Fatal(error));
+                return;
             }
-            Err(error) => Uploaded::Fatal(error),
         };
-        drop(self.held);
-        let _ = self.events.send(event);
+        let size = sealed.body.bytes.len() as u64;
+        self.held.resize(size);
+        let _ = self.events.send(Uploaded::Freed);
+        let put = WalPut {
+            timeline,
+            range,
+            whole,
+            sealed,
+        };
+        let (put, events) = (&put, &self.events);
+        let held = Arc::new(self.held);
+        let ways: Vec<(Way, Arc<Held>)> = self
+            .ways
+            .into_iter()
+            .map(|way| (way, held.clone()))
+            .collect();
+        drop(held);
+        join_all(ways.into_iter().map(|(way, held)| async move {
+            let stored = way.left.run_until_cancelled(way.store(put)).await;
+            drop(held);
+            let event = match stored {
+                Some(Ok(stored)) => Uploaded::Stored {
+                    visit: way.visit,
+                    stored,
+                    whole,
+                    size,
+                    took: begun.elapsed(),
+                },
+                Some(Err(error)) => Uploaded::Fatal(error),
+                None => return,
+            };
+            let _ = events.send(event);
+        }))
+        .await;
     }
 
     async fn seal(&self, cut: Cut) -> Result<SealedObject, Error> {
+        let Some(way) = self.ways.first() else {
+            unreachable!("one archive is always stored in");
+        };
         let key = wal_key(cut.timeline, cut.range, cut.whole);
         let kind = walvault_archive::archive::kind_of(&key);
-        let name = self.archive.name(&key);
+        let name = way.archive.name(&key);
         let sealer = self.sealer.clone();
         let small = cut.range.len() < SMALL;
         let work = move || {
@@ -198,7 +298,9 @@ impl Job {
         drop(permit);
         Ok(sealed)
     }
+}
 
+impl Way {
     /// Stores until it is stored. Only bytes that contradict the archive end the attempts.
     async fn store(&self, put: &WalPut) -> Result<StoredWal, Error> {
         loop {

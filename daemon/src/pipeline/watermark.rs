@@ -28,6 +28,9 @@ use walvault_protocol::{Lsn, LsnRange, TimelineId};
 pub struct Durable(Lsn);
 
 impl Durable {
+    /// Nothing is durable.
+    pub(super) const NOTHING: Durable = Durable(Lsn::INVALID);
+
     /// The position; `0/0` while nothing is durable.
     #[must_use]
     pub fn lsn(self) -> Lsn {
@@ -82,6 +85,19 @@ impl Watermark {
     pub fn advance(&mut self, stored: &StoredWal) -> bool {
         debug_assert_eq!(stored.timeline(), self.timeline);
         self.stored.insert(stored.range());
+        self.settle()
+    }
+
+    /// Takes in what the archive was brought besides what it gave receipts for; whether the
+    /// watermark moved.
+    pub fn learn(&mut self, catalog: &Catalog) -> bool {
+        let history = catalog.history(self.timeline);
+        let reached = catalog.reach(&history, self.start);
+        self.stored.insert(LsnRange::new(self.start, reached));
+        self.settle()
+    }
+
+    fn settle(&mut self) -> bool {
         let reached = self.stored.unbroken_to(self.start);
         let moved = reached > self.start && reached > self.durable.0;
         if moved {

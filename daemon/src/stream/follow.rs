@@ -19,9 +19,10 @@ use super::histories::archive_histories;
 use super::monitor::watch_server;
 use super::overlap::{confirm, vouch};
 use super::resume::{Resume, Superseded, beside, resume};
+use crate::copies::{CatchUp, Place, look};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::pipeline::{Pump, PumpEnd, PumpError, Reports, Settings, StreamState};
+use crate::pipeline::{Destination, Pump, PumpEnd, PumpError, Reports, Settings, StreamState};
 
 /// Why a stream ended or never began.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +167,8 @@ pub struct Context {
     pub archive: watch::Sender<Option<Archive>>,
     /// Where it is noted what is done.
     pub journal: Journal,
+    /// Who brings one of several places what it missed.
+    pub copies: CatchUp,
 }
 
 /// By what right WAL is written.
@@ -262,6 +265,7 @@ pub async fn follow(
         .await?
         .lsn();
         let catalog = Catalog::load_wal(archive).await?;
+        let places = look(archive, &catalog, &context.copies).await?;
         let place = match context.from {
             Origin::Archive => resume(&catalog, &history, reserved, identity.flushed_lsn)?,
             Origin::Slot => beside(&catalog, &history, reserved.unwrap_or(identity.flushed_lsn)),
@@ -309,15 +313,19 @@ pub async fn follow(
                     timeline = place.timeline.get(), start = %place.start, archived_to = %place.archived_to,
                     slot = context.slot.as_str(), "streaming"
                 );
+                let destinations = match places.len() {
+                    0 => Destination::only(archive, &catalog),
+                    _ => places.iter().map(Place::destination).collect(),
+                };
                 let pump = Pump::new(
-                    archive,
+                    &destinations,
                     sealer,
-                    &catalog,
                     place,
                     context.settings,
                     Reports {
                         state: context.state.clone(),
                         metrics: context.metrics.clone(),
+                        copies: context.copies.clone(),
                     },
                     monitor.commits_wait(),
                 );

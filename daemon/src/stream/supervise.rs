@@ -69,9 +69,15 @@ pub async fn supervise(
         context.metrics.stream_ended(&error);
         streamed |= context.state.borrow().timeline.is_some();
         if let (StreamError::WalRemoved { place, cause }, Some(archive)) = (&error, &archive) {
-            match note_gap(context, archive, *place, cause).await {
-                Ok(()) => continue,
-                Err(error) => tracing::error!(%error, "a gap could not be recorded; trying again"),
+            if !context.copies.is_whole() {
+                tracing::error!(%error, "a copy of the archive that is away, or not compared yet, may hold that WAL; no gap is recorded before it was asked");
+            } else {
+                match note_gap(context, archive, *place, cause).await {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        tracing::error!(%error, "a gap could not be recorded; trying again");
+                    }
+                }
             }
         }
         let futile =

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use walvault_archive::config::Ack;
 use walvault_archive::format::Codec;
 use walvault_archive::{Archive, chance};
 use walvault_daemon::pipeline::Settings;
@@ -64,6 +65,7 @@ struct Chaos {
 impl Chaos {
     fn new(world: &World) -> Chaos {
         let settings = Settings {
+            ack: Ack::First,
             max_delay: Duration::from_millis([0, 100, 1000][world.draw(3) as usize]),
             memory: (1 + world.draw(8)) << 20,
             uploads: 1 + world.draw(4) as usize,

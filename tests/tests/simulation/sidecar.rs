@@ -13,8 +13,9 @@ use walvault_archive::keys::{KeyFile, Secret};
 use walvault_archive::record::WriterRecord;
 use walvault_archive::store::{RetryPolicy, Retrying};
 use walvault_archive::{Archive, Catalog, Error};
+use walvault_daemon::copies::CatchUp;
 use walvault_daemon::metrics::Metrics;
-use walvault_daemon::pipeline::{Pump, PumpEnd, Reports, Settings, StreamState};
+use walvault_daemon::pipeline::{Destination, Pump, PumpEnd, Reports, Settings, StreamState};
 use walvault_daemon::stream::{fence, histories, resume};
 use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
@@ -119,12 +120,12 @@ impl Process {
             let reports = Reports {
                 state: watch::Sender::new(StreamState::default()),
                 metrics: Arc::new(Metrics::new()),
+                copies: CatchUp::default(),
             };
             let waits = self.commits_wait.clone();
             let pump = Pump::new(
-                archive,
+                &Destination::only(archive, &catalog),
                 sealer,
-                &catalog,
                 place,
                 self.settings,
                 reports,

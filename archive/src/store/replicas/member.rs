@@ -122,7 +122,14 @@ impl Member {
         if self.state().admitted {
             return Ok(());
         }
-        match self.look_for_identity().await? {
+        let found = match self.look_for_identity().await {
+            // Refused is who holds another archive; who refuses us is as good as away.
+            Err(refused @ StoreError::Refused { .. }) => {
+                return Err(StoreError::unavailable(self.url(), action, key, refused));
+            }
+            found => found?,
+        };
+        match found {
             Some(own) if own == *reference => {
                 self.state().admitted = true;
                 Ok(())

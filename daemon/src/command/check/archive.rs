@@ -71,7 +71,24 @@ pub(super) async fn check(app: &App, server: Option<&Found>, findings: &mut Find
             "allow removing below tail/, or chunks stay beside their segments",
         ),
     }
+    check_copies(app, findings).await;
     open(app, server, findings).await;
+}
+
+/// Writes and removes in each place by itself, where there are several.
+async fn check_copies(app: &App, findings: &mut Findings) {
+    for place in app.store.replicas() {
+        let probe = probe_key(rand::random());
+        let body = Body::new(Bytes::from_static(b"walvaultd check"));
+        let written = match place.put(&probe, body).await {
+            Ok(()) => place.delete(&probe).await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(()) => findings.ok("archive: place", place.url()),
+            Err(error) => findings.error("archive: place", &error),
+        }
+    }
 }
 
 /// Whether the store locks what it is told to: one that ignores it takes the object all the same.

@@ -1,0 +1,69 @@
+//! One of the archives that are stored in.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use walvault_archive::Archive;
+
+use super::{Visit, Way};
+
+pub(super) struct Place {
+    pub(super) archive: Archive,
+    pub(super) visit: Visit,
+    pub(super) live: bool,
+    /// Cancelled when it is left behind.
+    pub(super) left: CancellationToken,
+    pub(super) under_way: usize,
+    pub(super) chunks_under_way: usize,
+    /// Whole units and chunks have turns of their own, so that a chunk, for which a commit may be
+    /// waiting, never stands behind 16 MiB.
+    units: Arc<Semaphore>,
+    chunks: Arc<Semaphore>,
+}
+
+impl Place {
+    pub(super) fn new(place: usize, archive: Archive, live: bool, uploads: usize) -> Place {
+        Place {
+            archive,
+            visit: Visit { place, number: 0 },
+            live,
+            left: CancellationToken::new(),
+            under_way: 0,
+            chunks_under_way: 0,
+            units: Arc::new(Semaphore::new(uploads.max(1))),
+            chunks: Arc::new(Semaphore::new(uploads.max(1))),
+        }
+    }
+
+    pub(super) fn way(&mut self, whole: bool) -> Way {
+        self.under_way += 1;
+        if !whole {
+            self.chunks_under_way += 1;
+        }
+        Way {
+            visit: self.visit,
+            archive: self.archive.clone(),
+            uploading: if whole { &self.units } else { &self.chunks }.clone(),
+            left: self.left.clone(),
+        }
+    }
+
+    pub(super) fn settled(&mut self, visit: Visit, whole: bool) {
+        if visit == self.visit {
+            self.under_way -= 1;
+            if !whole {
+                self.chunks_under_way -= 1;
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.left.cancel();
+        self.left = CancellationToken::new();
+        self.visit.number += 1;
+        self.live = false;
+        self.under_way = 0;
+        self.chunks_under_way = 0;
+    }
+}
