@@ -31,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const COMPARE_EVERY: Duration = Duration::from_secs(3600);
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long to wait before damaged objects are looked for again.
+const DAMAGED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Between the stream, which leaves places behind, and who brings them what they missed. Clones
 /// are of the same.
@@ -144,8 +146,12 @@ async fn keep(
     let state = &copies.0.places[place];
     let behind = metrics.archive_behind.with_label_values(&[one.url()]);
     let mut compared: Option<Instant> = None;
+    // Other processes store as well, and what they missed here they do not tell.
+    let mut was_away = false;
     loop {
-        let stale = compared.is_none_or(|at| at.elapsed() >= COMPARE_EVERY);
+        was_away |= copies.is_away(place);
+        let is_back = was_away && !copies.is_away(place);
+        let stale = is_back || compared.is_none_or(|at| at.elapsed() >= COMPARE_EVERY);
         behind.set(i64::from(copies.lacks(place) || copies.is_away(place)));
         if !stale && !copies.lacks(place) {
             sleep(LOOK_EVERY).await;
@@ -157,11 +163,12 @@ async fn keep(
             replicas.paid(place);
         }
         match bring(union, &one, metrics).await {
-            Ok(catalog) => {
+            Ok((catalog, is_sound)) => {
+                was_away = false;
                 compared = Some(Instant::now());
                 state.compared.store(true, Ordering::SeqCst);
                 copies.brought(place, catalog);
-                sleep(LOOK_EVERY).await;
+                sleep(if is_sound { LOOK_EVERY } else { DAMAGED_PAUSE }).await;
             }
             Err(error) => {
                 copies.leave(place);
@@ -172,8 +179,13 @@ async fn keep(
     }
 }
 
-/// One pass: copies what is missing, and reads what is there then.
-async fn bring(union: &Archive, one: &Archive, metrics: &Metrics) -> Result<Catalog, CopyError> {
+/// One pass: copies what is missing, and reads what is there then. Whether everything that was
+/// missing could be copied.
+async fn bring(
+    union: &Archive,
+    one: &Archive,
+    metrics: &Metrics,
+) -> Result<(Catalog, bool), CopyError> {
     let begun = Instant::now();
     let report = copy(union, one.store(), &|_| {}).await?;
     if report.objects > 0 {
@@ -186,5 +198,5 @@ async fn bring(union: &Archive, one: &Archive, metrics: &Metrics) -> Result<Cata
             "a copy of the archive was brought what it missed"
         );
     }
-    Ok(Catalog::load_wal(one).await?)
+    Ok((Catalog::load_wal(one).await?, report.damaged.is_empty()))
 }

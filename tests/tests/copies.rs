@@ -268,3 +268,46 @@ fn with_all_commits_wait_for_the_archive_that_is_away() {
         assert_rows(&rows, &acknowledged, &restored.log());
     }
 }
+
+/// With `ack = "all"` nothing counts as archived before the new place holds everything.
+#[test]
+fn a_place_that_is_added_is_filled_while_wal_goes_on() {
+    let mut server = Postgres::builder().segment_size(1).start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    for _ in 0..3 {
+        let _ = log.commit(&server);
+        server.switch_wal();
+    }
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+
+    let (_, copy) = another_place(&scenario, "copy");
+    let mut config = scenario.config(&server.url());
+    config
+        .set_raw("archive", "copy", &format!("[{{ url = \"{copy}\" }}]"))
+        .set("archive", "ack", "all");
+    scenario.configure(&config);
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    daemon.wait_until_saying(&["is whole again"]);
+    // Killed, and begun again with both whole.
+    daemon.kill();
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    let rows = log.rows(&server);
+    assert!(daemon.stop().success());
+    server.lose();
+    fs::remove_dir_all(scenario.path("archive")).expect("lost");
+    config.unset("archive", "copy").set("archive", "url", &copy);
+    scenario.configure(&config);
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert_rows(&log.rows(&restored), &rows, &restored.log());
+}

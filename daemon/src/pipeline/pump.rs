@@ -481,6 +481,15 @@ impl Pump {
                 Ok(())
             }
             Uploaded::Freed => Ok(()),
+            Uploaded::Damaged { visit, error } => {
+                let place = visit.place;
+                if self.uploader.live().all(|live| live == place) {
+                    return Err(error.into());
+                }
+                tracing::error!(place, %error, "streaming without this copy of the archive for now");
+                self.leave(place);
+                Ok(())
+            }
             Uploaded::Fatal(error) => Err(error.into()),
         }
     }

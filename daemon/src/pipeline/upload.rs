@@ -49,8 +49,15 @@ pub enum Uploaded {
         /// From the cut to the receipt.
         took: Duration,
     },
-    /// It cannot be stored, ever: other bytes are archived in its place.
+    /// It cannot be stored, ever: other bytes are archived in its place, or it cannot be sealed.
     Fatal(Error),
+    /// What is archived in its place in one archive is damaged, so that it cannot be compared.
+    Damaged {
+        /// In which.
+        visit: Visit,
+        /// What is wrong.
+        error: Error,
+    },
     /// Memory was freed.
     Freed,
 }
@@ -268,6 +275,10 @@ impl Job {
                     whole,
                     size,
                     took: begun.elapsed(),
+                },
+                Some(Err(error @ Error::Corrupt { .. })) => Uploaded::Damaged {
+                    visit: way.visit,
+                    error,
                 },
                 Some(Err(error)) => Uploaded::Fatal(error),
                 None => return,
