@@ -18,6 +18,7 @@ use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
 use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer};
 use crate::store::{Body, ObjectMeta, SharedStore, StoreError};
 
+mod check;
 mod partial;
 mod wal;
 

@@ -17,9 +17,11 @@ use crate::layout::{
 };
 use crate::record::{BackupRecord, GapRecord, KeepRecord, commit_index};
 
+mod damage;
 pub mod seen;
 pub mod window;
 
+pub(crate) use damage::{Damage, is_damage};
 pub use seen::{BackupSeen, GapSeen, Seen};
 pub use window::RecoveryWindow;
 
@@ -74,9 +76,21 @@ impl Catalog {
     /// # Errors
     /// When the store cannot be read, or a record in it does not open.
     pub async fn load(archive: &Archive) -> Result<Catalog, Error> {
+        Catalog::load_leaving_out(archive, &Damage::refused()).await
+    }
+
+    /// As [`Catalog::load`], leaving out what does not open and `damage` is to collect.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`], but for what was collected.
+    pub(crate) async fn load_leaving_out(
+        archive: &Archive,
+        damage: &Damage,
+    ) -> Result<Catalog, Error> {
         // A backup's record is stored after the WAL it needs: listed in this order, none lacks it.
-        let (backups, gaps) = tokio::try_join!(load_backups(archive), load_gaps(archive))?;
-        let mut catalog = Catalog::load_listed(archive, false).await?;
+        let (backups, gaps) =
+            tokio::try_join!(load_backups(archive, damage), load_gaps(archive, damage))?;
+        let mut catalog = Catalog::load_listed(archive, false, damage).await?;
         for (record, notes) in backups.complete {
             catalog.notes.insert(record.id.clone(), notes);
             catalog.backups.push(record);
@@ -93,7 +107,9 @@ impl Catalog {
     pub async fn load_backups(
         archive: &Archive,
     ) -> Result<(Vec<BackupRecord>, Vec<GapRecord>), Error> {
-        let (backups, gaps) = tokio::try_join!(load_backups(archive), load_gaps(archive))?;
+        let damage = Damage::refused();
+        let (backups, gaps) =
+            tokio::try_join!(load_backups(archive, &damage), load_gaps(archive, &damage))?;
         let complete = backups.complete.into_iter().map(|(record, _)| record);
         Ok((complete.collect(), gaps))
     }
@@ -104,10 +120,14 @@ impl Catalog {
     /// # Errors
     /// When the store cannot be read, or a history is damaged.
     pub async fn load_wal(archive: &Archive) -> Result<Catalog, Error> {
-        Catalog::load_listed(archive, true).await
+        Catalog::load_listed(archive, true, &Damage::refused()).await
     }
 
-    async fn load_listed(archive: &Archive, may_be_withheld: bool) -> Result<Catalog, Error> {
+    async fn load_listed(
+        archive: &Archive,
+        may_be_withheld: bool,
+        damage: &Damage,
+    ) -> Result<Catalog, Error> {
         // Chunks go away once their unit is stored whole: listed in this order, none is missed.
         let tail = archive.list(TAIL_PREFIX).await?;
         let wal = archive.list(WAL_PREFIX).await?;
@@ -122,15 +142,25 @@ impl Catalog {
                         catalog.withheld_histories.insert(timeline);
                         continue;
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        damage.collect(archive.name(&object.key), error)?;
+                        continue;
+                    }
                 };
-                let history =
-                    TimelineHistory::parse(timeline, &content).map_err(|error| Error::Record {
-                        url: archive.url().to_owned(),
-                        key: archive.name(&object.key),
-                        reason: error.to_string(),
-                    })?;
-                catalog.histories.insert(timeline, history);
+                match TimelineHistory::parse(timeline, &content) {
+                    Ok(history) => {
+                        catalog.histories.insert(timeline, history);
+                    }
+                    Err(error) => {
+                        let name = archive.name(&object.key);
+                        let error = Error::Record {
+                            url: archive.url().to_owned(),
+                            key: name.clone(),
+                            reason: error.to_string(),
+                        };
+                        damage.collect(name, error)?;
+                    }
+                }
             }
         }
         Ok(catalog)
@@ -377,23 +407,26 @@ struct Backups {
     unfinished: Vec<BackupId>,
 }
 
-async fn load_backups(archive: &Archive) -> Result<Backups, Error> {
+async fn load_backups(archive: &Archive, damage: &Damage) -> Result<Backups, Error> {
     let load = |named: Named| async move {
         let id = named.id.clone();
-        match load_backup(archive, named).await {
-            Ok(backup) => Ok(Ok(backup)),
-            Err(error) if error.is_missing() => Ok(Err(id)),
-            Err(error) => Err(error),
+        match load_backup(archive, named, damage).await {
+            Ok(backup) => Ok(Some(Ok(backup))),
+            Err(error) if error.is_missing() => Ok(Some(Err(id))),
+            Err(error) => {
+                let name = archive.name(&ObjectKey::BackupRecord(id));
+                damage.collect(name, error).map(|()| None)
+            }
         }
     };
     let named = stream::iter(name_backups(archive).await?);
-    let loaded: Vec<Result<_, BackupId>> = named
+    let loaded: Vec<Option<Result<_, BackupId>>> = named
         .map(load)
         .buffered(READS_AT_ONCE)
         .try_collect()
         .await?;
     let (mut complete, mut unfinished) = (Vec::new(), Vec::new());
-    for backup in loaded {
+    for backup in loaded.into_iter().flatten() {
         match backup {
             Ok(backup) => complete.push(backup),
             Err(id) => unfinished.push(id),
@@ -411,6 +444,7 @@ async fn load_backups(archive: &Archive) -> Result<Backups, Error> {
 async fn load_backup(
     archive: &Archive,
     named: Named,
+    damage: &Damage,
 ) -> Result<(BackupRecord, BackupNotes), Error> {
     let Named { id, keeps } = named;
     let (mut record, key_id): (BackupRecord, KeyId) = archive
@@ -422,7 +456,13 @@ async fn load_backup(
             let mut said: BTreeMap<u32, KeepRecord> = BTreeMap::new();
             for number in numbers {
                 let key = ObjectKey::Keep(id.clone(), number);
-                said.insert(number, archive.get_record(&key).await?);
+                match archive.get_record(&key).await {
+                    Ok(record) => {
+                        said.insert(number, record);
+                    }
+                    // As one that was removed, it keeps the backup.
+                    Err(error) => damage.collect(archive.name(&key), error)?,
+                }
             }
             Keeps::of(record.kept, &said)
         }
@@ -431,10 +471,13 @@ async fn load_backup(
     Ok((record, BackupNotes { keeps, key_id }))
 }
 
-async fn load_gaps(archive: &Archive) -> Result<Vec<GapRecord>, Error> {
+async fn load_gaps(archive: &Archive, damage: &Damage) -> Result<Vec<GapRecord>, Error> {
     let mut gaps = Vec::new();
     for object in archive.list(GAPS_PREFIX).await? {
-        gaps.push(archive.get_record(&object.key).await?);
+        match archive.get_record(&object.key).await {
+            Ok(gap) => gaps.push(gap),
+            Err(error) => damage.collect(archive.name(&object.key), error)?,
+        }
     }
     Ok(gaps)
 }

@@ -24,6 +24,7 @@ mod s3_put;
 mod secret;
 mod sections;
 mod values;
+mod verify;
 
 pub use admin::{AdminSettings, AdminTls, TokenSource};
 pub(crate) use archive::is_loopback;
@@ -40,6 +41,7 @@ pub use secret::Secret;
 pub use sections::{
     Compression, LogLevel, LogSettings, PostgresSettings, RestoreSettings, Standby, WalSettings,
 };
+pub use verify::parse_share;
 
 use environment::Environment;
 use reader::Section;

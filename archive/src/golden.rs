@@ -28,7 +28,7 @@ use crate::record::{
 use crate::seal::Sealer;
 use crate::store::SharedStore;
 use crate::store::directory::DirectoryStore;
-use crate::{Archive, Error};
+use crate::{Archive, Error, verify};
 
 const ARCHIVE_ID: [u8; 16] = *b"golden archive 1";
 const SIZE: fn() -> SegmentSize = || SegmentSize::new(1 << 20).expect("a size");
@@ -179,6 +179,20 @@ fn objects() -> Vec<Golden> {
         part_count: 1,
         kept: false,
     };
+    let seen = verify::Seen {
+        size: 171,
+        sha256: verify::Digest([0x5A; 32]),
+        at: BEGUN(),
+        depth: verify::Depth::Deep,
+    };
+    let verified = verify::VerifiedRecord {
+        version: 1,
+        at: BEGUN(),
+        by: "golden".to_owned(),
+        depth: verify::Depth::Stored,
+        replaces: 0,
+        objects: [(ObjectKey::BackupPart(backup(), 1).spell(SIZE()), seen)].into(),
+    };
     vec![
         Golden {
             key: wal_key(tli, unit, true),
@@ -219,6 +233,10 @@ fn objects() -> Vec<Golden> {
         plain(
             ObjectKey::Audit(signing_key().public().writer(), 1),
             batch().sign(&signing_key(), &ARCHIVE_ID),
+        ),
+        plain(
+            ObjectKey::Verified(1),
+            serde_json::to_vec(&verified).expect("JSON"),
         ),
     ]
 }

@@ -357,6 +357,12 @@ pub fn tail_prefix(timeline: TimelineId, lsn: Lsn, size: SegmentSize) -> String 
     format!("{TAIL_PREFIX}{timeline}/{name}/")
 }
 
+/// The prefix of one timeline's WAL.
+#[must_use]
+pub fn wal_prefix(timeline: TimelineId) -> String {
+    format!("{WAL_PREFIX}{timeline}/")
+}
+
 /// The prefix of everything of one backup.
 #[must_use]
 pub fn backup_prefix(id: &BackupId) -> String {

@@ -24,6 +24,7 @@ pub mod record;
 pub mod retention;
 pub mod seal;
 pub mod store;
+pub mod verify;
 
 pub use archive::{Archive, StoredWal, WalPut};
 pub use catalog::Catalog;

@@ -13,7 +13,7 @@ mod compress;
 mod open;
 mod write;
 
-pub use open::{FrameError, Opened, Sealed, SealedMeta};
+pub use open::{Digests, FrameError, Opened, Sealed, SealedMeta, check_digest};
 pub use write::{SealWriter, SealedObject, Sealer};
 
 /// Why an object does not open.

@@ -8,6 +8,8 @@ pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod codec;
+pub mod control_file;
+pub mod data_page;
 pub mod handshake;
 pub mod identity;
 pub mod lsn;
@@ -19,6 +21,7 @@ pub mod timeline;
 pub mod timestamp;
 pub mod wal;
 
+pub use control_file::{ControlFile, ControlFileError};
 pub use identity::{ServerVersion, SystemId};
 pub use lsn::{Lsn, LsnRange};
 pub use segment::{SegmentNumber, SegmentSize, WalFileName};

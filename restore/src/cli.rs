@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{audit, copy, install, keep, keys, list, prune, restore, show, wal_fetch};
+use crate::command::{
+    audit, copy, install, keep, keys, list, prune, restore, show, verify, wal_fetch,
+};
 use crate::exit::{self, Failure};
 use crate::prefetch;
 
@@ -50,6 +52,8 @@ pub enum Command {
     Restore(Box<restore::Restore>),
     /// Show everything about one backup
     Show(show::Show),
+    /// Check that the archive is sound
+    Verify(verify::Verify),
     /// Fetch one file of WAL: PostgreSQL's restore_command
     WalFetch(wal_fetch::WalFetch),
     /// Fetch WAL ahead for wal-fetch, which starts this by itself
@@ -86,6 +90,9 @@ pub fn main() -> ExitCode {
             };
         }
     };
+    if let Command::Verify(command) = &cli.command {
+        return verify::main(command, cli.config.as_deref());
+    }
     if let Command::WalFetch(command) = &cli.command {
         return wal_fetch::main(command, cli.config.as_deref());
     }
@@ -117,11 +124,12 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Restore(command) => block_on(command.run(config)),
         Command::Show(command) => block_on(command.run(config)),
         // Their exit codes are their own.
-        Command::WalFetch(_) | Command::WalPrefetch(_) => Ok(()),
+        Command::Verify(_) | Command::WalFetch(_) | Command::WalPrefetch(_) => Ok(()),
     }
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// Runs `work` to its end.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -9,4 +9,5 @@ pub mod list;
 pub mod prune;
 pub mod restore;
 pub mod show;
+pub mod verify;
 pub mod wal_fetch;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use aes_gcm::aead::array::Array;
 use aes_gcm::{AeadInOut, Aes256Gcm};
 use bytes::Bytes;
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256, digest};
 
 use super::compress::decompress;
 use super::{OpenError, associated_data, body_len, cipher, nonce};
@@ -48,6 +48,33 @@ impl<E> From<OpenError> for FrameError<E> {
     fn from(error: OpenError) -> FrameError<E> {
         FrameError::Open(error)
     }
+}
+
+/// What is known of an object's bytes without its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digests {
+    /// Its last bytes.
+    pub footer: Footer,
+    /// The SHA-256 of all of it, as S3's `x-amz-checksum-sha256` and a backup's list of parts have it.
+    pub object: [u8; 32],
+}
+
+/// Checks an object's own SHA-256, of whatever version it is.
+///
+/// # Errors
+/// When it is too short to have one, or has another.
+pub fn check_digest(bytes: &[u8]) -> Result<Digests, OpenError> {
+    let footer = Footer::decode(bytes)?;
+    let (covered, rest) = bytes.split_at(bytes.len() - footer.sha256.len());
+    let mut context = Context::new(&SHA256);
+    context.update(covered);
+    if context.clone().finish().as_ref() != footer.sha256 {
+        return Err(OpenError::Digest);
+    }
+    context.update(rest);
+    let mut object = [0; 32];
+    object.copy_from_slice(context.finish().as_ref());
+    Ok(Digests { footer, object })
 }
 
 impl Sealed {

@@ -1,0 +1,60 @@
+//! What to do about records that do not open while a catalog is read.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Error;
+use crate::keys::KeyError;
+use crate::layout::KeyId;
+
+/// Either refuses damage, as whoever relies on the catalog must, or collects it, for who looks for it.
+#[derive(Debug, Default)]
+pub(crate) struct Damage {
+    found: Option<Mutex<Vec<(String, Error)>>>,
+    /// Data keys that are damaged, so that nothing under them opens.
+    keys: BTreeSet<KeyId>,
+}
+
+impl Damage {
+    /// Every error ends the reading.
+    pub(crate) fn refused() -> Damage {
+        Damage::default()
+    }
+
+    /// Errors that say that an object is damaged, or sealed under one of `keys`, are collected.
+    pub(crate) fn collected(keys: BTreeSet<KeyId>) -> Damage {
+        Damage {
+            found: Some(Mutex::default()),
+            keys,
+        }
+    }
+
+    /// Takes in an error about the object of this name, or gives it back.
+    pub(super) fn collect(&self, name: String, error: Error) -> Result<(), Error> {
+        match &self.found {
+            Some(found) if is_damage(&error, &self.keys) => {
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.push((name, error));
+                Ok(())
+            }
+            // It was listed a moment ago, and is not what the catalog has to do without.
+            Some(_) if error.is_missing() => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    /// What was collected, with the names of the objects.
+    pub(crate) fn into_found(self) -> Vec<(String, Error)> {
+        let found = self.found.unwrap_or_default();
+        found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an error says that what is stored is not what was, `keys` being data keys that are damaged.
+pub(crate) fn is_damage(error: &Error, keys: &BTreeSet<KeyId>) -> bool {
+    match error {
+        Error::Corrupt { .. } | Error::Record { .. } | Error::Key(KeyError::Missing(_)) => true,
+        Error::Key(KeyError::CannotUnwrap { id, .. }) => keys.contains(id),
+        _ => false,
+    }
+}

@@ -1,0 +1,268 @@
+//! What earlier verifications found sound, so that a repeat costs little, and so that what was
+//! there and is gone, or is another, is noticed.
+//!
+//! Each run leaves one sealed object with what it read; when there are many, the next one holds
+//! what all of them say, and they are removed. Who cannot open the archive cannot forge one; who can
+//! delete objects can make walvault forget the newest, as everything else that is newest, unless the
+//! bucket forbids it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Depth, Finding, FindingKind, Run, Scope, names};
+use crate::archive::Archive;
+use crate::catalog::{Catalog, is_damage};
+use crate::error::Error;
+use crate::layout::{KeyId, ObjectKey, PRUNED_PREFIX, VERIFIED_PREFIX};
+use crate::prune::PruneRecord;
+use crate::store::StoreError;
+
+/// How many records there may be before they become one.
+const MOST_RECORDS: usize = 32;
+
+/// How often the records are listed anew when one of them went away meanwhile.
+const LOAD_ATTEMPTS: u32 = 5;
+
+/// `verified/<number>`: what one run found sound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedRecord {
+    /// The version of this structure, 1.
+    pub version: u32,
+    /// When it ended.
+    pub at: Timestamp,
+    /// Who looked.
+    pub by: String,
+    /// How closely.
+    pub depth: Depth,
+    /// Records up to this number say nothing that this one does not; 0 for none.
+    #[serde(default)]
+    pub replaces: u32,
+    /// Names, with what was seen.
+    pub objects: BTreeMap<String, Seen>,
+}
+
+/// An object that was found sound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its bytes.
+    pub size: u64,
+    /// Of its bytes.
+    pub sha256: super::Digest,
+    /// When.
+    pub at: Timestamp,
+    /// How closely it was looked at.
+    pub depth: Depth,
+}
+
+/// Everything that is remembered.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// By name. What was seen first counts as what it is, and the newest look as the last.
+    objects: BTreeMap<String, Seen>,
+    /// The numbers of the records it was read from, in order.
+    records: Vec<u32>,
+    /// Records up to this number are replaced by others.
+    replaces: u32,
+    /// Those of them that are still there.
+    replaced: Vec<u32>,
+}
+
+/// Reads all that is remembered, but for what is sealed under `damaged` data keys.
+pub(super) async fn load(archive: &Archive, damaged: &BTreeSet<KeyId>) -> Result<Memory, Error> {
+    let mut attempts = 1..LOAD_ATTEMPTS;
+    loop {
+        match load_once(archive, damaged).await {
+            // Another verification has just put a record together with others.
+            Err(error) if error.is_missing() && attempts.next().is_some() => {}
+            loaded => return loaded,
+        }
+    }
+}
+
+async fn load_once(archive: &Archive, damaged: &BTreeSet<KeyId>) -> Result<Memory, Error> {
+    let mut memory = Memory::default();
+    let mut records: Vec<VerifiedRecord> = Vec::new();
+    for object in archive.list(VERIFIED_PREFIX).await?.into_iter().rev() {
+        let ObjectKey::Verified(number) = object.key else {
+            continue;
+        };
+        if number <= memory.replaces {
+            memory.replaced.push(number);
+            continue;
+        }
+        match archive.get_record::<VerifiedRecord>(&object.key).await {
+            Ok(record) => {
+                memory.replaces = memory.replaces.max(record.replaces.min(number - 1));
+                memory.records.push(number);
+                records.push(record);
+            }
+            // Found when it is read as an object.
+            Err(error) if is_damage(&error, damaged) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    memory.records.reverse();
+    for record in records.into_iter().rev() {
+        for (name, seen) in record.objects {
+            let known = memory.objects.entry(name).or_insert_with(|| seen.clone());
+            if known.sha256 == seen.sha256 && known.at < seen.at {
+                *known = seen;
+            }
+        }
+    }
+    Ok(memory)
+}
+
+impl Memory {
+    /// What is remembered of an object.
+    pub(super) fn get(&self, name: &str) -> Option<&Seen> {
+        self.objects.get(name)
+    }
+
+    /// Stores what was `seen`, and puts records together when there are many or `scope` accepts what
+    /// is there. Of what is not listed any more, only what is `gone` unexplained stays known, so that
+    /// it is found again until that is accepted. Whoever may not write there is not remembered, and
+    /// that is no error.
+    pub(super) async fn remember(
+        mut self,
+        archive: &Archive,
+        scope: &Scope,
+        by: &str,
+        seen: BTreeMap<String, Seen>,
+        is_listed_or_gone: impl Fn(&str) -> bool,
+    ) -> Result<(), Error> {
+        let together = scope.accept || self.records.len() >= MOST_RECORDS;
+        if seen.is_empty() && !together {
+            return Ok(());
+        }
+        let mut record = VerifiedRecord {
+            version: 1,
+            at: Timestamp::now(),
+            by: by.to_owned(),
+            depth: scope.depth,
+            replaces: 0,
+            objects: seen,
+        };
+        if together {
+            record.replaces = self.records.last().copied().unwrap_or(self.replaces);
+            self.replaced.append(&mut self.records);
+            for (name, seen) in self.objects {
+                if is_listed_or_gone(&name) {
+                    record.objects.entry(name).or_insert(seen);
+                }
+            }
+            let size = archive.segment_size();
+            record
+                .objects
+                .retain(|name, _| match ObjectKey::parse(name, size) {
+                    Some(ObjectKey::Verified(number)) => number > record.replaces,
+                    _ => true,
+                });
+        }
+        match store(archive, &record).await {
+            Ok(()) => {}
+            Err(error) if error.is_withheld() => {
+                tracing::warn!(%error, "what was verified could not be written down; the next run reads it again");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        for number in self.replaced {
+            match archive.erase(&ObjectKey::Verified(number)).await {
+                // The store does not let it go yet. It says nothing any more.
+                Ok(())
+                | Err(Error::Store(StoreError::Locked { .. } | StoreError::Refused { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Finds what was seen once, is not listed, and no prune removed.
+    pub(super) fn vanished(
+        &mut self,
+        catalog: &Catalog,
+        listed: &HashSet<String>,
+        pruned: &[PruneRecord],
+    ) {
+        if self.scope.accept {
+            return;
+        }
+        let size = self.archive.segment_size();
+        let parsed = |name: &String| ObjectKey::parse(name, size);
+        let rewrapped: HashSet<KeyId> = listed
+            .iter()
+            .filter_map(|name| match parsed(name)? {
+                ObjectKey::Key(id, _) => Some(id),
+                _ => None,
+            })
+            .collect();
+        let replaces = self.memory.replaces;
+        let explained = |key: &ObjectKey, name: &str| match key {
+            // Changing who can open a data key leaves only its newest generation.
+            ObjectKey::Key(id, _) => rewrapped.contains(id),
+            ObjectKey::Verified(number) => *number <= replaces,
+            // What chunks held is looked for by coverage.
+            ObjectKey::Tail(..) | ObjectKey::Lock(_) => true,
+            key => pruned.iter().any(|record| record.explains(key, name)),
+        };
+        for (name, seen) in &self.memory.objects {
+            if listed.contains(name) {
+                continue;
+            }
+            let Some(key) = parsed(name).filter(|key| !explained(key, name)) else {
+                continue;
+            };
+            self.gone.insert(name.clone());
+            let only = self.scope.backup.as_ref();
+            if only.is_none_or(|id| names::belongs_to(catalog, id, &key)) {
+                self.done.findings.push(Finding {
+                    kind: FindingKind::Missing,
+                    object: name.clone(),
+                    detail: format!(
+                        "it was verified at {}, is gone, and no prune removed it",
+                        seen.at
+                    ),
+                });
+            }
+        }
+    }
+}
+
+/// What prunes removed; a record of one that is damaged is found when it is read as an object.
+pub(super) async fn pruned(
+    archive: &Archive,
+    damaged: &BTreeSet<KeyId>,
+) -> Result<Vec<PruneRecord>, Error> {
+    let mut pruned = Vec::new();
+    for object in archive.list(PRUNED_PREFIX).await? {
+        match archive.get_record(&object.key).await {
+            Ok(record) => pruned.push(record),
+            Err(error) if is_damage(&error, damaged) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(pruned)
+}
+
+async fn store(archive: &Archive, record: &VerifiedRecord) -> Result<(), Error> {
+    loop {
+        let before = archive.list(VERIFIED_PREFIX).await?;
+        let number = match before.last().map(|listed| &listed.key) {
+            Some(ObjectKey::Verified(number)) => number + 1,
+            _ => record.replaces + 1,
+        };
+        match archive
+            .put_record(&ObjectKey::Verified(number), record)
+            .await
+        {
+            Ok(_) => return Ok(()),
+            Err(Error::Store(StoreError::Exists { .. })) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `walvault verify`: whether the archive is sound. Exits 0 when it is, 1 with findings, 2 when it
+//! could not be looked at.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use walvault_archive::config::{Config, parse_share};
+use walvault_archive::layout::BackupId;
+use walvault_archive::retention::before;
+use walvault_archive::verify::{Choice, Depth, Scope, Verification, verify};
+
+use super::keep::unknown_backup;
+use super::restore::parse_backup;
+use crate::access;
+use crate::exit::{self, Failure};
+use crate::report::{self, Table, bytes};
+use crate::target::parse_instant;
+
+/// There are findings.
+const FINDINGS: u8 = 1;
+/// It could not be looked.
+const COULD_NOT_LOOK: u8 = 2;
+
+/// For how long what was found sound is not read again.
+const TRUST: Duration = Duration::from_secs(30 * 86_400);
+
+/// Checks that the archive is sound.
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    /// Look at names, sizes and records only
+    #[arg(long, conflicts_with = "deep")]
+    names: bool,
+    /// Open everything: WAL record by record, backups file by file
+    #[arg(long)]
+    deep: bool,
+    /// Only this backup and the WAL it needs
+    #[arg(long, value_name = "ID", value_parser = parse_backup)]
+    backup: Option<BackupId>,
+    /// Only what was stored since, such as '2026-11-21 14:03:00+01'
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only this part of all objects, chosen by chance, such as 5%
+    #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
+    sample: Option<f64>,
+    /// Read again what was found sound within the last 30 days
+    #[arg(long)]
+    again: bool,
+    /// Take what is there for what should be: forget what is gone, and what was replaced
+    #[arg(long)]
+    accept: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+#[must_use]
+pub fn main(command: &Verify, config: Option<&Path>) -> ExitCode {
+    match crate::cli::block_on(command.run(config)) {
+        Ok(done) if done.findings.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(FINDINGS),
+        Err(failure) => {
+            exit::tell(&failure);
+            ExitCode::from(COULD_NOT_LOOK)
+        }
+    }
+}
+
+impl Verify {
+    async fn run(&self, config: Option<&Path>) -> Result<Verification, Failure> {
+        let since = self
+            .since
+            .as_deref()
+            .map(parse_instant)
+            .transpose()
+            .map_err(|error| Failure::Unknown(error.to_string()))?;
+        let config = Config::load(config)?;
+        access::log_to_stderr(tracing::Level::WARN);
+        let archive = access::open(&config).await?;
+        if let Some(id) = &self.backup {
+            let prefix = walvault_archive::layout::backup_prefix(id);
+            if archive.list(&prefix).await?.is_empty() {
+                return Err(unknown_backup(id));
+            }
+        }
+        let scope = Scope {
+            depth: match (self.names, self.deep) {
+                (true, _) => Depth::Names,
+                (_, true) => Depth::Deep,
+                _ => Depth::Stored,
+            },
+            backup: self.backup.clone(),
+            since,
+            choice: self.sample.map_or(Choice::All, Choice::Sample),
+            trust_since: (!self.again).then(|| before(Timestamp::now(), TRUST)),
+            accept: self.accept,
+        };
+        let done = verify(&archive, &scope, &access::holder("walvault verify")).await?;
+        if self.json {
+            report::print_json(&done)?;
+        } else {
+            report::print(format_args!("{}", describe(&done)))?;
+        }
+        Ok(done)
+    }
+}
+
+fn describe(done: &Verification) -> String {
+    let mut text = String::new();
+    if !done.findings.is_empty() {
+        let mut table = Table::new(&["FINDING", "OBJECT", "DETAIL"]);
+        for finding in &done.findings {
+            let kind = finding.kind.as_str();
+            table.row(vec![
+                kind.to_owned(),
+                finding.object.clone(),
+                finding.detail.clone(),
+            ]);
+        }
+        text = format!("{table}\n");
+    }
+    let verdict = match done.findings.len() {
+        0 => "sound".to_owned(),
+        1 => "1 finding".to_owned(),
+        count => format!("{count} findings"),
+    };
+    let pages = match done.pages {
+        0 => String::new(),
+        pages => format!(", {pages} checksums of data pages"),
+    };
+    text + &format!(
+        "{verdict}: {} objects listed, {} read ({}), {} found sound before{pages}\n",
+        done.listed,
+        done.read,
+        bytes(done.bytes),
+        done.remembered
+    )
+}
