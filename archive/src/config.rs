@@ -41,7 +41,7 @@ pub use secret::Secret;
 pub use sections::{
     Compression, LogLevel, LogSettings, PostgresSettings, RestoreSettings, Standby, WalSettings,
 };
-pub use verify::parse_share;
+pub use verify::{VerifySettings, parse_share};
 
 use environment::Environment;
 use reader::Section;
@@ -70,6 +70,8 @@ pub struct Config {
     pub schedules: ScheduleSettings,
     /// `[retention]`
     pub retention: RetentionSettings,
+    /// `[verify]`
+    pub verify: VerifySettings,
     /// `[restore]`
     pub restore: RestoreSettings,
     /// `[admin]`
@@ -151,6 +153,7 @@ impl Config {
         let backup = root.section("backup")?;
         let schedules = root.section("schedules")?;
         let retention = root.section("retention")?;
+        let verify = root.section("verify")?;
         let restore = root.section("restore")?;
         let admin = root.section("admin")?;
         let objectives = root.section("objectives")?;
@@ -168,6 +171,7 @@ impl Config {
             backup: BackupSettings::read(backup)?,
             schedules: ScheduleSettings::read(schedules)?,
             retention: RetentionSettings::read(retention)?,
+            verify: VerifySettings::read(verify)?,
             restore: RestoreSettings::read(restore)?,
             admin: AdminSettings::read(admin)?,
             objectives: ObjectiveSettings::read(objectives)?,

@@ -192,6 +192,7 @@ fn objects() -> Vec<Golden> {
         depth: verify::Depth::Stored,
         replaces: 0,
         objects: [(ObjectKey::BackupPart(backup(), 1).spell(SIZE()), seen)].into(),
+        findings: Vec::new(),
     };
     vec![
         Golden {

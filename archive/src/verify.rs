@@ -27,7 +27,7 @@ mod wal;
 pub use choice::Choice;
 pub use digest::Digest;
 pub use finding::{Finding, FindingKind};
-pub use memory::{Seen, VerifiedRecord};
+pub use memory::{Seen, VerifiedRecord, last_by};
 
 use memory::Memory;
 
@@ -43,7 +43,7 @@ pub enum Depth {
     Deep,
 }
 
-/// What to look at.
+/// What to look at; by default at everything as it is stored.
 #[derive(Debug, Clone)]
 pub struct Scope {
     /// How closely.
@@ -58,6 +58,22 @@ pub struct Scope {
     pub trust_since: Option<Timestamp>,
     /// Take what is there for what should be: forget what is gone and what was replaced.
     pub accept: bool,
+    /// Bytes of memory for objects under way, about; at least one is.
+    pub memory: u64,
+}
+
+impl Default for Scope {
+    fn default() -> Scope {
+        Scope {
+            depth: Depth::Stored,
+            backup: None,
+            since: None,
+            choice: Choice::All,
+            trust_since: None,
+            accept: false,
+            memory: 128 << 20,
+        }
+    }
 }
 
 /// What was found.
@@ -136,7 +152,9 @@ pub async fn verify(archive: &Archive, scope: &Scope, by: &str) -> Result<Verifi
         seen.remove(&finding.object);
     }
     let stays = |name: &str| listed.contains(name) || gone.contains(name);
-    memory.remember(archive, scope, by, seen, stays).await?;
+    memory
+        .remember(archive, scope, by, seen, &done.findings, stays)
+        .await?;
     Ok(done)
 }
 
@@ -162,6 +180,12 @@ struct Run {
 }
 
 impl Run {
+    /// How many objects of `size` bytes may be under way, opened and not yet, but no more than `most`.
+    fn at_once(&self, size: u64, most: usize) -> usize {
+        let many = self.scope.memory / (2 * size.max(1));
+        usize::try_from(many).unwrap_or(most).clamp(1, most)
+    }
+
     /// Whether a backup is to be looked at.
     fn includes(&self, id: &BackupId) -> bool {
         self.scope.backup.as_ref().is_none_or(|only| only == id)

@@ -48,6 +48,11 @@ pub enum SetupError {
     /// The audit trail.
     #[error(transparent)]
     Audit(#[from] walvault_archive::audit::AuditError),
+    /// Upkeep by a host that cannot read the archive.
+    #[error(
+        "[{0}] schedule: this host has no identity that opens the archive; set [encryption] identities, or leave the schedule out and run 'walvault' on a host that has one"
+    )]
+    NeedsIdentity(&'static str),
     /// The key.
     #[error(transparent)]
     Archive(#[from] walvault_archive::Error),
@@ -69,6 +74,10 @@ pub struct App {
     pub slot: SlotName,
     /// When base backups are taken; `None` when somebody else decides.
     pub backup_schedule: Option<Schedule>,
+    /// When a share of the archive is verified.
+    pub verify_schedule: Option<Schedule>,
+    /// When the archive is pruned.
+    pub prune_schedule: Option<Schedule>,
     /// What is counted and known.
     pub metrics: Arc<Metrics>,
     /// Whom data keys are wrapped for, what unwraps them, and those that are open.
@@ -91,6 +100,15 @@ impl App {
         let backup_schedule = schedule(&config, "backup", config.backup.schedule.as_deref())?;
         // A wrong key is said before anything is connected to.
         let keys = read_keys(&config)?;
+        let upkeep = |section, expression: &Option<String>| {
+            let schedule = schedule(&config, section, expression.as_deref())?;
+            match schedule {
+                Some(_) if !keys.has_identities() => Err(SetupError::NeedsIdentity(section)),
+                schedule => Ok(schedule),
+            }
+        };
+        let verify_schedule = upkeep("verify", &config.verify.schedule)?;
+        let prune_schedule = upkeep("retention", &config.retention.schedule)?;
         let metrics = Arc::new(Metrics::new());
         let journal = Journal::start(&config, metrics.clone())?;
         let places = config.archive.places();
@@ -127,6 +145,8 @@ impl App {
             info,
             slot,
             backup_schedule,
+            verify_schedule,
+            prune_schedule,
             keys,
             journal,
             store: Arc::new(retrying),

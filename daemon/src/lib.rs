@@ -14,3 +14,4 @@ pub mod schedule;
 pub mod status;
 pub mod stream;
 pub mod survey;
+pub mod upkeep;

@@ -22,6 +22,7 @@ use crate::survey::{Backup, Survey};
 
 pub mod live;
 pub mod rpo;
+pub mod upkeep;
 
 pub use live::Live;
 pub use rpo::Rpo;
@@ -126,6 +127,8 @@ pub struct Metrics {
     pub backups_taken_total: IntCounterVec,
     /// How long a restore of the newest instant may take.
     pub estimated_restore_seconds: Gauge,
+    /// What verifying and pruning by schedule count.
+    pub upkeep: upkeep::UpkeepMetrics,
 }
 
 impl Metrics {
@@ -336,6 +339,7 @@ impl Metrics {
                 "walvault_estimated_restore_seconds",
                 "How long a restore of the newest instant may take: backup and WAL at 100 MiB/s; 0 when nothing can be restored.",
             ),
+            upkeep: upkeep::UpkeepMetrics::new(&new),
             registry,
         }
     }
@@ -529,9 +533,14 @@ impl New<'_> {
 
     /// A gauge for each of `states`, at zero.
     fn states(&self, name: &str, help: &str, states: &[&str]) -> IntGaugeVec {
-        let gauges = registered(self.0, IntGaugeVec::new(Opts::new(name, help), &["state"]));
-        for state in states {
-            gauges.with_label_values(&[*state]).set(0);
+        self.gauges(name, help, "state", states)
+    }
+
+    /// A gauge for each value of a label, at zero.
+    fn gauges(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntGaugeVec {
+        let gauges = registered(self.0, IntGaugeVec::new(Opts::new(name, help), &[label]));
+        for value in values {
+            gauges.with_label_values(&[*value]).set(0);
         }
         gauges
     }

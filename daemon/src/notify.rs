@@ -3,19 +3,22 @@
 //! Owns what is an event. That one is told at least once, in order, and signed, is [`webhook`]'s concern. `docs/notify.md`
 //! documents both for who receives them.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
+use walvault_archive::verify::{Finding, FindingKind};
 
 use crate::backup::desk::BackupStatus;
 use crate::metrics::Metrics;
 use crate::metrics::live::{Phase, Snapshot};
+use crate::status::Known;
 use crate::survey::{Gap, Surveyed};
+use crate::upkeep::UpkeepStatus;
 
 pub mod http;
 pub mod webhook;
@@ -43,6 +46,12 @@ pub enum EventKind {
     Gap,
     /// The archive's keys cannot be used.
     KeyTrouble,
+    /// A verification found something in the archive that is not as it should be.
+    VerifyFinding,
+    /// The archive could not be verified.
+    VerifyFailed,
+    /// The archive could not be pruned.
+    PruneFailed,
 }
 
 /// What happened.
@@ -75,6 +84,18 @@ struct Watcher {
     /// Gaps that were noticed before this were told by an earlier process.
     begun: Timestamp,
     key_trouble: bool,
+    /// The findings that were told, by kind and object.
+    findings: Option<HashSet<(FindingKind, String)>>,
+    verify_failed: bool,
+    prune_failed: bool,
+}
+
+/// What is compared with what was.
+struct Looked<'a> {
+    now: &'a Snapshot,
+    backups: &'a BackupStatus,
+    surveyed: &'a Surveyed,
+    upkeep: &'a UpkeepStatus,
 }
 
 /// Watches for events for as long as it runs, and hands them to `outbox`.
@@ -82,8 +103,7 @@ pub async fn watch_for_events(
     metrics: Arc<Metrics>,
     objective: Duration,
     (server, archive): (String, String),
-    backups: watch::Receiver<BackupStatus>,
-    surveyed: watch::Receiver<Surveyed>,
+    known: Known,
     outbox: Outbox,
 ) -> Infallible {
     let mut watcher = Watcher::new(server, archive, objective);
@@ -91,10 +111,17 @@ pub async fn watch_for_events(
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let status = backups.borrow().clone();
-        let seen = surveyed.borrow().clone();
-        let now = metrics.live.snapshot();
-        for event in watcher.look(&now, &status, &seen, Instant::now()) {
+        let (backups, surveyed) = (
+            known.backups.borrow().clone(),
+            known.surveyed.borrow().clone(),
+        );
+        let looked = Looked {
+            now: &metrics.live.snapshot(),
+            backups: &backups,
+            surveyed: &surveyed,
+            upkeep: &known.upkeep.borrow().clone(),
+        };
+        for event in watcher.look(&looked, Instant::now()) {
             tracing::info!(event = ?event.event, message = event.message, "telling the webhook");
             outbox.put(event);
         }
@@ -113,6 +140,9 @@ impl Watcher {
             gaps: None,
             begun: Timestamp::now(),
             key_trouble: false,
+            findings: None,
+            verify_failed: false,
+            prune_failed: false,
         }
     }
 
@@ -127,18 +157,14 @@ impl Watcher {
         }
     }
 
-    fn look(
-        &mut self,
-        now: &Snapshot,
-        backups: &BackupStatus,
-        surveyed: &Surveyed,
-        at: Instant,
-    ) -> Vec<Event> {
+    fn look(&mut self, looked: &Looked<'_>, at: Instant) -> Vec<Event> {
         let mut events = Vec::new();
-        events.extend(self.look_at_rpo(now, at));
-        events.extend(self.look_at_backups(backups));
-        events.extend(self.look_at_gaps(surveyed));
-        events.extend(self.look_at_keys(now));
+        events.extend(self.look_at_rpo(looked.now, at));
+        events.extend(self.look_at_backups(looked.backups));
+        events.extend(self.look_at_gaps(looked.surveyed));
+        events.extend(self.look_at_keys(looked.now));
+        events.extend(self.look_at_findings(looked.upkeep));
+        events.extend(self.look_at_failures(looked.upkeep));
         events
     }
 
@@ -226,6 +252,57 @@ impl Watcher {
         let before = std::mem::replace(&mut self.key_trouble, trouble.is_some());
         let reason = trouble.filter(|_| !before)?;
         Some(self.event(EventKind::KeyTrouble, reason))
+    }
+
+    fn look_at_findings(&mut self, upkeep: &UpkeepStatus) -> Option<Event> {
+        let verified = upkeep.verify.last.as_ref()?;
+        let found: HashSet<(FindingKind, String)> = verified
+            .findings
+            .iter()
+            .map(|finding| (finding.kind, finding.object.clone()))
+            .collect();
+        let before = self.findings.replace(found);
+        // What a process before this one found was told by it.
+        let before = match verified.seconds {
+            None => before?,
+            Some(_) => before.unwrap_or_default(),
+        };
+        let is_new = |finding: &&Finding| !before.contains(&(finding.kind, finding.object.clone()));
+        let newest = verified.findings.iter().find(is_new)?;
+        let count = verified.finding_count;
+        Some(self.event(
+            EventKind::VerifyFinding,
+            format!(
+                "the archive is not sound, {count} in all; {} {}: {}",
+                newest.kind.as_str(),
+                newest.object,
+                newest.detail
+            ),
+        ))
+    }
+
+    fn look_at_failures(&mut self, upkeep: &UpkeepStatus) -> Vec<Event> {
+        let mut events = Vec::new();
+        let failures = [
+            (
+                EventKind::VerifyFailed,
+                &upkeep.verify.error,
+                &mut self.verify_failed,
+            ),
+            (
+                EventKind::PruneFailed,
+                &upkeep.prune.error,
+                &mut self.prune_failed,
+            ),
+        ];
+        let begun = failures.map(|(kind, error, failed)| {
+            let before = std::mem::replace(failed, error.is_some());
+            error.clone().filter(|_| !before).map(|error| (kind, error))
+        });
+        for (kind, error) in begun.into_iter().flatten() {
+            events.push(self.event(kind, error));
+        }
+        events
     }
 }
 

@@ -7,17 +7,27 @@ use walvault_archive::config::Config;
 use walvault_protocol::{Lsn, TimelineId};
 
 use crate::admin::health::{self, Condition};
-use crate::backup::desk::{BackupStatus, Desk};
+use crate::backup::desk::BackupStatus;
 use crate::metrics::Metrics;
 use crate::metrics::live::{Phase, Snapshot};
 use crate::survey::{Survey, Surveyed};
+use crate::upkeep::UpkeepStatus;
 
 /// Where the parts of the status come from.
 pub struct StatusSource {
     /// What cannot change while it runs.
     fixed: Fixed,
-    desk: Desk,
-    surveyed: watch::Receiver<Surveyed>,
+    known: Known,
+}
+
+/// What the tasks in the background tell.
+pub struct Known {
+    /// How backups stand.
+    pub backups: watch::Receiver<BackupStatus>,
+    /// What was last seen in the archive.
+    pub surveyed: watch::Receiver<Surveyed>,
+    /// How verifying and pruning stand.
+    pub upkeep: watch::Receiver<UpkeepStatus>,
 }
 
 struct Fixed {
@@ -42,6 +52,8 @@ pub struct Status {
     rpo: Rpo,
     archive: Archive,
     backup: BackupStatus,
+    #[serde(flatten)]
+    upkeep: UpkeepStatus,
     config: Option<String>,
 }
 
@@ -86,13 +98,7 @@ struct Archive {
 impl StatusSource {
     /// For a sidecar of this configuration, between this server and this archive.
     #[must_use]
-    pub fn new(
-        config: &Config,
-        server: String,
-        archive: String,
-        desk: Desk,
-        surveyed: watch::Receiver<Surveyed>,
-    ) -> StatusSource {
+    pub fn new(config: &Config, server: String, archive: String, known: Known) -> StatusSource {
         let file = config.file.as_ref();
         StatusSource {
             fixed: Fixed {
@@ -102,21 +108,20 @@ impl StatusSource {
                 config: file.map(|path| path.display().to_string()),
                 rpo_objective: config.objectives.rpo.as_secs_f64(),
             },
-            desk,
-            surveyed,
+            known,
         }
     }
 
     /// What was last seen in the archive.
     #[must_use]
     pub fn surveyed(&self) -> Surveyed {
-        self.surveyed.borrow().clone()
+        self.known.surveyed.borrow().clone()
     }
 
     /// How backups stand.
     #[must_use]
     pub fn backups(&self) -> BackupStatus {
-        self.desk.status()
+        self.known.backups.borrow().clone()
     }
 
     /// Everything, as it is now.
@@ -150,7 +155,8 @@ impl StatusSource {
                 error: surveyed.error,
                 survey: surveyed.last.as_deref().cloned(),
             },
-            backup: self.desk.status(),
+            backup: self.backups(),
+            upkeep: self.known.upkeep.borrow().clone(),
             config: self.fixed.config.clone(),
         }
     }

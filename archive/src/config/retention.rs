@@ -12,13 +12,18 @@ const MOST_DAYS: u64 = 36_525;
 /// `[retention]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetentionSettings {
-    /// Its keys.
+    /// `schedule`: when walvaultd prunes; `None` when only `walvault prune` does.
+    pub schedule: Option<String>,
+    /// Its other keys.
     pub policy: RetentionPolicy,
 }
 
 impl RetentionSettings {
     pub(super) fn read(mut section: Section) -> Result<RetentionSettings, ConfigError> {
         let mut settings = RetentionSettings::default();
+        if let Some(field) = section.take("schedule") {
+            settings.schedule = Some(field.text()?);
+        }
         let policy = &mut settings.policy;
         for (name, length) in [
             ("window", &mut policy.window),

@@ -108,9 +108,12 @@ async fn remove(
 ) -> Result<(), PruneError> {
     for batch in removals.chunks(BATCH) {
         lock.renew().await?;
-        let mut removed = stream::iter(batch)
+        // Collected, so that whoever waits for it may do so on any thread.
+        let removing: Vec<_> = batch
+            .iter()
             .map(|removal| async move { (removal, remove_one(archive, removal).await) })
-            .buffered(AT_ONCE);
+            .collect();
+        let mut removed = stream::iter(removing).buffered(AT_ONCE);
         while let Some((removal, outcome)) = removed.next().await {
             match outcome? {
                 true => report.count(removal),

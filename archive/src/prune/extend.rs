@@ -57,9 +57,12 @@ pub(super) async fn extend(
     let mut extended = 0;
     for batch in due.chunks(BATCH) {
         lock.renew().await?;
-        let looked = stream::iter(batch)
+        // Collected, so that whoever waits for it may do so on any thread.
+        let looking: Vec<_> = batch
+            .iter()
             .map(|(name, length)| extend_one(archive, name, *length, plan.made_at))
-            .buffer_unordered(AT_ONCE);
+            .collect();
+        let looked = stream::iter(looking).buffer_unordered(AT_ONCE);
         extended += looked
             .try_fold(0, |sum, longer| async move { Ok(sum + u64::from(longer)) })
             .await?;

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::layout::{BackupId, ObjectKey, backup_prefix};
 use crate::record::{BackupFiles, BackupRecord, FileKind, FilePath, PartRecord};
 
-/// How many parts are under way.
+/// How many parts are under way at most.
 const AT_ONCE: usize = 3;
 
 /// Where a backup has the cluster's control file.
@@ -63,6 +63,8 @@ pub(super) async fn check(run: &mut Run, record: &BackupRecord) -> Result<(), Er
         }
         control => control.and_then(Result::ok),
     };
+    let largest = files.parts.iter().map(|part| part.length).max();
+    let at_once = run.at_once(largest.unwrap_or_default(), AT_ONCE);
     let parts: Vec<(u32, ObjectKey, u64)> = files
         .parts
         .iter()
@@ -77,7 +79,7 @@ pub(super) async fn check(run: &mut Run, record: &BackupRecord) -> Result<(), Er
             (index, archive.name(&key), size, got)
         }
     };
-    let mut fetched = stream::iter(parts).map(fetch).buffer_unordered(AT_ONCE);
+    let mut fetched = stream::iter(parts).map(fetch).buffer_unordered(at_once);
     let mut whole = true;
     while let Some((index, name, size, got)) = fetched.next().await {
         let got = match got {

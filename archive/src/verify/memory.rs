@@ -22,6 +22,9 @@ use crate::store::StoreError;
 /// How many records there may be before they become one.
 const MOST_RECORDS: usize = 32;
 
+/// How many of the newest records are looked at for one by somebody.
+const RECENT: usize = 5;
+
 /// How often the records are listed anew when one of them went away meanwhile.
 const LOAD_ATTEMPTS: u32 = 5;
 
@@ -41,6 +44,9 @@ pub struct VerifiedRecord {
     pub replaces: u32,
     /// Names, with what was seen.
     pub objects: BTreeMap<String, Seen>,
+    /// What was found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }
 
 /// An object that was found sound.
@@ -131,10 +137,11 @@ impl Memory {
         scope: &Scope,
         by: &str,
         seen: BTreeMap<String, Seen>,
+        findings: &[Finding],
         is_listed_or_gone: impl Fn(&str) -> bool,
     ) -> Result<(), Error> {
         let together = scope.accept || self.records.len() >= MOST_RECORDS;
-        if seen.is_empty() && !together {
+        if seen.is_empty() && findings.is_empty() && !together {
             return Ok(());
         }
         let mut record = VerifiedRecord {
@@ -144,6 +151,7 @@ impl Memory {
             depth: scope.depth,
             replaces: 0,
             objects: seen,
+            findings: findings.to_vec(),
         };
         if together {
             record.replaces = self.records.last().copied().unwrap_or(self.replaces);
@@ -231,6 +239,23 @@ impl Run {
             }
         }
     }
+}
+
+/// What the last verification by `who` left, if it is among the newest; `who` is how `by` begins.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn last_by(archive: &Archive, who: &str) -> Result<Option<VerifiedRecord>, Error> {
+    let records = archive.list(VERIFIED_PREFIX).await?;
+    for object in records.iter().rev().take(RECENT) {
+        match archive.get_record::<VerifiedRecord>(&object.key).await {
+            Ok(record) if record.by.starts_with(who) => return Ok(Some(record)),
+            Ok(_) => {}
+            Err(error) if error.is_missing() || is_damage(&error, &BTreeSet::new()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// What prunes removed; a record of one that is damaged is found when it is read as an object.

@@ -13,8 +13,8 @@ use crate::keys::wrap::KeyRecord;
 use crate::layout::ObjectKey;
 use crate::record::ArchiveRecord;
 
-/// Memory for objects under way, in KiB.
-const MEMORY_KIB: u32 = 128 << 10;
+/// The most memory for objects under way, in KiB; within what a semaphore can count.
+const MOST_KIB: u32 = 1 << 28;
 
 /// The most objects under way, however small.
 const AT_ONCE: usize = 16;
@@ -27,13 +27,15 @@ impl Run {
             self.wanted.contains(&name) && !self.covered.contains(&name)
         };
         let due: Vec<Listed> = listing.iter().filter(is_due).cloned().collect();
-        let memory = Arc::new(Semaphore::new(MEMORY_KIB as usize));
+        let most = u32::try_from(self.scope.memory >> 10).unwrap_or(u32::MAX);
+        let most = most.clamp(1, MOST_KIB);
+        let memory = Arc::new(Semaphore::new(most as usize));
         let (archive, depth) = (self.archive.clone(), self.scope.depth);
         let look = |object: Listed| {
             let (archive, memory) = (archive.clone(), memory.clone());
             async move {
                 // What is opened may be twice as large. One larger than all the memory has it for itself.
-                let kib = (object.size >> 9).clamp(1, MEMORY_KIB.into());
+                let kib = (object.size >> 9).clamp(1, most.into());
                 let held = memory.acquire_many_owned(kib as u32).await;
                 let outcome = one(&archive, &object.key, depth).await;
                 drop(held);

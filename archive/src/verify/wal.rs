@@ -12,7 +12,7 @@ use crate::chance;
 use crate::error::Error;
 use crate::layout::ObjectKey;
 
-/// How many objects are fetched ahead.
+/// How many objects are fetched ahead at most.
 const AHEAD: usize = 4;
 
 /// Bytes of a WAL page where it has its default size; a scan begins at one.
@@ -41,7 +41,9 @@ pub(super) async fn check(run: &mut Run, catalog: &Catalog) -> Result<(), Error>
                 (piece, got)
             }
         };
-        let mut fetched = stream::iter(due).map(fetch).buffered(AHEAD);
+        let largest = due.iter().map(|piece| piece.held.range.len()).max();
+        let ahead = run.at_once(largest.unwrap_or_default(), AHEAD);
+        let mut fetched = stream::iter(due).map(fetch).buffered(ahead);
         while let Some((piece, got)) = fetched.next().await {
             let (name, size) = (piece.name.clone(), piece.held.size);
             let got = match got {

@@ -19,9 +19,10 @@ use crate::metrics::Metrics;
 use crate::notify::watch_for_events;
 use crate::notify::webhook::{NotifyError, Webhook, heartbeat};
 use crate::rotation::{keep_checking, keep_rotating};
-use crate::status::StatusSource;
+use crate::status::{Known, StatusSource};
 use crate::stream::{StreamError, supervise};
 use crate::survey::{Surveyed, keep_looking};
+use crate::upkeep::Upkeep;
 
 /// How long storing what was received may take after SIGTERM, a little less than the 30 s that
 /// Kubernetes waits before it kills. PostgreSQL still has whatever is not stored by then.
@@ -73,6 +74,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         context.archive.subscribe(),
         app.metrics.clone(),
     ));
+    let upkeep = Upkeep {
+        archive: context.archive.subscribe(),
+        writing: context.writing.subscribe(),
+        metrics: app.metrics.clone(),
+        status: Arc::default(),
+    };
+    if let Some(schedule) = app.verify_schedule.clone() {
+        let settings = app.config.verify.clone();
+        tasks.spawn(upkeep.clone().keep_verifying(schedule, settings));
+    }
+    if let Some(schedule) = app.prune_schedule.clone() {
+        let policy = app.config.retention.policy.clone();
+        tasks.spawn(upkeep.clone().keep_pruning(schedule, policy));
+    }
     tracing::info!(
         server = app.info.endpoint(),
         archive = app.store.url(),
@@ -98,18 +113,25 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             app.metrics.clone(),
             objective,
             (server.clone(), url.clone()),
-            desk.watch(),
-            surveyed.subscribe(),
+            Known {
+                backups: desk.watch(),
+                surveyed: surveyed.subscribe(),
+                upkeep: upkeep.status.subscribe(),
+            },
             outbox,
         ));
     }
     if let Some(admin) = admin {
-        let seen = surveyed.subscribe();
+        let known = Known {
+            backups: desk.watch(),
+            surveyed: surveyed.subscribe(),
+            upkeep: upkeep.status.subscribe(),
+        };
         admin.serve(Routes {
             metrics: app.metrics.clone(),
             backups: desk.clone(),
             journal: app.journal.clone(),
-            status: StatusSource::new(&app.config, server, url, desk.clone(), seen),
+            status: StatusSource::new(&app.config, server, url, known),
         })?;
     }
     tasks.spawn(keep_looking(app.clone(), desk.watch(), surveyed));

@@ -3,6 +3,7 @@ use walvault_archive::layout::BackupId;
 use super::*;
 use crate::backup::desk::Ended;
 use crate::metrics::Live;
+use crate::upkeep::Verified;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -21,7 +22,13 @@ fn an_objective_that_is_missed_is_told_once_and_so_is_its_recovery() {
         // A peak of two seconds, and a breach of forty.
         let breach = (10..12).contains(&second) || (40..80).contains(&second);
         now.rpo = if breach { 61 * SECOND } else { SECOND };
-        let events = watcher.look(&now, &idle, &nothing, begun + SECOND * second);
+        let looked = Looked {
+            now: &now,
+            backups: &idle,
+            surveyed: &nothing,
+            upkeep: &UpkeepStatus::default(),
+        };
+        let events = watcher.look(&looked, begun + SECOND * second);
         told.extend(kinds(&events).into_iter().map(|kind| (second, kind)));
     }
     let expected = [(45, EventKind::RpoBreached), (85, EventKind::RpoRecovered)];
@@ -35,8 +42,15 @@ fn each_backup_and_key_trouble_is_told_once() {
     let nothing = Surveyed::default();
     let mut status = BackupStatus::default();
     let at = Instant::now();
-    let mut look =
-        |now: &Snapshot, status: &BackupStatus| kinds(&watcher.look(now, status, &nothing, at));
+    let mut look = |now: &Snapshot, backups: &BackupStatus| {
+        let looked = Looked {
+            now,
+            backups,
+            surveyed: &nothing,
+            upkeep: &UpkeepStatus::default(),
+        };
+        kinds(&watcher.look(&looked, at))
+    };
     assert_eq!(look(&now, &status), []);
     let id = BackupId::new(Timestamp::from_second(1_795_242_600).unwrap(), 1);
     status.last = Some(Ended {
@@ -55,4 +69,58 @@ fn each_backup_and_key_trouble_is_told_once() {
     let expected = [EventKind::BackupFailed, EventKind::KeyTrouble];
     assert_eq!(look(&now, &status), expected);
     assert_eq!(look(&now, &status), []);
+}
+
+#[test]
+fn findings_and_failures_of_upkeep_are_told_once_each() {
+    let mut watcher = Watcher::new("db".to_owned(), "s3://x".to_owned(), 60 * SECOND);
+    let now = Live::default().snapshot();
+    let (idle, nothing) = (BackupStatus::default(), Surveyed::default());
+    let at = Instant::now();
+    let mut look = |upkeep: &UpkeepStatus| {
+        let looked = Looked {
+            now: &now,
+            backups: &idle,
+            surveyed: &nothing,
+            upkeep,
+        };
+        kinds(&watcher.look(&looked, at))
+    };
+    let finding = |object: &str| Finding {
+        kind: FindingKind::Altered,
+        object: object.to_owned(),
+        detail: "its SHA-256 does not match".to_owned(),
+    };
+    let verified = |seconds, objects: &[&str]| {
+        let findings: Vec<Finding> = objects.iter().copied().map(finding).collect();
+        let mut upkeep = UpkeepStatus::default();
+        upkeep.verify.last = Some(Verified {
+            at: Timestamp::UNIX_EPOCH,
+            seconds,
+            read: None,
+            finding_count: findings.len(),
+            findings,
+        });
+        upkeep
+    };
+    // Of what an earlier process found, nothing is told again.
+    assert_eq!(look(&UpkeepStatus::default()), []);
+    assert_eq!(look(&verified(None, &["a"])), []);
+    assert_eq!(look(&verified(Some(1.0), &["a"])), []);
+    assert_eq!(
+        look(&verified(Some(1.0), &["a", "b"])),
+        [EventKind::VerifyFinding]
+    );
+    assert_eq!(look(&verified(Some(1.0), &["a", "b"])), []);
+    assert_eq!(look(&verified(Some(1.0), &[])), []);
+    let mut failing = verified(Some(1.0), &["b"]);
+    failing.verify.error = Some("no answer".to_owned());
+    failing.prune.error = Some("the clock went back".to_owned());
+    let expected = [
+        EventKind::VerifyFinding,
+        EventKind::VerifyFailed,
+        EventKind::PruneFailed,
+    ];
+    assert_eq!(look(&failing), expected);
+    assert_eq!(look(&failing), []);
 }

@@ -96,6 +96,7 @@ impl Verify {
             choice: self.sample.map_or(Choice::All, Choice::Sample),
             trust_since: (!self.again).then(|| before(Timestamp::now(), TRUST)),
             accept: self.accept,
+            ..Scope::default()
         };
         let done = verify(&archive, &scope, &access::holder("walvault verify")).await?;
         if self.json {

@@ -158,11 +158,7 @@ impl Sample {
     pub(super) fn scope(depth: Depth) -> Scope {
         Scope {
             depth,
-            backup: None,
-            since: None,
-            choice: Choice::All,
-            trust_since: None,
-            accept: false,
+            ..Scope::default()
         }
     }
 

@@ -1,0 +1,128 @@
+//! Verifying by schedule, a share at a time.
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use walvault_archive::config::VerifySettings;
+use walvault_archive::retention::before;
+use walvault_archive::verify::{self, Choice, Finding, Scope, Verification};
+use walvault_archive::{Archive, Error};
+
+use super::{Duty, HOLDER, Upkeep, UpkeepStatus, Work, holder};
+use crate::schedule::Schedule;
+
+/// Memory for objects under way: the stream has its own.
+const MEMORY: u64 = 32 << 20;
+
+/// How many findings are shown; all are counted and logged.
+const SHOWN: usize = 20;
+
+/// What a verification found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How long it took; `None` for one of another process.
+    pub seconds: Option<f64>,
+    /// Objects that were read.
+    pub read: Option<u64>,
+    /// How many findings there were.
+    pub finding_count: usize,
+    /// The first of them.
+    pub findings: Vec<Finding>,
+}
+
+struct Verifying {
+    upkeep: Upkeep,
+    settings: VerifySettings,
+}
+
+impl Upkeep {
+    /// Verifies a share of the archive whenever it is due. Never returns.
+    pub async fn keep_verifying(self, schedule: Schedule, settings: VerifySettings) -> Infallible {
+        let upkeep = self.clone();
+        self.keep(schedule, Verifying { upkeep, settings }).await
+    }
+}
+
+impl Work for Verifying {
+    type Done = Verified;
+    type Failure = Error;
+
+    fn duty(status: &mut UpkeepStatus) -> &mut Duty<Verified> {
+        &mut status.verify
+    }
+
+    /// What was found stays known though the sidecar is started anew.
+    async fn before(&self, archive: &Archive) -> Result<Option<Timestamp>, Error> {
+        let Some(record) = verify::last_by(archive, HOLDER).await? else {
+            return Ok(None);
+        };
+        self.upkeep.metrics.found(record.at, &record.findings);
+        let seen = Verified::new(record.at, record.findings);
+        self.upkeep.tell::<Verifying>(|duty| duty.last = Some(seen));
+        Ok(Some(record.at))
+    }
+
+    async fn run(&self, archive: &Archive) -> Result<Verified, Error> {
+        let begun = Instant::now();
+        let done = verify_once(archive, &self.settings).await;
+        self.upkeep.metrics.verified(done.as_ref().ok());
+        match &done {
+            Ok(done) => tell(done),
+            Err(error) => {
+                tracing::error!(%error, "the archive was not verified; it is tried again");
+            }
+        }
+        let done = done?;
+        Ok(Verified {
+            seconds: Some(begun.elapsed().as_secs_f64()),
+            read: Some(done.read),
+            ..Verified::new(Timestamp::now(), done.findings)
+        })
+    }
+}
+
+impl Verified {
+    fn new(at: Timestamp, mut findings: Vec<Finding>) -> Verified {
+        let finding_count = findings.len();
+        findings.truncate(SHOWN);
+        Verified {
+            at,
+            seconds: None,
+            read: None,
+            finding_count,
+            findings,
+        }
+    }
+}
+
+async fn verify_once(archive: &Archive, settings: &VerifySettings) -> Result<Verification, Error> {
+    let scope = Scope {
+        depth: settings.depth,
+        choice: Choice::LongestUnread(settings.share),
+        trust_since: Some(before(Timestamp::now(), settings.again_after)),
+        memory: MEMORY,
+        ..Scope::default()
+    };
+    verify::verify(archive, &scope, &holder()).await
+}
+
+fn tell(done: &Verification) {
+    for finding in &done.findings {
+        tracing::error!(
+            object = finding.object,
+            kind = finding.kind.as_str(),
+            "the archive is damaged: {}",
+            finding.detail
+        );
+    }
+    tracing::info!(
+        read = done.read,
+        bytes = done.bytes,
+        findings = done.findings.len(),
+        "verified"
+    );
+}
