@@ -18,10 +18,12 @@ use crate::layout::{
 use crate::record::{BackupRecord, GapRecord, KeepRecord, commit_index};
 
 mod damage;
+pub mod holes;
 pub mod seen;
 pub mod window;
 
 pub(crate) use damage::{Damage, is_damage};
+pub use holes::Hole;
 pub use seen::{BackupSeen, GapSeen, Seen};
 pub use window::RecoveryWindow;
 

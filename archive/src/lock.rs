@@ -214,6 +214,47 @@ mod tests {
         Ok(())
     }
 
+    /// As if it had been taken long ago.
+    fn age(lock: &mut Lock, by: Duration) {
+        let taken = lock.record.taken_at.checked_sub(by);
+        lock.record.taken_at = taken.expect("a time");
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_renewed_without_a_moment_in_which_nobody_has_it() -> Result<(), Error> {
+        let archive = archive().await?;
+        let mut lock = Lock::take(&archive, "first", Duration::ZERO).await?;
+        lock.renew().await?;
+        assert_eq!(lock.number, 1, "it is not due yet");
+        age(&mut lock, RENEW_AFTER);
+        lock.renew().await?;
+        assert_eq!(lock.number, 2);
+        let held = archive.list(LOCKS_PREFIX).await?;
+        assert_eq!(held.len(), 1, "what it replaces is gone");
+        let refused = Lock::take(&archive, "second", Duration::ZERO).await;
+        assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
+        lock.release().await?;
+        assert!(archive.list(LOCKS_PREFIX).await?.is_empty());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn whoever_lost_the_lock_is_told_when_renewing() -> Result<(), Error> {
+        let archive = archive().await?;
+        let mut slow = Lock::take(&archive, "slow", Duration::ZERO).await?;
+        // It expires, and somebody else takes it.
+        let name = archive.name(&ObjectKey::Lock(1));
+        archive.store().delete(&name).await?;
+        let mut expired = slow.record.clone();
+        expired.expires_at = jiff::Timestamp::now();
+        archive.put_record(&ObjectKey::Lock(1), &expired).await?;
+        let next = Lock::take(&archive, "next", Duration::ZERO).await?;
+        age(&mut slow, LIFETIME);
+        let lost = slow.renew().await;
+        assert!(matches!(lost, Err(Error::Locked { .. })), "{lost:?}");
+        next.release().await
+    }
+
     #[tokio::test]
     async fn a_lock_whose_holder_was_killed_expires() -> Result<(), Error> {
         let archive = archive().await?;

@@ -68,6 +68,8 @@ pub struct App {
     pub store: SharedStore,
     /// Who brings one of several places what it missed.
     pub copies: CatchUp,
+    /// The same for backups, which give up after `[backup] store_timeout`: PostgreSQL waits for them.
+    pub backup_store: SharedStore,
     /// How WAL is cut and stored.
     pub settings: Settings,
     /// The slot to stream from.
@@ -126,13 +128,7 @@ impl App {
                 (replicas.clone(), CatchUp::new(replicas, several))
             }
         };
-        let policy = RetryPolicy {
-            deadline: patience,
-            ..RetryPolicy::default()
-        };
-        let retrying = Retrying::new(store, policy).with_on_retry(Arc::new(|error, attempt, delay| {
-            tracing::warn!(%error, attempt, retry_in_ms = delay.as_millis() as u64, "the archive is away");
-        }));
+        let backup_store = retrying(store.clone(), Some(config.backup.store_timeout));
         Ok(App {
             settings: Settings {
                 max_delay: config.wal.max_delay,
@@ -149,7 +145,8 @@ impl App {
             prune_schedule,
             keys,
             journal,
-            store: Arc::new(retrying),
+            store: retrying(store, patience),
+            backup_store,
             copies,
             metrics,
             config,
@@ -191,6 +188,18 @@ impl App {
             copies: self.copies.clone(),
         }
     }
+}
+
+/// Retries faults that pass by themselves for `patience`, or for ever.
+fn retrying(store: SharedStore, patience: Option<Duration>) -> SharedStore {
+    let policy = RetryPolicy {
+        deadline: patience,
+        ..RetryPolicy::default()
+    };
+    let retrying = Retrying::new(store, policy);
+    Arc::new(retrying.with_on_retry(Arc::new(|error, attempt, delay| {
+        tracing::warn!(%error, attempt, retry_in_ms = delay.as_millis() as u64, "the archive is away");
+    })))
 }
 
 fn codec(compression: Compression) -> Codec {

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
-use walvault_archive::catalog::RecoveryWindow;
+use walvault_archive::catalog::{Hole, RecoveryWindow};
 use walvault_archive::layout::BackupId;
 use walvault_archive::record::BackupRecord;
-use walvault_archive::{Archive, Catalog, Coverage, Error};
+use walvault_archive::{Archive, Catalog, Error};
 use walvault_protocol::{Lsn, LsnRange, SystemId, TimelineId};
 
 use crate::app::App;
@@ -23,6 +23,8 @@ use crate::backup::desk::{BackupStatus, Ended};
 const INTERVAL: Duration = Duration::from_secs(60);
 /// The same as long as nothing can be restored: then there is little to look at, and somebody waits.
 const FIRST_INTERVAL: Duration = Duration::from_secs(3);
+/// How often it is looked when something is removed meanwhile.
+const ATTEMPTS: u32 = 5;
 /// How many times as long as a look took is waited before the next.
 const REST: u32 = 100;
 
@@ -166,6 +168,17 @@ async fn another_backup(
 }
 
 async fn look(app: &App, archive: &mut Option<Archive>) -> Result<Survey, Error> {
+    let mut again = 1..ATTEMPTS;
+    loop {
+        match look_once(app, archive).await {
+            // A prune removed what was listed a moment ago.
+            Err(error) if error.is_missing() && again.next().is_some() => {}
+            looked => return looked,
+        }
+    }
+}
+
+async fn look_once(app: &App, archive: &mut Option<Archive>) -> Result<Survey, Error> {
     let archive = match archive {
         Some(archive) => archive,
         None => archive.insert(Archive::open(app.store.clone(), app.keys.clone()).await?),
@@ -179,7 +192,7 @@ async fn look(app: &App, archive: &mut Option<Archive>) -> Result<Survey, Error>
         system_id: archive.record().system_id,
         windows,
         backups: catalog.backups().iter().map(Backup::of).collect(),
-        gaps: gaps(&catalog),
+        gaps: gaps(&catalog, &catalog.unrecorded_holes(archive).await?),
         timelines: timelines(&catalog),
     })
 }
@@ -201,8 +214,8 @@ impl Backup {
     }
 }
 
-/// The gaps that were recorded, and the holes that nobody recorded.
-fn gaps(catalog: &Catalog) -> Vec<Gap> {
+/// The gaps that were recorded, and the holes that nobody recorded or made on purpose.
+fn gaps(catalog: &Catalog, holes: &[Hole]) -> Vec<Gap> {
     let unexplained = |timeline, range: LsnRange| Gap {
         timeline,
         start_lsn: range.start,
@@ -219,17 +232,8 @@ fn gaps(catalog: &Catalog) -> Vec<Gap> {
             ..unexplained(record.timeline, record.range)
         })
         .collect();
-    for (timeline, wal) in catalog.timelines() {
-        let recorded: Coverage = catalog
-            .gaps()
-            .iter()
-            .filter(|gap| gap.timeline == timeline)
-            .map(|gap| gap.range)
-            .collect();
-        let holes = wal.coverage.holes().into_iter();
-        let holes = holes.filter(|hole| !recorded.covers(hole));
-        gaps.extend(holes.map(|hole| unexplained(timeline, hole)));
-    }
+    let missing = holes.iter().filter(|hole| !hole.pruned);
+    gaps.extend(missing.map(|hole| unexplained(hole.timeline, hole.range)));
     gaps.sort_by_key(|gap| (gap.timeline, gap.start_lsn));
     gaps
 }

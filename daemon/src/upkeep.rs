@@ -115,7 +115,7 @@ impl Upkeep {
                         last = before.map_or(last, |before| before.min(last));
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "the archive does not tell of the last run")
+                        tracing::debug!(%error, "the archive does not tell of the last run");
                     }
                 }
             }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use walvault_tests::http::get;
 use walvault_tests::process::Process;
 use walvault_tests::user::give_to_server_user;
 use walvault_tests::wait::wait_for;
@@ -23,6 +24,13 @@ fn backups(scenario: &Scenario) -> Vec<Value> {
 
 fn slots(server: &Postgres) -> String {
     server.query("SELECT count(*) FROM pg_replication_slots")
+}
+
+fn garage(scenario: &mut Scenario) -> &mut Garage {
+    let walvault_tests::ArchiveUnderTest::Garage(garage) = scenario.archive_mut() else {
+        panic!("Garage");
+    };
+    garage
 }
 
 /// A backup that takes minutes unless it is ended, once it copies.
@@ -172,6 +180,47 @@ fn a_store_that_fills_up() {
     quota(&scenario, "none");
     let _ = scenario.walvaultd(&["backup"]).succeeded();
     assert_eq!(backups(&scenario).len(), 1);
+}
+
+/// The sidecar gives a backup up when the store is away for too long, holds nothing of the server's meanwhile, and
+/// takes it anew when the store is back.
+#[test]
+fn a_store_that_vanishes_in_the_middle() {
+    let server = Postgres::start_new();
+    let mut scenario = Scenario::new(ArchiveKind::Garage);
+    let mut config = scenario.config(&server.url());
+    config
+        .set("backup", "schedule", "0 0 1 1 *")
+        .set("backup", "part_size", "1MiB")
+        .set("backup", "max_rate", "4MiB")
+        .set("backup", "store_timeout", "2s");
+    scenario.configure(&config);
+    let daemon = scenario.run();
+    let running = || get(daemon.admin(), "/status").json()["backup"].clone();
+    wait_for("parts in the archive", || {
+        running()["running"]["received"].as_u64() > Some(3 << 20)
+    });
+    garage(&mut scenario).kill();
+    wait_for("the backup to be given up", || {
+        running()["last"]["error"].is_string()
+    });
+    let said = running()["last"]["error"].to_string();
+    assert!(said.contains("backups/"), "{said}");
+    // Only the sidecar's own slot, of which the stream goes on, is left.
+    wait_for("the server to be rid of it", || {
+        let sending = "SELECT count(*) FROM pg_stat_replication WHERE state = 'backup'";
+        slots(&server) == "1" && server.query(sending) == "0"
+    });
+    garage(&mut scenario).restart();
+    daemon.wait_until_saying(&["the base backup is complete"]);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+    assert_eq!(
+        backups(&scenario).len(),
+        1,
+        "nothing of the first is listed"
+    );
+    let _ = scenario.restore_and_start(15, "restored", &[]);
 }
 
 #[test]

@@ -1,7 +1,13 @@
 //! What may go, and that what stays restores: on real archives.
 
+use std::process::Command;
+
 use serde_json::Value;
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache};
+use walvault_tests::http::get;
+use walvault_tests::{
+    ArchiveKind, ArchiveUnderTest, CommitLog, Garage, Outcome, Postgres, Scenario, cache,
+    wait_until,
+};
 
 fn json(scenario: &Scenario, arguments: &[&str]) -> Value {
     let outcome = scenario.walvault(arguments).succeeded();
@@ -168,4 +174,119 @@ fn leftovers_are_collected_after_the_grace_time() {
     assert!(scenario.archive().files(&folder).is_empty());
     assert_eq!(listed(&scenario), std::slice::from_ref(second));
     let _ = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+}
+
+#[test]
+fn two_at_once_wait_for_each_other() {
+    let server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    for _ in 0..3 {
+        let _ = scenario.walvaultd(&["backup"]).succeeded();
+    }
+    let newest = listed(&scenario).pop().expect("a backup");
+    let prune = || json(&scenario, &["prune", "--keep-last", "1", "--json"]);
+    let (one, other) = std::thread::scope(|threads| {
+        let other = threads.spawn(prune);
+        (prune(), other.join().expect("no panic"))
+    });
+    let removed = |done: &Value| done["removed"]["backups"].as_u64().expect("a count");
+    assert_eq!(removed(&one) + removed(&other), 2, "{one} {other}");
+    assert_eq!(listed(&scenario), [newest]);
+    let _ = scenario.walvault(&["verify"]).succeeded();
+    let _ = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+}
+
+#[test]
+fn an_upload_that_nobody_finished_is_abandoned() {
+    let server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Garage);
+    scenario.configure_for(&server);
+    let _ = scenario.walvaultd(&["backup"]).succeeded();
+    let ArchiveUnderTest::Garage(garage) = scenario.archive() else {
+        panic!("Garage")
+    };
+    let uploads = |begin: &str| {
+        let mut python = Command::new(cache::python());
+        python
+            .args([
+                "-c",
+                UPLOADS,
+                &garage.endpoint(),
+                Garage::REGION,
+                Garage::BUCKET,
+                begin,
+            ])
+            .envs(garage.environment());
+        let outcome = Outcome::of(python).succeeded();
+        outcome.stdout.trim().to_owned()
+    };
+    let half = "prefix/backups/20261121T063000Z-9f3c/part-00000001";
+    assert_eq!(uploads(half), half);
+    let removed = |arguments: &[&str]| {
+        let done = json(&scenario, &[&["prune", "--json"], arguments].concat());
+        done["removed"]["objects"].as_u64().expect("a count")
+    };
+    assert_eq!(removed(&[]), 0, "it may be under way");
+    assert_eq!(uploads(""), half);
+    assert_eq!(removed(&["--grace", "0s"]), 1);
+    assert_eq!(uploads(""), "");
+}
+
+/// Begins a multipart upload of the key in the last argument, if it is one, and prints the keys of all.
+const UPLOADS: &str = r#"
+import sys, boto3
+endpoint, region, bucket, key = sys.argv[1:]
+s3 = boto3.client("s3", endpoint_url=endpoint, region_name=region)
+if key:
+    upload = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"half")
+for upload in s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+    print(upload["Key"])
+"#;
+
+/// What `wal_window` frees is no gap to be alarmed about, and no damage.
+#[test]
+fn wal_between_backups_that_are_restored_to_their_own_end_goes() {
+    let server = Postgres::builder().segment_size(1).start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    for _ in 0..3 {
+        let _ = log.commit(&server);
+        server.switch_wal();
+    }
+    let _ = scenario.walvaultd(&["backup"]).succeeded();
+    let _ = scenario.walvault(&["verify"]).succeeded();
+    let done = json(
+        &scenario,
+        &["prune", "--keep-last", "2", "--wal-window", "0d", "--json"],
+    );
+    assert!(done["removed"]["objects"].as_u64() >= Some(2), "{done}");
+    let listing = json(&scenario, &["list", "--json"]);
+    assert_eq!(listing["backups"].as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        listing["gaps"][0]["cause"], "removed by a prune",
+        "{listing}"
+    );
+    let _ = scenario.walvault(&["verify"]).succeeded();
+    // Nor does a sidecar that is started now take it for WAL that was lost.
+    assert!(daemon.stop().success());
+    std::fs::remove_file(scenario.path("walvaultd.log")).expect("its log");
+    let daemon = scenario.run();
+    let gaps = wait_until("a look at the archive", || {
+        let status = get(daemon.admin(), "/status").json();
+        Some(status["archive"]["gaps"].as_array()?.len())
+    });
+    assert_eq!(gaps, 0);
+    for backup in listed(&scenario) {
+        let pgdata = scenario.path(&backup);
+        let path = pgdata.to_str().expect("UTF-8");
+        let restore = ["restore", "--pgdata", path, "--backup", &backup];
+        let end = ["--target-immediate", "--target-action", "promote"];
+        let _ = scenario
+            .walvault(&[&restore[..], &end].concat())
+            .succeeded();
+    }
 }

@@ -7,6 +7,7 @@ use crate::config::{Compression, ConfigError, values};
 
 const MIB: u64 = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// How PostgreSQL runs the checkpoint that a base backup begins with.
@@ -27,6 +28,8 @@ pub struct BackupSettings {
     pub checkpoint: Checkpoint,
     /// `checkpoint_timeout`: how long that checkpoint may take.
     pub checkpoint_timeout: Duration,
+    /// `store_timeout`: how long the store may be away until the backup is given up.
+    pub store_timeout: Duration,
     /// `max_rate`: the most bytes a second that PostgreSQL sends; `None` for all it can.
     pub max_rate: Option<u64>,
     /// `part_size`: how many bytes of a backup make one object.
@@ -41,6 +44,7 @@ impl Default for BackupSettings {
             schedule: None,
             checkpoint: Checkpoint::Fast,
             checkpoint_timeout: HOUR,
+            store_timeout: 15 * MINUTE,
             max_rate: None,
             part_size: 32 * MIB,
             compression: Compression::Lz4,
@@ -60,6 +64,9 @@ impl BackupSettings {
         }
         if let Some(field) = section.take("checkpoint_timeout") {
             settings.checkpoint_timeout = values::duration(field, SECOND..=24 * HOUR)?;
+        }
+        if let Some(field) = section.take("store_timeout") {
+            settings.store_timeout = values::duration(field, SECOND..=24 * HOUR)?;
         }
         if let Some(field) = section.take("max_rate") {
             // MAX_RATE_LOWER and MAX_RATE_UPPER of PostgreSQL's basebackup.c.

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keep;
+use crate::layout::LOCKS_PREFIX;
 use crate::lock::Lock;
 use crate::record::KeepChange;
 use history::{Event, History};
@@ -99,6 +100,73 @@ fn last(count: u32) -> RetentionPolicy {
         keep_last: Some(count),
         ..RetentionPolicy::default()
     }
+}
+
+/// As on a store that ignores `If-None-Match`: both have planned, and both remove.
+#[tokio::test]
+async fn two_that_prune_at_once_remove_no_more_than_one() {
+    use Event::{Backup, Hours, Wal};
+    let begin = || async {
+        let day = [Backup(false), Wal(2), Hours(24)];
+        let days = day.iter().cloned().cycle().take(12);
+        history(days.chain([Backup(false)])).await
+    };
+    let names = |history: &History| {
+        let archive = history.archive.clone();
+        async move {
+            let listed = archive.list("").await.expect("listed");
+            let lasting = |key: &ObjectKey| {
+                !matches!(
+                    key,
+                    ObjectKey::Pruned(_) | ObjectKey::Lock(_) | ObjectKey::Key(..)
+                )
+            };
+            let keys = listed.into_iter().map(|object| object.key);
+            // Names of backups are given by chance: they are told by their order.
+            let keys = keys.filter(lasting).map(|key| archive.name(&key));
+            keys.filter(|name| !name.starts_with("backups/"))
+                .collect::<BTreeSet<String>>()
+        }
+    };
+    let alone = begin().await;
+    let plan = alone.plan(&last(2)).await.expect("a plan");
+    let mut lock = Lock::take(&alone.archive, "one", Duration::ZERO)
+        .await
+        .expect("the lock");
+    apply(&alone.archive, &plan, &mut lock, "one")
+        .await
+        .expect("pruned");
+
+    let shared = begin().await;
+    let lock = || Lock::take(&shared.archive, "both", Duration::ZERO);
+    let mut first = lock().await.expect("the lock");
+    // What the other does not see.
+    for object in shared.archive.list(LOCKS_PREFIX).await.expect("listed") {
+        shared.archive.delete(&object.key).await.expect("removed");
+    }
+    let mut second = lock().await.expect("the lock, again");
+    let plans = [
+        shared.plan(&last(2)).await.expect("a plan"),
+        shared.plan(&last(2)).await.expect("a plan"),
+    ];
+    let (one, other) = tokio::join!(
+        apply(&shared.archive, &plans[0], &mut first, "one"),
+        apply(&shared.archive, &plans[1], &mut second, "other"),
+    );
+    one.expect("pruned");
+    other.expect("pruned as well");
+    assert_eq!(names(&shared).await, names(&alone).await);
+    assert_eq!(
+        shared
+            .plan(&last(2))
+            .await
+            .expect("a plan")
+            .removals
+            .count(),
+        0
+    );
+    let catalog = crate::Catalog::load(&shared.archive).await.expect("read");
+    assert_eq!(catalog.backups().len(), 2);
 }
 
 #[tokio::test]

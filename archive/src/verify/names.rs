@@ -73,26 +73,22 @@ pub(super) fn belongs_to(catalog: &Catalog, id: &BackupId, key: &ObjectKey) -> b
 
 /// Holes in what is held that neither a gap nor a prune explains.
 fn holes(run: &mut Run, catalog: &Catalog, pruned: &[PruneRecord]) {
-    for (timeline, wal) in catalog.timelines() {
-        let gaps = catalog.gaps().iter().map(|gap| (gap.timeline, gap.range));
+    let removed = |timeline: TimelineId| -> Coverage {
         let removed = pruned.iter().flat_map(|record| &record.wal);
-        let explained: Coverage = gaps
-            .chain(removed.map(|wal| (wal.timeline, wal.range)))
-            .filter(|(on, _)| *on == timeline)
-            .map(|(_, range)| range)
-            .collect();
-        for hole in wal.coverage.holes() {
-            if !explained.covers(&hole) {
-                run.find(
-                    FindingKind::Missing,
-                    wal_prefix(timeline),
-                    format!(
-                        "WAL from {} to {} is not there, and no gap was recorded; restore it from a copy of the archive, or take a backup",
-                        hole.start, hole.end
-                    ),
-                );
-            }
-        }
+        removed
+            .filter(|wal| wal.timeline == timeline)
+            .map(|wal| wal.range)
+            .collect()
+    };
+    for hole in catalog.holes_beyond(removed) {
+        run.find(
+            FindingKind::Missing,
+            wal_prefix(hole.timeline),
+            format!(
+                "WAL from {} to {} is not there, and no gap was recorded; restore it from a copy of the archive, or take a backup",
+                hole.range.start, hole.range.end
+            ),
+        );
     }
 }
 

@@ -45,7 +45,7 @@ pub async fn attempt(
         identity,
         segment_size,
     } = connect(&app.info).await?;
-    let store = app.store.clone();
+    let store = app.backup_store.clone();
     let archive =
         Archive::open_or_begin(store, app.keys.clone(), identity.system_id, segment_size).await?;
     app.journal.keep_in(&archive);

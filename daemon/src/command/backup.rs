@@ -17,8 +17,6 @@ use crate::app::{App, SetupError};
 use crate::backup::attempt::{AttemptError, attempt};
 use crate::backup::{BackupError, BackupOptions, Bar, Label, Lines, Progress};
 
-/// How long a store may be away before the backup is given up. PostgreSQL waits meanwhile.
-const STORE_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How often a line is logged where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -95,7 +93,8 @@ pub async fn run(
 ) -> Result<(), BackupCommandError> {
     let begun = std::time::Instant::now();
     let label = Label::new(&arguments.label)?;
-    let app = App::new(config, Some(STORE_PATIENCE)).await?;
+    let patience = config.backup.store_timeout;
+    let app = App::new(config, Some(patience)).await?;
     let options = options(&app, &arguments, label);
     let progress = choose_progress(arguments.json);
     let record = tokio::select! {

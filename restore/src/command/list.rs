@@ -4,9 +4,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::catalog::{Catalog, RecoveryWindow};
+use walvault_archive::Archive;
+use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow};
 use walvault_archive::config::Config;
-use walvault_archive::{Archive, Coverage};
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use crate::access;
@@ -46,6 +46,9 @@ struct Gap {
     cause: Option<String>,
     noticed_at: Option<Timestamp>,
 }
+
+/// How often the archive is read when something of it is removed meanwhile.
+const ATTEMPTS: u32 = 5;
 
 /// The WAL held of a timeline.
 #[derive(Debug, Serialize)]
@@ -90,6 +93,17 @@ impl List {
 
 impl Listing {
     async fn read(archive: &Archive) -> Result<Listing, Failure> {
+        let mut again = 1..ATTEMPTS;
+        loop {
+            match Listing::read_once(archive).await {
+                // A prune removed what was listed a moment ago.
+                Err(Failure::Archive(error)) if error.is_missing() && again.next().is_some() => {}
+                read => return read,
+            }
+        }
+    }
+
+    async fn read_once(archive: &Archive) -> Result<Listing, Failure> {
         let catalog = Catalog::load(archive).await?;
         let now = Timestamp::now();
         Ok(Listing {
@@ -99,7 +113,7 @@ impl Listing {
                 .map(|record| Backup::of(&catalog, record, now))
                 .collect(),
             windows: catalog.windows(archive).await?,
-            gaps: gaps(&catalog),
+            gaps: gaps(&catalog, &catalog.unrecorded_holes(archive).await?),
             timelines: timelines(&catalog),
             tail: tail(&catalog, now),
         })
@@ -251,7 +265,7 @@ fn short(keys: &[String]) -> String {
 }
 
 /// The gaps that were recorded, and the holes in what is held that nobody recorded.
-fn gaps(catalog: &Catalog) -> Vec<Gap> {
+fn gaps(catalog: &Catalog, holes: &[Hole]) -> Vec<Gap> {
     let mut gaps: Vec<Gap> = catalog
         .gaps()
         .iter()
@@ -261,20 +275,10 @@ fn gaps(catalog: &Catalog) -> Vec<Gap> {
             ..Gap::unexplained(record.timeline, record.range)
         })
         .collect();
-    for (timeline, wal) in catalog.timelines() {
-        let recorded: Coverage = catalog
-            .gaps()
-            .iter()
-            .filter(|gap| gap.timeline == timeline)
-            .map(|gap| gap.range)
-            .collect();
-        let holes = wal
-            .coverage
-            .holes()
-            .into_iter()
-            .filter(|hole| !recorded.covers(hole));
-        gaps.extend(holes.map(|hole| Gap::unexplained(timeline, hole)));
-    }
+    gaps.extend(holes.iter().map(|hole| Gap {
+        cause: hole.pruned.then(|| "removed by a prune".to_owned()),
+        ..Gap::unexplained(hole.timeline, hole.range)
+    }));
     gaps.sort_by_key(|gap| (gap.timeline, gap.start_lsn));
     gaps
 }

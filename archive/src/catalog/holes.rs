@@ -1,0 +1,70 @@
+//! Holes in the WAL that is held, and what made them.
+
+use walvault_protocol::{LsnRange, TimelineId};
+
+use super::Catalog;
+use crate::archive::Archive;
+use crate::coverage::Coverage;
+use crate::error::Error;
+use crate::layout::PRUNED_PREFIX;
+use crate::prune::PruneRecord;
+
+/// A run of WAL that is not held, between what is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// What is not held.
+    pub range: LsnRange,
+    /// Whether prunes removed it, as `wal_window` lets them; else objects are missing.
+    pub pruned: bool,
+}
+
+impl Catalog {
+    /// The holes that were not recorded as gaps, by timeline and position.
+    ///
+    /// # Errors
+    /// When what prunes removed cannot be read.
+    pub async fn unrecorded_holes(&self, archive: &Archive) -> Result<Vec<Hole>, Error> {
+        let holes = self.holes_beyond(|_| Coverage::default());
+        if holes.is_empty() {
+            return Ok(holes);
+        }
+        let mut pruned: Vec<PruneRecord> = Vec::new();
+        for object in archive.list(PRUNED_PREFIX).await? {
+            pruned.push(archive.get_record(&object.key).await?);
+        }
+        let removed = |timeline: TimelineId| -> Coverage {
+            let removed = pruned.iter().flat_map(|record| &record.wal);
+            removed
+                .filter(|wal| wal.timeline == timeline)
+                .map(|wal| wal.range)
+                .collect()
+        };
+        let missing = self.holes_beyond(removed);
+        let explained = |hole: Hole| Hole {
+            pruned: !missing.contains(&hole),
+            ..hole
+        };
+        Ok(holes.into_iter().map(explained).collect())
+    }
+
+    /// The holes that neither recorded gaps nor what `removed` says of a timeline cover.
+    pub(crate) fn holes_beyond(&self, removed: impl Fn(TimelineId) -> Coverage) -> Vec<Hole> {
+        let mut holes = Vec::new();
+        for (timeline, wal) in self.timelines() {
+            let mut explained = removed(timeline);
+            for gap in self.gaps().iter().filter(|gap| gap.timeline == timeline) {
+                explained.insert(gap.range);
+            }
+            let beyond = wal.coverage.holes().into_iter();
+            let beyond = beyond.filter(|hole| !explained.covers(hole));
+            holes.extend(beyond.map(|range| Hole {
+                timeline,
+                range,
+                pruned: false,
+            }));
+        }
+        holes
+    }
+}
