@@ -19,6 +19,7 @@ mod error;
 mod extend;
 mod fates;
 mod need;
+mod noted;
 mod orphans;
 mod plan;
 mod record;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::archive::{Archive, kind_of};
 use crate::chance;
 use crate::error::Error;
-use crate::format::{FOOTER_LEN, HEADER_LEN};
+use crate::format::{FOOTER_LEN, HEADER_LEN, Header};
 use crate::layout::ObjectKey;
 use crate::seal::{Digests, OpenError, Opened, SealedMeta, check_digest};
 
@@ -29,6 +29,23 @@ impl Archive {
             return Err(corrupt(OpenError::Length { expected, actual }));
         }
         Ok(digests.object)
+    }
+
+    /// Reads an object whole and checks its own SHA-256 alone, as is possible without its data key.
+    /// Returns the SHA-256 of the object.
+    ///
+    /// # Errors
+    /// When it is not there, or was cut or altered.
+    pub async fn check_bytes(&self, key: &ObjectKey) -> Result<[u8; 32], Error> {
+        let name = self.name(key);
+        let (bytes, digests) = self.get_hashed(&name).await?;
+        let found = Header::decode(&bytes).map(|header| header.kind);
+        let found = found.map_err(|error| self.corrupt(&name, error.into()))?;
+        let expected = kind_of(key);
+        match found == expected {
+            true => Ok(digests.object),
+            false => Err(self.corrupt(&name, OpenError::Kind { expected, found })),
+        }
     }
 
     /// As [`Archive::get`], with the SHA-256 of the object.

@@ -53,9 +53,13 @@ pub async fn certify(archive: &Archive, plan: &PrunePlan) -> Result<Certificate,
         .iter()
         .chain(&removals.gaps)
         .chain(&removals.orphans);
-    let mut looked = stream::iter(records.chain(data).chain(rest))
+    // Collected, so that whoever waits for it may do so on any thread.
+    let looking: Vec<_> = records
+        .chain(data)
+        .chain(rest)
         .map(|removal| look(archive, removal))
-        .buffered(AT_ONCE);
+        .collect();
+    let mut looked = stream::iter(looking).buffered(AT_ONCE);
     while let Some(held) = looked.try_next().await? {
         match held {
             None => certificate.gone += 1,

@@ -85,8 +85,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         tasks.spawn(upkeep.clone().keep_verifying(schedule, settings));
     }
     if let Some(schedule) = app.prune_schedule.clone() {
-        let policy = app.config.retention.policy.clone();
-        tasks.spawn(upkeep.clone().keep_pruning(schedule, policy));
+        let config = Arc::new(app.config.clone());
+        tasks.spawn(upkeep.clone().keep_pruning(schedule, config));
     }
     tracing::info!(
         server = app.info.endpoint(),

@@ -1,13 +1,15 @@
 //! Pruning by schedule.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use walvault_archive::audit::{Act, Action, Actor, AuditError, Event, Outcome, Recorder};
+use walvault_archive::config::Config;
 use walvault_archive::lock::Lock;
-use walvault_archive::prune::{self, Asked, PruneError, PruneReport};
-use walvault_archive::retention::RetentionPolicy;
+use walvault_archive::prune::{self, Asked, PruneError, PrunePlan, PruneReport};
 use walvault_archive::{Archive, Error, layout};
 
 use super::{Duty, Upkeep, UpkeepStatus, Work, holder};
@@ -28,21 +30,21 @@ pub struct Pruned {
 }
 
 struct Pruning {
-    policy: RetentionPolicy,
-    metrics: std::sync::Arc<Metrics>,
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
 }
 
 impl Upkeep {
-    /// Prunes by `policy` whenever it is due. Never returns.
-    pub async fn keep_pruning(self, schedule: Schedule, policy: RetentionPolicy) -> Infallible {
+    /// Prunes by `[retention]` whenever it is due. Never returns.
+    pub async fn keep_pruning(self, schedule: Schedule, config: Arc<Config>) -> Infallible {
         let metrics = self.metrics.clone();
-        self.keep(schedule, Pruning { policy, metrics }).await
+        self.keep(schedule, Pruning { config, metrics }).await
     }
 }
 
 impl Work for Pruning {
     type Done = Pruned;
-    type Failure = PruneError;
+    type Failure = PruneFailure;
 
     fn duty(status: &mut UpkeepStatus) -> &mut Duty<Pruned> {
         &mut status.prune
@@ -53,8 +55,8 @@ impl Work for Pruning {
         Ok(records.last().map(|newest| newest.modified))
     }
 
-    async fn run(&self, archive: &Archive) -> Result<Pruned, PruneError> {
-        let pruned = prune_once(archive, &self.policy).await;
+    async fn run(&self, archive: &Archive) -> Result<Pruned, PruneFailure> {
+        let pruned = self.once(archive).await;
         self.metrics.pruned(pruned.as_ref().ok());
         match &pruned {
             Ok(report) => tracing::info!(
@@ -73,25 +75,109 @@ impl Work for Pruning {
     }
 }
 
-async fn prune_once(
-    archive: &Archive,
-    policy: &RetentionPolicy,
-) -> Result<PruneReport, PruneError> {
-    let by = holder();
-    let mut lock = Lock::take(archive, &by, PATIENCE).await?;
-    let done = async {
-        let asked = Asked {
-            policy: policy.clone(),
-            now: Timestamp::now(),
-            store_now: lock.stored_at().await?,
-            ignore_clock: false,
+/// Why nothing was pruned, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneFailure {
+    /// The archive, or the policy.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
+    /// It cannot be noted, and `[audit] required` is set.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+}
+
+impl From<Error> for PruneFailure {
+    fn from(error: Error) -> PruneFailure {
+        PruneFailure::Prune(error.into())
+    }
+}
+
+impl Pruning {
+    async fn once(&self, archive: &Archive) -> Result<PruneReport, PruneFailure> {
+        let by = holder();
+        let mut lock = Lock::take(archive, &by, PATIENCE).await?;
+        let done = async {
+            let asked = Asked {
+                policy: self.config.retention.policy.clone(),
+                now: Timestamp::now(),
+                store_now: lock.stored_at().await?,
+                ignore_clock: false,
+            };
+            let plan = prune::plan(archive, &asked).await?;
+            let noted = self.note(archive, &plan).await?;
+            let report = prune::apply(archive, &plan, &mut lock, &by).await;
+            if let Some((recorder, act)) = noted {
+                end(archive, &plan, &report, (recorder, act)).await;
+            }
+            Ok::<_, PruneFailure>(report?)
         };
-        let plan = prune::plan(archive, &asked).await?;
-        prune::apply(archive, &plan, &mut lock, &by).await
+        let done = done.await;
+        let released = lock.release().await;
+        let report = done?;
+        released?;
+        Ok(report)
+    }
+
+    /// Notes the plan in the audit trail, if anything goes.
+    async fn note(
+        &self,
+        archive: &Archive,
+        plan: &PrunePlan,
+    ) -> Result<Option<(Recorder, Act)>, AuditError> {
+        if plan.removals.is_empty() {
+            return Ok(None);
+        }
+        let begun = async {
+            let program = concat!("walvaultd ", env!("CARGO_PKG_VERSION"));
+            let actor = Actor::of_this_process(None, program);
+            let Config {
+                audit, encryption, ..
+            } = &*self.config;
+            let Some(recorder) = Recorder::open(audit, encryption, archive, actor)? else {
+                return Ok(None);
+            };
+            let event = recorder.event(Action::Prune, Outcome::Begun);
+            let event = event.because(Some("scheduled".to_owned()));
+            let act = recorder.begin(plan.noted_in(event)).await?;
+            Ok(Some((recorder, act)))
+        };
+        match begun.await {
+            Err(error) if !self.config.audit.required => {
+                tracing::warn!(%error, "this prune is not in the audit trail");
+                Ok(None)
+            }
+            begun => begun,
+        }
+    }
+}
+
+/// Notes how a prune ended, with a certificate of what went.
+async fn end(
+    archive: &Archive,
+    plan: &PrunePlan,
+    report: &Result<PruneReport, PruneError>,
+    (recorder, act): (Recorder, Act),
+) {
+    let failure = report.as_ref().err().map(ToString::to_string);
+    let certificate = match report {
+        Ok(_) => prune::certify(archive, plan).await,
+        Err(_) => Ok(prune::Certificate::default()),
     };
-    let done = done.await;
-    let released = lock.release().await;
-    let report = done?;
-    released?;
-    Ok(report)
+    let opened = recorder.open_keys();
+    let complete = |event: Event| {
+        let event = event.keys(opened);
+        match (report, &certificate) {
+            (Ok(report), Ok(certificate)) => event
+                .with("removed", report)
+                .with("certificate", Some(certificate)),
+            (Ok(report), Err(_)) => event.with("removed", report),
+            _ => event,
+        }
+    };
+    if let Err(error) = recorder.end(act, failure, complete).await {
+        tracing::warn!(%error, "how this prune ended is not in the audit trail");
+    }
+    if let Err(error) = certificate {
+        tracing::warn!(%error, "what was pruned could not be certified");
+    }
 }

@@ -116,7 +116,7 @@ impl Prune {
         asked.store_now = lock.stored_at().await?;
         let done = async {
             let plan = prune::plan(&archive, &asked).await?;
-            let tell = |event: Event| planned(event, &plan);
+            let tell = |event: Event| plan.noted_in(event);
             let noted = self
                 .said
                 .begin(&config, &archive, Action::Prune, tell)
@@ -131,7 +131,7 @@ impl Prune {
                 Err(error) => Err(Failure::from(error)),
             };
             let tell = |event: Event, (report, certificate): &(PruneReport, Option<_>)| {
-                planned(event, &plan)
+                plan.noted_in(event)
                     .with("removed", report)
                     .with("certificate", certificate)
             };
@@ -156,24 +156,6 @@ impl Prune {
         }
         report::print(format_args!("{}", describe(plan, removed)))
     }
-}
-
-/// What goes, and under which policy.
-fn planned(mut event: Event, plan: &PrunePlan) -> Event {
-    let removals = &plan.removals;
-    let goes = removals.records.iter().map(|(id, _)| id.clone());
-    event.backups = goes.collect();
-    event.objects = plan
-        .orphans
-        .iter()
-        .map(|orphan| orphan.key.clone())
-        .collect();
-    event
-        .with("policy", &plan.policy)
-        .with("objects", removals.count())
-        .with("bytes", removals.bytes())
-        .with("backups", &plan.backups)
-        .with("wal", &plan.wal)
 }
 
 fn describe(plan: &PrunePlan, removed: Option<&PruneReport>) -> String {
