@@ -280,6 +280,49 @@ fn every_major_version_is_tried_out() {
     }
 }
 
+/// At the target no role that is known may log in; the server's log and its control file tell enough.
+#[test]
+fn a_cluster_that_lets_nobody_in_is_tried_out_by_its_log() {
+    let source = Source::new(Postgres::start_new());
+    let server = &source.server;
+    let daemon = source.scenario.run_and_back_up(server);
+    let closed = [
+        "-c",
+        "ALTER ROLE postgres NOLOGIN",
+        "-c",
+        "SELECT pg_create_restore_point('closed')",
+        "-c",
+        "ALTER ROLE postgres LOGIN",
+    ];
+    let said = Outcome::of(server.psql(&closed)).succeeded();
+    let point: walvault_protocol::Lsn = said.stdout.trim().parse().expect("an LSN");
+    daemon.wait_until_archived(server);
+    assert!(daemon.stop().success());
+
+    let bin = cache::server_bin(server.major());
+    let options = [
+        "--target-name",
+        "closed",
+        "--start",
+        "--pg-bindir",
+        text(&bin),
+        "--json",
+    ];
+    let report = json(&source.restore("tried", &options).succeeded());
+    let started = &report["started"];
+    assert_eq!(started["promoted"], false, "{report}");
+    let lsn = started["lsn"].as_str().expect("an LSN");
+    let lsn: walvault_protocol::Lsn = lsn.parse().expect("an LSN");
+    assert!(lsn <= point, "{report}: the restore point ends at {point}");
+    assert!(
+        !source
+            .scenario
+            .path("tried")
+            .join("postmaster.pid")
+            .exists()
+    );
+}
+
 /// A command of the scenario as root, whom the tests run as.
 fn as_root(scenario: &Scenario, arguments: &[&str]) -> Command {
     let mut command = Command::new(scenario.path("walvault"));
