@@ -9,6 +9,7 @@ use walvault_tests::config_file::ConfigFile;
 use walvault_tests::http::post;
 use walvault_tests::policies::policy;
 use walvault_tests::user::write_as_server_user;
+use walvault_tests::wait::wait_for;
 use walvault_tests::{ArchiveKind, CommitLog, Moto, Outcome, Postgres, Scenario, cache};
 
 /// What is printed after `label`.
@@ -75,6 +76,14 @@ fn what_is_done_is_told_to_the_auditor_and_what_was_changed_is_found() {
     scenario.configure(&config);
 
     let log = CommitLog::create(&server);
+    // The trail begins with a batch of its own, and before the backup, by the seconds of its ID.
+    let first = scenario.run();
+    first.wait_until_streaming(&server);
+    assert!(first.stop().success());
+    let stopped = jiff::Timestamp::now().as_second();
+    wait_for("another second", || {
+        jiff::Timestamp::now().as_second() > stopped
+    });
     let daemon = scenario.run();
     daemon.wait_until_streaming(&server);
     let ordered = post(

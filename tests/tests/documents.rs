@@ -168,8 +168,8 @@ fn each_key_that_is_named_exists() {
     }
     assert!(in_documents >= 30, "{in_documents}");
     let mut in_messages = 0;
-    for literal in source().split('"').skip(1).step_by(2) {
-        in_messages += check(literal, literal);
+    for line in source().lines() {
+        in_messages += check(line, line);
     }
     assert!(in_messages >= 20, "{in_messages}");
 }
