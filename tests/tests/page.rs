@@ -32,7 +32,10 @@ fn the_page_tells_what_is_and_gives_commands_that_run() {
     let admin = daemon.admin();
     let first = log.commit(&server);
     // So that there are instants between the two that can be told apart on the ribbon.
-    std::thread::sleep(Duration::from_secs(3));
+    let apart = first.time + Duration::from_secs(3);
+    wait_for("three seconds between the commits", || {
+        server.clock() > apart
+    });
     let last = log.commit(&server);
     daemon.wait_until_archived(&server);
     wait_for("the status to hold the commits", || {

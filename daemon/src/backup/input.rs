@@ -2,9 +2,8 @@
 //!
 //! The socket is read by a task and tar is parsed by a thread; this is the bounded pipe in between.
 
-use std::io::{self, Read};
-
 use std::collections::VecDeque;
+use std::io::{self, Read};
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;

@@ -32,7 +32,7 @@ impl WalDisk {
     /// The bytes that are free; `None` when nobody knows.
     pub async fn free(&mut self) -> Option<u64> {
         let directory = self.directory.clone()?;
-        // A disk that hangs must hold up nothing else.
+        // A disk that hangs must not hold up the threads that serve sockets; who asks here waits for it.
         let looked = tokio::task::spawn_blocking(move || (free(&directory), directory));
         match looked.await.ok()? {
             (Ok(bytes), _) => {
