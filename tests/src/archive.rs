@@ -82,6 +82,17 @@ impl ArchiveUnderTest {
         }
     }
 
+    /// The Garage that it is on.
+    ///
+    /// # Panics
+    /// When it is on none.
+    pub fn garage(&mut self) -> &mut Garage {
+        match self {
+            ArchiveUnderTest::Garage(garage) => garage,
+            _ => panic!("not Garage"),
+        }
+    }
+
     /// The server of AWS's interfaces that it is on.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use walvault_tests::archive::{ArchiveKind, ArchiveUnderTest};
+use walvault_tests::archive::ArchiveKind;
 use walvault_tests::cache::promtool;
 use walvault_tests::commit_log::CommitLog;
 use walvault_tests::http::{get, post, request};
@@ -83,9 +83,7 @@ fn health_metrics_and_who_may_ask() {
     assert_eq!(rebound.status, 421);
 
     // The store goes away: commits wait to be archived, and it is said what does not hold.
-    let ArchiveUnderTest::Garage(garage) = scenario.archive_mut() else {
-        unreachable!("it was asked for");
-    };
+    let garage = scenario.archive_mut().garage();
     garage.kill();
     let _ = log.commit(&server);
     let rpo = wait_until("an RPO that grows", || {
@@ -99,9 +97,7 @@ fn health_metrics_and_who_may_ask() {
     });
     assert_eq!(get(admin, "/livez").status, 200);
     assert!(metric(&get(admin, "/metrics").body, "walvault_rpo_seconds") > Some(rpo));
-    let ArchiveUnderTest::Garage(garage) = scenario.archive_mut() else {
-        unreachable!("it was asked for");
-    };
+    let garage = scenario.archive_mut().garage();
     garage.restart();
     wait_for("everything is well again", || {
         let text = get(admin, "/metrics").body;

@@ -209,6 +209,7 @@ fn what_is_done_is_told_to_the_auditor_and_what_was_changed_is_found() {
         panic!("one chain: {verified:#}")
     };
     assert_eq!(chain["public_key"], signer.as_str());
+    assert_eq!(chain["set_back"], 0, "nobody set a clock back: {chain:#}");
     let text = |name: &str| chain[name].to_string().trim_matches('"').to_owned();
     let head = format!("{}:{}:{}", text("writer"), text("number"), text("sha256"));
     let batches = scenario.archive().files("audit/");

@@ -26,13 +26,6 @@ fn slots(server: &Postgres) -> String {
     server.query("SELECT count(*) FROM pg_replication_slots")
 }
 
-fn garage(scenario: &mut Scenario) -> &mut Garage {
-    let walvault_tests::ArchiveUnderTest::Garage(garage) = scenario.archive_mut() else {
-        panic!("Garage");
-    };
-    garage
-}
-
 /// A backup that takes minutes unless it is ended, once it copies.
 fn slow_backup(scenario: &Scenario, server: &Postgres) -> Process {
     let command = scenario.command("walvaultd", &["backup", "--max-rate", "32KiB"]);
@@ -200,7 +193,7 @@ fn a_store_that_vanishes_in_the_middle() {
     wait_for("parts in the archive", || {
         running()["running"]["received"].as_u64() > Some(3 << 20)
     });
-    garage(&mut scenario).kill();
+    scenario.archive_mut().garage().kill();
     wait_for("the backup to be given up", || {
         running()["last"]["error"].is_string()
     });
@@ -211,7 +204,7 @@ fn a_store_that_vanishes_in_the_middle() {
         let sending = "SELECT count(*) FROM pg_stat_replication WHERE state = 'backup'";
         slots(&server) == "1" && server.query(sending) == "0"
     });
-    garage(&mut scenario).restart();
+    scenario.archive_mut().garage().restart();
     daemon.wait_until_saying(&["the base backup is complete"]);
     daemon.wait_until_archived(&server);
     assert!(daemon.stop().success());

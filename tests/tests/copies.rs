@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use walvault_tests::archive::ArchiveUnderTest;
 use walvault_tests::commit_log::assert_rows;
 use walvault_tests::user::give_to_server_user;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Garage, Postgres, Scenario, Walvaultd, cache, http};
+use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, Walvaultd, cache, http};
 
 /// An empty directory for another archive, and its URL.
 fn another_place(scenario: &Scenario, name: &str) -> (PathBuf, String) {
@@ -142,13 +141,6 @@ fn a_copy_is_checked_and_restores_by_itself_and_with_the_other() {
 
 const CLIENTS: u32 = 3;
 
-fn garage(scenario: &mut Scenario) -> &mut Garage {
-    match scenario.archive_mut() {
-        ArchiveUnderTest::Garage(garage) => garage,
-        _ => panic!("the archive is Garage"),
-    }
-}
-
 /// A server whose commits wait for walvault, which archives to Garage and to a directory.
 fn in_two_places(ack: &str) -> (Postgres, Scenario, String, Walvaultd, CommitLog) {
     let server = Postgres::builder().segment_size(1).start();
@@ -203,7 +195,7 @@ fn with_the_first_one_archive_away_stops_nothing_and_is_caught_up() {
     let (mut server, mut scenario, copy, daemon, log) = in_two_places("first");
     let load = log.counted_load(&server, CLIENTS);
     wait_for("acknowledged commits", || load.acknowledged().len() > 50);
-    garage(&mut scenario).kill();
+    scenario.archive_mut().garage().kill();
     let known = load.acknowledged().len();
     wait_for("commits while one is away", || {
         load.acknowledged().len() > known + 200
@@ -219,7 +211,7 @@ fn with_the_first_one_archive_away_stops_nothing_and_is_caught_up() {
     wait_for("commits after that", || {
         load.acknowledged().len() > known + 50
     });
-    garage(&mut scenario).restart();
+    scenario.archive_mut().garage().restart();
     daemon.wait_until_saying(&["is whole again"]);
     let known = load.acknowledged().len();
     wait_for("commits after that", || {
@@ -239,7 +231,7 @@ fn with_all_commits_wait_for_the_archive_that_is_away() {
     let (mut server, mut scenario, copy, daemon, log) = in_two_places("all");
     let load = log.counted_load(&server, CLIENTS);
     wait_for("acknowledged commits", || load.acknowledged().len() > 50);
-    garage(&mut scenario).kill();
+    scenario.archive_mut().garage().kill();
     wait_for("all to wait", || {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         server.value::<u32>(waiting) == CLIENTS
@@ -247,7 +239,7 @@ fn with_all_commits_wait_for_the_archive_that_is_away() {
     let known = load.acknowledged();
     daemon.wait_until_saying(&["the archive is away"]);
     assert_eq!(known, load.acknowledged());
-    garage(&mut scenario).restart();
+    scenario.archive_mut().garage().restart();
     wait_for("acknowledged commits", || {
         load.acknowledged().len() > known.len() + 50
     });

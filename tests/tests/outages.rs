@@ -1,9 +1,8 @@
 //! Either side goes away under load and comes back.
 
-use walvault_tests::archive::ArchiveUnderTest;
 use walvault_tests::commit_log::assert_rows;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Garage, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache};
 
 #[test]
 fn what_is_written_while_the_archive_is_away_arrives_later() {
@@ -14,11 +13,11 @@ fn what_is_written_while_the_archive_is_away_arrives_later() {
     let daemon = scenario.run_and_back_up(&server);
     let load = log.load(&server, 3);
     log.wait_for_rows(&server, 300);
-    garage(&mut scenario).kill();
+    scenario.archive_mut().garage().kill();
     // Nobody waits for the archive.
     log.wait_for_rows(&server, 1000);
     daemon.wait_until_saying(&["the archive is away"]);
-    garage(&mut scenario).restart();
+    scenario.archive_mut().garage().restart();
     log.wait_for_rows(&server, 300);
     drop(load);
     let rows = log.rows(&server);
@@ -45,7 +44,7 @@ fn commits_that_wait_for_the_archive_return_when_it_is_back() {
     });
     let load = log.counted_load(&server, CLIENTS);
     wait_for("acknowledged commits", || load.acknowledged().len() > 50);
-    garage(&mut scenario).kill();
+    scenario.archive_mut().garage().kill();
     wait_for("all to wait", || {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         server.value::<u32>(waiting) == CLIENTS
@@ -54,7 +53,7 @@ fn commits_that_wait_for_the_archive_return_when_it_is_back() {
     daemon.wait_until_saying(&["the archive is away"]);
     assert_eq!(known, load.acknowledged());
 
-    garage(&mut scenario).restart();
+    scenario.archive_mut().garage().restart();
     wait_for("acknowledged commits", || {
         load.acknowledged().len() > known.len() + 50
     });
@@ -117,7 +116,7 @@ fn a_slot_in_danger_is_announced_with_the_time_left() {
     scenario.configure_for(&server);
     let daemon = scenario.run();
     daemon.wait_until_streaming(&server);
-    garage(&mut scenario).kill();
+    scenario.archive_mut().garage().kill();
     let write = |bytes: u32| {
         let message = format!("SELECT pg_logical_emit_message(true, '', repeat('x', {bytes}))");
         server.query(&message);
@@ -134,7 +133,7 @@ fn a_slot_in_danger_is_announced_with_the_time_left() {
         warnings.any(|line| line.contains("seconds_left"))
     });
     assert!(!daemon.log().contains("no longer promises"));
-    garage(&mut scenario).restart();
+    scenario.archive_mut().garage().restart();
     daemon.wait_until_archived(&server);
     let listed = scenario.walvault(&["list", "--json"]).succeeded();
     let listed: serde_json::Value = serde_json::from_str(&listed.stdout).expect("JSON");
@@ -167,11 +166,4 @@ fn a_server_that_crashes_and_comes_back_is_streamed_from_again() {
 
     let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
     assert_rows(&log.rows(&restored), &rows, &restored.log());
-}
-
-fn garage(scenario: &mut Scenario) -> &mut Garage {
-    match scenario.archive_mut() {
-        ArchiveUnderTest::Garage(garage) => garage,
-        _ => panic!("not Garage"),
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use walvault_tests::archive::ArchiveUnderTest;
 use walvault_tests::http::{get, post};
 use walvault_tests::wait::wait_for;
 use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, free_port};
@@ -68,9 +67,7 @@ fn a_whole_run_says_none() {
     daemon.wait_until_saying(&["the heartbeat was not taken"]);
 
     // What goes wrong is said as well: a store that is away, a server that is, and a password that is wrong.
-    let ArchiveUnderTest::Garage(garage) = scenario.archive_mut() else {
-        unreachable!("it was asked for");
-    };
+    let garage = scenario.archive_mut().garage();
     garage.kill();
     let _ = log.commit(&server);
     daemon.wait_until_saying(&["the archive is away", "the webhook did not take an event"]);
@@ -78,9 +75,7 @@ fn a_whole_run_says_none() {
         let answer = get(admin, path);
         said += &(answer.head + &answer.body);
     }
-    let ArchiveUnderTest::Garage(garage) = scenario.archive_mut() else {
-        unreachable!("it was asked for");
-    };
+    let garage = scenario.archive_mut().garage();
     garage.restart();
     daemon.wait_until_archived(&server);
     server.kill();

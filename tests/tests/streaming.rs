@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use walvault_protocol::Lsn;
-use walvault_tests::archive::ArchiveUnderTest;
 use walvault_tests::commit_log::assert_rows;
 use walvault_tests::process::Process;
 use walvault_tests::wait::wait_for;
@@ -124,7 +123,7 @@ fn what_a_commit_waits_for_is_its_own_choice() {
     commit_synchronously(&server);
     let _ = log.commit(&server);
 
-    garage(&mut scenario).kill();
+    scenario.archive_mut().garage().kill();
     let mut durable = commit(&scenario, &server, "on");
     wait_for("a commit that waits", || waiting_commits(&server) == 1);
     let mut received = commit(&scenario, &server, "remote_write");
@@ -132,7 +131,7 @@ fn what_a_commit_waits_for_is_its_own_choice() {
     assert!(durable.is_running());
     assert_eq!(waiting_commits(&server), 1);
 
-    garage(&mut scenario).restart();
+    scenario.archive_mut().garage().restart();
     assert!(durable.wait_for_exit().success(), "{}", durable.log());
     daemon.wait_until_archived(&server);
     assert_eq!(log.rows(&server).len(), 3);
@@ -320,13 +319,6 @@ fn reply_time(server: &Postgres) -> String {
 fn signal(daemon: &Walvaultd, signal: Signal) {
     let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
     kill_process(pid.expect("a process id"), signal).expect("a signal");
-}
-
-fn garage(scenario: &mut Scenario) -> &mut walvault_tests::Garage {
-    match scenario.archive_mut() {
-        ArchiveUnderTest::Garage(garage) => garage,
-        _ => panic!("not Garage"),
-    }
 }
 
 fn snapshot(scenario: &Scenario) -> Vec<(PathBuf, SystemTime)> {

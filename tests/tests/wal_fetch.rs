@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use walvault_tests::process::Process;
 use walvault_tests::user::give_to_server_user;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, ArchiveUnderTest, CommitLog, Outcome, Postgres, Scenario};
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario};
 
 /// A server with segments of 1 MiB and an archive that holds many of them.
 struct Archived {
@@ -207,16 +207,12 @@ fn only_the_archive_says_what_is_absent() {
     }
     assert_eq!(archived.helpers().len(), 1, "a standby that asks keeps it");
 
-    let ArchiveUnderTest::Garage(garage) = archived.scenario.archive_mut() else {
-        unreachable!("it was made as one")
-    };
+    let garage = archived.scenario.archive_mut().garage();
     garage.kill();
     for name in [beyond, history, &segments[0]] {
         assert_eq!(archived.fetch(name).code, Some(200), "{name}");
     }
-    let ArchiveUnderTest::Garage(garage) = archived.scenario.archive_mut() else {
-        unreachable!("it was made as one")
-    };
+    let garage = archived.scenario.archive_mut().garage();
     garage.restart();
     archived.expect(&segments[3]);
 

@@ -98,7 +98,8 @@ impl Recorder {
             let recipients = self.data.recipients().iter();
             let names: Vec<String> = recipients.map(crate::keys::Recipient::name).collect();
             let event = self.event(Action::KeyMade, Outcome::Succeeded);
-            events.insert(0, event.keys(made).with("recipients", names));
+            // It is the youngest, and a chain goes on in the order of time.
+            events.push(event.keys(made).with("recipients", names));
         }
         let stored = self.log.append(&events, last).await;
         stored.map_err(|error| (error.into(), events))
