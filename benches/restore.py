@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from streaming import PG, ROOT, USER, Garage, Postgres, Process, Sidecar, as_user, run, wait_for
+from streaming import PG, ROOT, TICKS, USER, cpu_of, Garage, Postgres, Process, Sidecar, as_user, run, wait_for
 
 WALVAULT = ROOT / "target/release/walvault"
 
@@ -37,6 +37,12 @@ class Timed:
         self.cpu = usage.ru_utime + usage.ru_stime
         if status != 0:
             sys.exit(f"{command} failed:\n{errors.decode()}")
+
+
+def busy():
+    """The CPU seconds of all cores until now that were not idle."""
+    words = [int(word) for word in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(words) - words[3] - words[4]) / TICKS
 
 
 class Bench:
@@ -188,10 +194,13 @@ class Bench:
         os.sync()
         log = self.home / f"{name}.log"
         settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={data}", "-c", "shared_buffers=512MB"]
-        begun = time.monotonic()
+        begun, garage, all_of_it = time.monotonic(), cpu_of(self.garage.process.pid), busy()
         server = Process(as_user([PG / "postgres", "-D", data, *settings]), log, self.garage.env)
         server.child.wait(timeout=900)
         seconds = time.monotonic() - begun
+        helpers = sum(cpu_of(helper) for helper in self.helpers(data))
+        print(f"    {name}: {seconds:.2f} s; CPU: garage {cpu_of(self.garage.process.pid) - garage:.2f}, helper {helpers:.2f}, "
+              f"everything {busy() - all_of_it:.2f} s", flush=True)
         if "recovery stopping after" not in log.read_text():
             sys.exit(f"recovery failed:\n{log.read_text()}")
         for helper in self.helpers(data):

@@ -48,6 +48,12 @@ def wait_for(what, condition, seconds=120):
     sys.exit(f"{what} did not happen within {seconds} s")
 
 
+def cpu_of(pid):
+    """The CPU seconds of a process until now, without those of its children."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
 class Process:
     """A child whose CPU seconds and peak memory the kernel tells."""
 
@@ -60,8 +66,7 @@ class Process:
         self.pid = self.child.pid
 
     def cpu(self):
-        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_of(self.pid)
 
     def memory(self, field):
         for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():

@@ -69,6 +69,22 @@ pub struct WalPrefetch {
     dir: PathBuf,
 }
 
+/// The command line of `wal-fetch` alone. PostgreSQL waits for it with every segment, and describing all
+/// commands takes longer than parsing one.
+#[derive(Debug, Parser)]
+#[command(name = "walvault", disable_help_flag = true)]
+struct WalFetchLine {
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: WalFetchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum WalFetchCommand {
+    WalFetch(wal_fetch::WalFetch),
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -78,6 +94,10 @@ pub fn main() -> ExitCode {
         .iter()
         .skip(1)
         .any(|argument| argument == "wal-fetch");
+    if serves_wal && let Ok(line) = WalFetchLine::try_parse_from(&arguments) {
+        let WalFetchCommand::WalFetch(command) = &line.command;
+        return wal_fetch::main(command, line.config.as_deref());
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -146,6 +166,24 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wal_fetch_alone_is_the_command_that_it_is_among_all() {
+        for line in [
+            "walvault wal-fetch --config c 000000010000000000000003 pg_wal/RECOVERYXLOG",
+            "walvault --config c wal-fetch 00000002.history p",
+        ] {
+            let all = Cli::try_parse_from(line.split(' ')).expect("a command line");
+            let alone = WalFetchLine::try_parse_from(line.split(' ')).expect("a command line");
+            let (Command::WalFetch(one), WalFetchCommand::WalFetch(other)) =
+                (all.command, alone.command)
+            else {
+                panic!("{line}");
+            };
+            assert_eq!(format!("{one:?}"), format!("{other:?}"));
+            assert_eq!(all.config, alone.config);
+        }
     }
 
     #[test]

@@ -107,8 +107,9 @@ fn prefetched(command: &WalFetch, config: &Config) -> Option<Fetched> {
         .ok()?;
     let prefetch = Prefetch::of(config, config_path.as_deref(), &command.path)?;
     // A name that is that long is a segment's; after others nothing follows.
-    let starts = command.name.len() == SEGMENT_NAME;
-    prefetch.fetch(&command.name, &command.path, starts)
+    let is_segment = command.name.len() == SEGMENT_NAME
+        && command.name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    prefetch.fetch(&command.name, &command.path, is_segment)
 }
 
 fn code(failure: &WalFetchFailure) -> u8 {

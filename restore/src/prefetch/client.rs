@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use walvault_archive::config::Config;
 
-use super::protocol::{Answer, LONGEST, SILENCE};
+use super::protocol::{Answer, LONGEST, Request, SILENCE};
 use super::site::Site;
 use crate::wal::{Fetched, WalFetchError, WalFile};
 
@@ -51,13 +51,17 @@ impl<'a> Prefetch<'a> {
         })
     }
 
-    /// Has the helper fetch the file `name`, and puts it at `path`; starts a helper if `starts` and
-    /// there is none. `None` if that did not work, so that the archive has to be asked directly.
+    /// Has the helper fetch the file `name`, and puts it at `path`; starts a helper if there is none
+    /// and it `is_segment`, after which others follow. `None` if that did not work, so that the
+    /// archive has to be asked directly.
     #[must_use]
-    pub fn fetch(&self, name: &str, path: &Path, starts: bool) -> Option<Fetched> {
+    pub fn fetch(&self, name: &str, path: &Path, is_segment: bool) -> Option<Fetched> {
         let stream = match self.site.connect() {
+            Ok(stream) if is_segment && self.take_ready(&stream, name, path) => {
+                return Some(Fetched::Found);
+            }
             Ok(stream) => stream,
-            Err(_) if !starts => return None,
+            Err(_) if !is_segment => return None,
             Err(_) => match self.start() {
                 Ok(stream) => stream,
                 Err(trouble) => return gone(name, &trouble),
@@ -69,10 +73,20 @@ impl<'a> Prefetch<'a> {
         }
     }
 
+    /// Takes a segment that waits, without the helper's word: it may be busy with those that follow.
+    fn take_ready(&self, mut stream: &UnixStream, name: &str, path: &Path) -> bool {
+        let taken = fs::rename(self.site.file(name), path).is_ok();
+        if taken {
+            // A helper that is gone need not know.
+            let _ = stream.write_all(Request::Taken(name.to_owned()).to_line().as_bytes());
+        }
+        taken
+    }
+
     fn ask(&self, stream: UnixStream, name: &str, path: &Path) -> Result<Fetched, Trouble> {
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
-        (&stream).write_all(format!("{name}\n").as_bytes())?;
+        (&stream).write_all(Request::Want(name.to_owned()).to_line().as_bytes())?;
         let mut reader = BufReader::new(&stream);
         loop {
             let mut line = String::new();

@@ -1,5 +1,8 @@
 //! What a client and a helper say to each other: a line each way, over a socket that only the
 //! server's user can reach.
+//!
+//! A segment that waits under its own name may be renamed by any client; the rename decides whose it
+//! is. The client says so afterwards and waits for no answer: PostgreSQL replays nothing meanwhile.
 
 use std::time::Duration;
 
@@ -11,6 +14,34 @@ pub(super) const SILENCE: Duration = Duration::from_secs(20);
 
 /// The longest line.
 pub(super) const LONGEST: u64 = 4096;
+
+/// What a client says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Request {
+    /// It wants the file of WAL of this name.
+    Want(String),
+    /// It has taken the segment of this name, which waited. No answer follows.
+    Taken(String),
+}
+
+impl Request {
+    /// As a line.
+    pub(super) fn to_line(&self) -> String {
+        match self {
+            Request::Want(name) => format!("{name}\n"),
+            Request::Taken(name) => format!("taken {name}\n"),
+        }
+    }
+
+    /// From a line; `None` if it was cut off.
+    pub(super) fn parse(line: &str) -> Option<Request> {
+        let line = line.strip_suffix('\n')?;
+        Some(match line.strip_prefix("taken ") {
+            Some(name) => Request::Taken(name.to_owned()),
+            None => Request::Want(line.to_owned()),
+        })
+    }
+}
 
 /// A helper's answer to the name of a file of WAL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +101,17 @@ mod tests {
         ] {
             assert_eq!(Answer::parse(&answer.to_line()), Some(answer));
         }
+    }
+
+    #[test]
+    fn requests_round_trip() {
+        for request in [
+            Request::Want("000000010000000000000003.partial".to_owned()),
+            Request::Taken("000000010000000000000003".to_owned()),
+        ] {
+            assert_eq!(Request::parse(&request.to_line()), Some(request));
+        }
+        assert_eq!(Request::parse("taken 00000001"), None);
     }
 
     #[test]

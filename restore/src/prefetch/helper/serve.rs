@@ -14,7 +14,7 @@ use walvault_archive::Archive;
 use walvault_protocol::WalFileName;
 use walvault_protocol::segment::segment_name;
 
-use crate::prefetch::protocol::{Answer, BEAT, LONGEST};
+use crate::prefetch::protocol::{Answer, BEAT, LONGEST, Request};
 use crate::prefetch::site::Site;
 use crate::prefetch::window::{Outcome, Position, Slot, Window};
 use crate::wal::{Fetched, WalFetchError, WalFile, fetch, fetch_whole};
@@ -102,10 +102,16 @@ impl Server {
 
     async fn answer(self: &Arc<Server>, stream: UnixStream) -> std::io::Result<()> {
         let mut client = Client::new(stream);
-        let name = client.request().await?;
-        let size = self.archive.segment_size();
-        if let Some(WalFileName::Segment(timeline, number)) = WalFileName::parse(&name, size) {
-            let position = (timeline, number);
+        let name = match client.request().await? {
+            Request::Want(name) => name,
+            Request::Taken(name) => {
+                if let Some(position) = self.position(&name) {
+                    self.was_taken(position);
+                }
+                return Ok(());
+            }
+        };
+        if let Some(position) = self.position(&name) {
             *self.state().waiting.entry(position).or_default() += 1;
             let handed = self.hand_over(&mut client, position).await;
             let mut state = self.state();
@@ -147,8 +153,14 @@ impl Server {
                         self.want(position);
                         continue;
                     }
+                    if !self.set_aside(position)? {
+                        self.state().window.taken(position);
+                        drop(turn);
+                        self.want(position);
+                        continue;
+                    }
                     let shared = self.state().waiting.get(&position).copied() > Some(1);
-                    let file = self.name(position);
+                    let file = self.aside(position);
                     let answer = if shared {
                         Answer::Copy(file)
                     } else {
@@ -159,13 +171,44 @@ impl Server {
                     if !shared {
                         self.state().window.taken(position);
                         // It is there still if the client was gone before it took it.
-                        let _ = fs::remove_file(self.site.file(&self.name(position)));
+                        self.discard(position);
                         self.schedule();
                     }
                     return Ok(true);
                 }
             }
         }
+    }
+
+    /// Gives a segment that waits a name by which no client takes it unasked; `false` if one has just
+    /// done so.
+    fn set_aside(&self, position: Position) -> std::io::Result<bool> {
+        let aside = self.site.file(&self.aside(position));
+        if aside.exists() {
+            return Ok(true);
+        }
+        match fs::rename(self.site.file(&self.name(position)), aside) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            renamed => renamed.map(|()| true),
+        }
+    }
+
+    /// A client has taken a segment that waited, unasked.
+    fn was_taken(self: &Arc<Server>, position: Position) {
+        // It may be there before it is counted as ready.
+        if self.state().window.slot(position).is_some() {
+            self.want(position);
+            self.state().window.taken(position);
+            self.changed.send_replace(());
+            self.schedule();
+        }
+    }
+
+    /// Removes a segment that nobody wants.
+    fn discard(&self, position: Position) {
+        // It is there under one of its names, or under none.
+        let _ = fs::remove_file(self.site.file(&self.name(position)));
+        let _ = fs::remove_file(self.site.file(&self.aside(position)));
     }
 
     /// Fetches a file for one client, as the archive has it at this moment.
@@ -201,7 +244,7 @@ impl Server {
             if let Some(task) = self.state().running.remove(&position) {
                 task.abort();
             }
-            let _ = fs::remove_file(self.site.file(&self.name(position)));
+            self.discard(position);
         }
         // Somebody may have been waiting for one of those.
         self.changed.send_replace(());
@@ -253,8 +296,21 @@ impl Server {
         }
     }
 
+    fn position(&self, name: &str) -> Option<Position> {
+        match WalFileName::parse(name, self.archive.segment_size())? {
+            WalFileName::Segment(timeline, number) => Some((timeline, number)),
+            _ => None,
+        }
+    }
+
+    /// What a segment is called while it waits.
     fn name(&self, (timeline, number): Position) -> String {
         segment_name(timeline, number, self.archive.segment_size())
+    }
+
+    /// What it is called while it is handed over.
+    fn aside(&self, position: Position) -> String {
+        format!("{}.aside", self.name(position))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -274,16 +330,13 @@ impl Client {
         }
     }
 
-    async fn request(&mut self) -> std::io::Result<String> {
+    async fn request(&mut self) -> std::io::Result<Request> {
         let mut line = String::new();
         (&mut self.stream)
             .take(LONGEST)
             .read_line(&mut line)
             .await?;
-        match line.strip_suffix('\n') {
-            Some(name) => Ok(name.to_owned()),
-            None => Err(std::io::ErrorKind::UnexpectedEof.into()),
-        }
+        Request::parse(&line).ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
     }
 
     async fn tell(&mut self, answer: &Answer) -> std::io::Result<()> {

@@ -113,6 +113,20 @@ impl Served {
         (answer, content)
     }
 
+    /// Takes a segment that waits, as a client does, and tells of it.
+    async fn take(&self, number: u64) -> Vec<u8> {
+        let taken = self.dir.path().join(format!("taken by {number}"));
+        fs::rename(self.dir.path().join(name(number)), &taken).expect("it waits");
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+        let told = Request::Taken(name(number)).to_line();
+        ours.write_all(told.as_bytes()).await.expect("told");
+        drop(ours);
+        self.server.clone().converse(theirs).await;
+        let content = fs::read(&taken).expect("content");
+        fs::remove_file(taken).expect("removed");
+        content
+    }
+
     fn reads(&self, number: u64) -> u32 {
         let key = format!("wal/00000001/{}", name(number));
         let reads = self.store.reads.lock().expect("unpoisoned");
@@ -160,7 +174,7 @@ async fn each_segment_is_read_once_and_those_to_come_are_there_before() {
     let served = Served::new(8, 3).await;
     for number in 0..8 {
         let (answer, found) = served.ask(number).await;
-        assert_eq!(answer, Answer::Take(name(number)));
+        assert_eq!(answer, Answer::Take(format!("{}.aside", name(number))));
         assert_eq!(found, Some(content(number)));
         let ahead: Vec<u64> = (number + 1..8).take(3).collect();
         served.wait_for(&ahead).await;
@@ -170,6 +184,33 @@ async fn each_segment_is_read_once_and_those_to_come_are_there_before() {
     }
     assert!(served.server.is_empty());
     assert!(served.server.quiet_since().is_some());
+}
+
+#[tokio::test]
+async fn what_waits_is_taken_unasked_and_those_to_come_follow() {
+    let served = Served::new(8, 3).await;
+    served.ask(0).await;
+    for number in 1..8 {
+        let ahead: Vec<u64> = (number..8).take(3).collect();
+        served.wait_for(&ahead).await;
+        assert_eq!(served.take(number).await, content(number));
+    }
+    served.wait_for(&[]).await;
+    for number in 0..8 {
+        assert_eq!(served.reads(number), 1, "segment {number}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_taken_without_a_word_is_fetched_again() {
+    let served = Served::new(3, 2).await;
+    served.ask(0).await;
+    served.wait_for(&[1, 2]).await;
+    fs::remove_file(served.dir.path().join(name(1))).expect("it waits");
+    assert_eq!(served.ask(1).await.1, Some(content(1)));
+    assert_eq!(served.reads(1), 2);
+    assert_eq!(served.take(2).await, content(2));
+    served.wait_for(&[]).await;
 }
 
 #[tokio::test]
