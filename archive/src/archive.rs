@@ -490,6 +490,7 @@ pub fn kind_of(key: &ObjectKey) -> Kind {
         ObjectKey::Pruned(_) => Kind::Pruned,
         ObjectKey::Verified(_) => Kind::Verified,
         ObjectKey::Audit(..) => Kind::Audit,
+        ObjectKey::Drill(_) => Kind::Drill,
         ObjectKey::BackupRecord(_) | ObjectKey::Archive | ObjectKey::Key(..) => Kind::BackupRecord,
     }
 }

@@ -20,7 +20,7 @@ pub use chain::{Position, Recorded, read_all};
 pub use event::{Action, Actor, Event, Outcome};
 pub use log::AuditLog;
 pub(crate) use log::footer_digest;
-pub use recorder::{Act, AuditError, Recorder, trail};
+pub use recorder::{Act, AuditError, Recorder, log, trail};
 pub use verify::{AuditFinding, AuditReport, ChainReport, FindingKind, verify};
 
 #[cfg(test)]

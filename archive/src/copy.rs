@@ -16,8 +16,8 @@ use crate::archive::{Archive, Listed, kind_of};
 use crate::chance;
 use crate::error::Error;
 use crate::layout::{
-    AUDIT_PREFIX, BACKUPS_PREFIX, BackupId, GAPS_PREFIX, KEYS_PREFIX, ObjectKey, PRUNED_PREFIX,
-    TAIL_PREFIX, WAL_PREFIX, WRITERS_PREFIX, unit_containing,
+    AUDIT_PREFIX, BACKUPS_PREFIX, BackupId, DRILLS_PREFIX, GAPS_PREFIX, KEYS_PREFIX, ObjectKey,
+    PRUNED_PREFIX, TAIL_PREFIX, WAL_PREFIX, WRITERS_PREFIX, unit_containing,
 };
 use crate::prune::PruneRecord;
 use crate::record::ArchiveRecord;
@@ -109,6 +109,7 @@ pub async fn copy(
     copying.chunks(chunks).await?;
     copying.all_below(GAPS_PREFIX, |_| true).await?;
     copying.backups().await?;
+    copying.all_below(DRILLS_PREFIX, |_| true).await?;
     copying.all_below(AUDIT_PREFIX, |_| true).await?;
     copying.all_below(WRITERS_PREFIX, |_| true).await?;
     copying.all_below(PRUNED_PREFIX, |_| true).await?;

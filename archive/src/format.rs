@@ -59,10 +59,12 @@ pub enum Kind {
     Verified = 13,
     /// A batch of events of the audit trail, JSON.
     Audit = 14,
+    /// How a drill went, JSON.
+    Drill = 15,
 }
 
 impl Kind {
-    const ALL: [Kind; 14] = [
+    const ALL: [Kind; 15] = [
         Kind::Wal,
         Kind::Tail,
         Kind::History,
@@ -77,6 +79,7 @@ impl Kind {
         Kind::Pruned,
         Kind::Verified,
         Kind::Audit,
+        Kind::Drill,
     ];
 }
 

@@ -20,15 +20,16 @@ use crate::catalog::Catalog;
 use crate::format::Codec;
 use crate::keys::wrap::{KeyRecord, wrap_for};
 use crate::keys::{DataKey, KeyFile, KeyPurpose, Secret, SigningKey};
-use crate::layout::{BackupId, KeyId, ObjectKey, unit_containing};
+use crate::layout::{BackupId, DrillId, KeyId, ObjectKey, unit_containing};
 use crate::record::{
-    ArchiveRecord, BackupFiles, BackupRecord, Extent, FileKind, FilePath, FileRecord, PartRecord,
-    commit_index,
+    ArchiveRecord, BackupFiles, BackupRecord, Canary, DrillCheck, DrillMeasures, DrillObjectives,
+    DrillOutcome, DrillReached, DrillRecord, DrillStep, DrillTarget, Extent, FileKind, FilePath,
+    FileRecord, PartRecord, commit_index,
 };
 use crate::seal::Sealer;
 use crate::store::SharedStore;
 use crate::store::directory::DirectoryStore;
-use crate::{Archive, Error, verify};
+use crate::{Archive, Error, drill, verify};
 
 const ARCHIVE_ID: [u8; 16] = *b"golden archive 1";
 const SIZE: fn() -> SegmentSize = || SegmentSize::new(1 << 20).expect("a size");
@@ -125,6 +126,66 @@ fn marks() -> Vec<WalMark> {
 
 fn backup() -> BackupId {
     BackupId::new(BEGUN(), 0x9f3c)
+}
+
+fn drilled() -> DrillRecord {
+    let lsn = Lsn(0x30_0400);
+    DrillRecord {
+        version: 1,
+        id: DrillId::new(BEGUN(), "system-failure", true, 0x9f3c).expect("a name"),
+        scenario: "system-failure".to_owned(),
+        outcome: DrillOutcome::Passed,
+        error: None,
+        started: BEGUN(),
+        ended: BEGUN(),
+        seconds: 12.5,
+        host: "db1".to_owned(),
+        operator: "Ann".to_owned(),
+        reason: Some("the monthly drill".to_owned()),
+        program: "walvault 0.1.0".to_owned(),
+        postgres: Some("15.18".to_owned()),
+        archive: "s3://bucket/prefix".to_owned(),
+        identities: vec!["key-file:f22f99d942f45d9c".to_owned()],
+        backup: Some(backup()),
+        target: DrillTarget {
+            asked: "the end of the archive".to_owned(),
+            chosen: Some("the end of the archive".to_owned()),
+            time: None,
+            lsn: Some(lsn),
+        },
+        reached: Some(DrillReached {
+            lsn: Some(lsn),
+            time: Some(BEGUN()),
+            timeline: Some(1),
+        }),
+        steps: vec![DrillStep {
+            name: "plan".to_owned(),
+            seconds: 0.5,
+            outcome: DrillOutcome::Passed,
+            detail: String::new(),
+        }],
+        checks: vec![DrillCheck {
+            name: "target".to_owned(),
+            outcome: DrillOutcome::Passed,
+            expected: lsn.to_string(),
+            found: lsn.to_string(),
+        }],
+        canary: Some(Canary { lsn, time: BEGUN() }),
+        measured: DrillMeasures {
+            backup_bytes: 3,
+            wal_bytes: 1000,
+            wal_objects: 1,
+            rto_consistent_seconds: Some(10.0),
+            rto_seconds: Some(11.0),
+            rpo_seconds: Some(1.5),
+        },
+        objectives: DrillObjectives {
+            rto_seconds: Some(3600.0),
+            rpo_seconds: 60.0,
+            rto_kept: Some(true),
+            rpo_kept: Some(true),
+        },
+    }
 }
 
 fn objects() -> Vec<Golden> {
@@ -239,12 +300,16 @@ fn objects() -> Vec<Golden> {
             ObjectKey::Verified(1),
             serde_json::to_vec(&verified).expect("JSON"),
         ),
+        plain(
+            ObjectKey::Drill(drilled().id),
+            drill::sign(&drilled(), &signing_key(), &ARCHIVE_ID),
+        ),
     ]
 }
 
 fn sealed(golden: &Golden, number: u8) -> Bytes {
     let key = match golden.key {
-        ObjectKey::Audit(..) => audit_key(),
+        ObjectKey::Audit(..) | ObjectKey::Drill(_) => audit_key(),
         _ => data_key(),
     };
     let sealer = Sealer::new(ARCHIVE_ID, key, golden.codec);
@@ -360,6 +425,17 @@ async fn the_audit_trail_of_version_1_reads() -> Result<(), Error> {
     let events = audit::read_all(&archive).await?;
     assert_eq!(events[0].event, batch().events[0]);
     assert_eq!(archive.keyring().epochs().await?.len(), 1, "one for data");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drill_of_version_1_reads() -> Result<(), Error> {
+    bless();
+    let store: SharedStore = Arc::new(DirectoryStore::open(directory())?);
+    let archive = Archive::open(store, vec![key_file()]).await?;
+    let signed = drill::open(&archive, &drilled().id).await?;
+    assert_eq!(signed.record, drilled());
+    assert_eq!(signed.public_key, signing_key().public());
     Ok(())
 }
 

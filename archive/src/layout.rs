@@ -28,6 +28,8 @@ pub const PRUNED_PREFIX: &str = "pruned/";
 pub const VERIFIED_PREFIX: &str = "verified/";
 /// Where the audit trail is kept, a chain of batches for each writer.
 pub const AUDIT_PREFIX: &str = "audit/";
+/// Where it is recorded how drills went.
+pub const DRILLS_PREFIX: &str = "drills/";
 /// Written to find out whether a store refuses to overwrite an object. It holds nothing and stays,
 /// so that the next writer needs one request to know.
 pub const CONDITIONAL_PROBE: &str = "probe/conditional";
@@ -50,7 +52,7 @@ pub enum Purpose {
     Tail,
     /// A lock or a probe, which is removed at once or holds nothing.
     Passing,
-    /// A batch of the audit trail: small, and kept for years.
+    /// A batch of the audit trail, or the record of a drill: small, and kept for years.
     Audit,
     /// Anything else: small, and as lasting as what it tells of.
     Record,
@@ -71,7 +73,7 @@ pub fn purpose(key: &str) -> Purpose {
         Purpose::Tail
     } else if key.starts_with(LOCKS_PREFIX) || key == CONDITIONAL_PROBE {
         Purpose::Passing
-    } else if key.starts_with(AUDIT_PREFIX) {
+    } else if key.starts_with(AUDIT_PREFIX) || key.starts_with(DRILLS_PREFIX) {
         Purpose::Audit
     } else {
         Purpose::Record
@@ -199,6 +201,97 @@ impl<'de> serde::Deserialize<'de> for BackupId {
     }
 }
 
+/// A drill's name: the UTC time it was begun, its scenario, how it went and four random hexadecimal
+/// digits, such as `20261121T063000Z-key-loss-passed-9f3c`. Names sort as drills were begun, and tell
+/// who may open nothing when the last one passed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DrillId(String);
+
+impl DrillId {
+    /// The name of a drill of `scenario`, lower-case letters and hyphens. `None` when it is written
+    /// otherwise.
+    #[must_use]
+    pub fn new(
+        begun: jiff::Timestamp,
+        scenario: &str,
+        passed: bool,
+        random: u16,
+    ) -> Option<DrillId> {
+        let time = begun.strftime("%Y%m%dT%H%M%SZ");
+        let outcome = if passed { PASSED } else { FAILED };
+        DrillId::parse(&format!("{time}-{scenario}-{outcome}-{random:04x}"))
+    }
+
+    /// Checks the form of a name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<DrillId> {
+        let (time, rest) = text.split_once('-')?;
+        let (rest, random) = rest.rsplit_once('-')?;
+        // The time and the digits are those of a backup's name.
+        BackupId::parse(&format!("{time}-{random}"))?;
+        let (scenario, outcome) = rest.rsplit_once('-')?;
+        let is_word =
+            |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+        let well_formed = scenario.split('-').all(is_word) && [PASSED, FAILED].contains(&outcome);
+        well_formed.then(|| DrillId(text.to_owned()))
+    }
+
+    /// When it was begun, to the second; `None` when the name tells no time there is.
+    #[must_use]
+    pub fn begun(&self) -> Option<jiff::Timestamp> {
+        let (time, _) = self.0.split_once('-')?;
+        BackupId::parse(&format!("{time}-0000"))?.begun()
+    }
+
+    /// What was drilled.
+    #[must_use]
+    pub fn scenario(&self) -> &str {
+        let parts = self.parts();
+        parts.map_or("", |(scenario, _)| scenario)
+    }
+
+    /// Whether everything was as it should be.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.parts().is_some_and(|(_, outcome)| outcome == PASSED)
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn parts(&self) -> Option<(&str, &str)> {
+        let (_, rest) = self.0.split_once('-')?;
+        let (rest, _) = rest.rsplit_once('-')?;
+        rest.rsplit_once('-')
+    }
+}
+
+const PASSED: &str = "passed";
+const FAILED: &str = "failed";
+
+impl fmt::Display for DrillId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for DrillId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for DrillId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<DrillId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        DrillId::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("'{text}' is not the name of a drill")))
+    }
+}
+
 /// The name of every object an archive holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ObjectKey {
@@ -235,6 +328,8 @@ pub enum ObjectKey {
     Verified(u32),
     /// `audit/<writer>/<number>`: a batch of events; numbered from 1.
     Audit(AuditWriter, u32),
+    /// `drills/<id>`: how a drill went.
+    Drill(DrillId),
 }
 
 /// A run of WAL stored as one object: a whole segment or a piece of a large one.
@@ -296,6 +391,7 @@ impl ObjectKey {
             ObjectKey::Pruned(number) => format!("{PRUNED_PREFIX}{number:08}"),
             ObjectKey::Verified(number) => format!("{VERIFIED_PREFIX}{number:08}"),
             ObjectKey::Audit(writer, number) => format!("{}{number:08}", audit_prefix(*writer)),
+            ObjectKey::Drill(id) => format!("{DRILLS_PREFIX}{id}"),
         }
     }
 
@@ -344,6 +440,7 @@ impl ObjectKey {
                 let (writer, number) = rest.split_once('/')?;
                 ObjectKey::Audit(AuditWriter::parse(writer)?, number.parse().ok()?)
             }
+            "drills" => ObjectKey::Drill(DrillId::parse(rest)?),
             _ => return None,
         };
         (parsed.spell(size) == key).then_some(parsed)

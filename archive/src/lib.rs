@@ -12,6 +12,7 @@ pub mod chance;
 pub mod config;
 pub mod copy;
 pub mod coverage;
+pub mod drill;
 pub mod error;
 pub mod fence;
 pub mod format;

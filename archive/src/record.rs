@@ -5,10 +5,15 @@ use walvault_protocol::{LsnRange, SegmentSize, SystemId, TimelineId};
 
 pub mod backup;
 pub mod commit_index;
+pub mod drill;
 pub mod keep;
 
 pub use backup::{
     BackupFiles, BackupRecord, Extent, FileKind, FilePath, FileRecord, PartRecord, TablespaceRecord,
+};
+pub use drill::{
+    Canary, DrillCheck, DrillMeasures, DrillObjectives, DrillOutcome, DrillReached, DrillRecord,
+    DrillStep, DrillTarget,
 };
 pub use keep::{KeepChange, KeepRecord};
 

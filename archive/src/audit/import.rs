@@ -1,10 +1,10 @@
-//! Bringing home the chain of a host that may not write the archive.
+//! Bringing home what a host that may not write the archive noted: its chain, and records of drills.
 
 use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::layout::{AUDIT_PREFIX, KEYS_PREFIX, ObjectKey};
+use crate::layout::{AUDIT_PREFIX, DRILLS_PREFIX, KEYS_PREFIX, ObjectKey};
 use crate::store::{Body, StoreError, list_all};
 
 /// What was brought.
@@ -16,18 +16,20 @@ pub struct Imported {
     pub known: u64,
     /// Data keys of theirs.
     pub keys: u64,
+    /// Records of drills that the archive did not hold.
+    pub drills: u64,
 }
 
-/// Copies every batch and its data keys from `local` into `archive`, byte for byte: they are bound to
-/// the archive and their names already. Data keys go first, so that nothing lies there that could
-/// not be opened.
+/// Copies every batch, every record of a drill and their data keys from `local` into `archive`, byte
+/// for byte: they are bound to the archive and their names already. Data keys go first, so that
+/// nothing lies there that could not be opened, and batches last, since they name the records.
 ///
 /// # Errors
 /// When a store fails, and [`StoreError::Exists`] when the archive holds something else in a batch's
 /// place.
 pub async fn import(local: &Archive, archive: &Archive) -> Result<Imported, Error> {
     let mut imported = Imported::default();
-    for (prefix, of_keys) in [(KEYS_PREFIX, true), (AUDIT_PREFIX, false)] {
+    for prefix in [KEYS_PREFIX, DRILLS_PREFIX, AUDIT_PREFIX] {
         for object in list_all(&**local.store(), prefix).await? {
             if ObjectKey::parse(&object.key, archive.segment_size()).is_none() {
                 continue;
@@ -44,10 +46,12 @@ pub async fn import(local: &Archive, archive: &Archive) -> Result<Imported, Erro
                 }
                 Err(error) => return Err(error.into()),
             };
-            match (of_keys, known) {
-                (true, _) => imported.keys += u64::from(!known),
-                (false, true) => imported.known += 1,
-                (false, false) => imported.batches += 1,
+            match (prefix, known) {
+                (AUDIT_PREFIX, true) => imported.known += 1,
+                (AUDIT_PREFIX, false) => imported.batches += 1,
+                (DRILLS_PREFIX, false) => imported.drills += 1,
+                (_, false) => imported.keys += 1,
+                (_, true) => {}
             }
         }
     }

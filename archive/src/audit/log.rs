@@ -61,6 +61,11 @@ impl AuditLog {
         self.inner.key.public().writer()
     }
 
+    /// What signs it.
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.inner.key
+    }
+
     /// The archive that it is in, with the trail's keys.
     #[must_use]
     pub fn archive(&self) -> &Archive {

@@ -66,16 +66,17 @@ impl Recorder {
         if !settings.enabled {
             return Ok(None);
         }
-        let trail = trail(settings, encryption, archive)?;
-        let (key, ephemeral) = match &settings.signing_key_file {
-            Some(path) => (SigningKey::read(path)?, false),
-            None => (SigningKey::ephemeral().map_err(Error::from)?, true),
-        };
         Ok(Some(Recorder {
-            log: AuditLog::new(trail, key, ephemeral),
+            log: log(settings, encryption, archive)?,
             actor,
             data: archive.keyring().access().clone(),
         }))
+    }
+
+    /// Where it notes.
+    #[must_use]
+    pub fn log(&self) -> &AuditLog {
+        &self.log
     }
 
     /// An event of this process.
@@ -165,6 +166,23 @@ impl Act {
             Some(reason) => event.with("error", reason),
         }
     }
+}
+
+/// The chain that this process adds to, by the key that `settings` name or one of its own.
+///
+/// # Errors
+/// When what `[audit]` names cannot be used.
+pub fn log(
+    settings: &AuditSettings,
+    encryption: &EncryptionSettings,
+    archive: &Archive,
+) -> Result<AuditLog, AuditError> {
+    let trail = trail(settings, encryption, archive)?;
+    let (key, ephemeral) = match &settings.signing_key_file {
+        Some(path) => (SigningKey::read(path)?, false),
+        None => (SigningKey::ephemeral().map_err(Error::from)?, true),
+    };
+    Ok(AuditLog::new(trail, key, ephemeral))
 }
 
 /// `archive` as the trail is read and written: with its keys, and in the local directory where one

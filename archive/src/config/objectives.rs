@@ -16,12 +16,16 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub struct ObjectiveSettings {
     /// `rpo`: how old a commit may become before it is in the archive.
     pub rpo: Duration,
+    /// `rto`: how long a restore may take until the cluster is at its target, as drills measure it;
+    /// `None` where nothing is promised.
+    pub rto: Option<Duration>,
 }
 
 impl Default for ObjectiveSettings {
     fn default() -> ObjectiveSettings {
         ObjectiveSettings {
             rpo: Duration::from_secs(60),
+            rto: None,
         }
     }
 }
@@ -31,6 +35,10 @@ impl ObjectiveSettings {
         let mut settings = ObjectiveSettings::default();
         if let Some(field) = section.take("rpo") {
             settings.rpo = values::duration(field, Duration::from_secs(1)..=DAY)?;
+        }
+        if let Some(field) = section.take("rto") {
+            let within = Duration::from_secs(1)..=30 * DAY;
+            settings.rto = Some(values::duration(field, within)?);
         }
         section.finish()?;
         Ok(settings)

@@ -32,7 +32,7 @@ pub struct KeyUse {
     pub backups: BTreeSet<BackupId>,
     /// Timeline histories.
     pub histories: BTreeSet<TimelineId>,
-    /// Batches of the audit trail.
+    /// Batches of the audit trail, and records of drills.
     pub audit: u64,
 }
 
@@ -53,7 +53,7 @@ impl KeyUse {
             | ObjectKey::BackupRecord(id) => {
                 self.backups.insert(id.clone());
             }
-            ObjectKey::Audit(..) => self.audit += 1,
+            ObjectKey::Audit(..) | ObjectKey::Drill(_) => self.audit += 1,
             _ => {}
         }
     }

@@ -25,6 +25,8 @@ proptest! {
         let lsn = Lsn(lsn);
         let range = LsnRange::new(lsn, lsn + length);
         let backup = BackupId::new(jiff::Timestamp::UNIX_EPOCH, random);
+        let drill = DrillId::new(jiff::Timestamp::UNIX_EPOCH, "key-loss", number % 2 == 0, random);
+        let drill = drill.expect("a name");
         for key in [
             ObjectKey::Archive,
             ObjectKey::Key(KeyId(id), number),
@@ -42,6 +44,7 @@ proptest! {
             ObjectKey::Pruned(number),
             ObjectKey::Verified(number),
             ObjectKey::Audit(AuditWriter(id), number),
+            ObjectKey::Drill(drill.clone()),
         ] {
             prop_assert_eq!(ObjectKey::parse(&key.spell(size), size), Some(key));
         }
@@ -75,6 +78,29 @@ fn keys_look_as_documented() {
         spelled(ObjectKey::History(TimelineId::FIRST)),
         "wal/00000001.history"
     );
+}
+
+#[test]
+fn a_drills_name_tells_what_it_was_and_how_it_went() {
+    let begun: jiff::Timestamp = "2026-11-21T06:30:07Z".parse().expect("a time");
+    let id = DrillId::new(begun, "system-failure", false, 0x9f3c).expect("a name");
+    assert_eq!(id.as_str(), "20261121T063007Z-system-failure-failed-9f3c");
+    assert_eq!(
+        (id.begun(), id.scenario(), id.passed()),
+        (Some(begun), "system-failure", false)
+    );
+    let passed = DrillId::new(begun, "site-loss", true, 1).expect("a name");
+    assert_eq!((passed.scenario(), passed.passed()), ("site-loss", true));
+    assert_eq!(DrillId::new(begun, "../audit", true, 1), None);
+    for bad in [
+        "20261121T063007Z--passed-9f3c",
+        "20261121T063007Z-passed-9f3c",
+        "20261121T063007Z-key-loss-perhaps-9f3c",
+        "20261121T063007Z-key-loss-passed-9f3",
+        "2026-key-loss-passed-9f3c",
+    ] {
+        assert_eq!(DrillId::parse(bad), None, "{bad}");
+    }
 }
 
 #[test]

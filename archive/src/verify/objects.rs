@@ -71,8 +71,8 @@ impl Run {
 async fn one(archive: &Archive, key: &ObjectKey, depth: Depth) -> Result<[u8; 32], Error> {
     match (key, depth) {
         (ObjectKey::Archive | ObjectKey::Key(..), _) => plain(archive, key).await,
-        // The trail is for auditors to open; 'walvault audit verify' does.
-        (ObjectKey::Audit(..), _) => archive.check_bytes(key).await,
+        // They are for auditors to open; 'walvault audit verify' and 'walvault drill --list' do.
+        (ObjectKey::Audit(..) | ObjectKey::Drill(_), _) => archive.check_bytes(key).await,
         (_, Depth::Deep) => Ok(archive.get_with_digest(key).await?.1),
         _ => archive.check_stored(key).await,
     }

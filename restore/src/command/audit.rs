@@ -319,8 +319,8 @@ impl Import {
             return report::print_json(&imported);
         }
         report::print(format_args!(
-            "{} batches and {} data keys brought, {} batches known already\n",
-            imported.batches, imported.keys, imported.known
+            "{} batches, {} data keys and {} records of drills brought, {} batches known already\n",
+            imported.batches, imported.keys, imported.drills, imported.known
         ))
     }
 }
