@@ -21,7 +21,7 @@ pub use event::{Action, Actor, Event, Outcome};
 pub use log::AuditLog;
 pub(crate) use log::footer_digest;
 pub use recorder::{Act, AuditError, Recorder, log, trail};
-pub use verify::{AuditFinding, AuditReport, ChainReport, FindingKind, verify};
+pub use verify::{AuditFinding, AuditReport, ChainReport, FindingKind, read_verified, verify};
 
 #[cfg(test)]
 mod tests;

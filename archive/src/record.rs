@@ -7,6 +7,7 @@ pub mod backup;
 pub mod commit_index;
 pub mod drill;
 pub mod keep;
+pub mod rpo;
 
 pub use backup::{
     BackupFiles, BackupRecord, Extent, FileKind, FilePath, FileRecord, PartRecord, TablespaceRecord,
@@ -16,6 +17,7 @@ pub use drill::{
     DrillStep, DrillTarget,
 };
 pub use keep::{KeepChange, KeepRecord};
+pub use rpo::{ClockStep, RpoBreach, RpoSample, RpoSeries};
 
 /// The archive format this build writes, and the newest it reads.
 pub const ARCHIVE_FORMAT: u32 = 1;

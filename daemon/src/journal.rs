@@ -11,7 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use walvault_archive::Archive;
 use walvault_archive::audit::{Action, Actor, AuditError, Event, Outcome, Recorder};
-use walvault_archive::config::{AuditSettings, Config, EncryptionSettings};
+use walvault_archive::config::{
+    AuditSettings, Config, CopySettings, EncryptionSettings, S3Settings,
+};
 use walvault_archive::keys::{KeyAccess, Recipient, SigningKey};
 
 use crate::metrics::Metrics;
@@ -216,10 +218,30 @@ pub fn describe(
     let recipients: Vec<String> = keys.recipients().iter().map(Recipient::name).collect();
     let seconds = |time: Duration| time.as_secs_f64();
     let retention = &config.retention.policy;
+    let place = |place: &CopySettings| {
+        let S3Settings { endpoint, put, .. } = &place.s3;
+        json!({
+            "url": place.url.to_string(),
+            "endpoint": endpoint,
+            "object_lock": put.object_lock.is_some(),
+            "store_encryption": put.sse.is_some(),
+        })
+    };
+    let places = config.archive.places();
+    let places: Vec<serde_json::Value> = places.iter().map(place).collect();
+    let signers: Vec<String> = config
+        .audit
+        .signers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     json!({
         "file": config.file,
         "postgres": { "server": server, "slot": config.postgres.slot },
-        "archive": { "url": archive },
+        "archive": {
+            "url": archive,
+            "places": places,
+        },
         "encryption": {
             "recipients": recipients,
             "identities": keys.has_identities(),
@@ -228,7 +250,10 @@ pub fn describe(
         },
         "wal": { "max_delay_seconds": seconds(config.wal.max_delay) },
         "backup": { "schedule": config.backup.schedule },
+        "verify": { "schedule": config.verify.schedule },
         "retention": {
+            "schedule": config.retention.schedule,
+            "wal_window_seconds": retention.wal_window.map(seconds),
             "window_seconds": retention.window.map(seconds),
             "keep_last": retention.keep_last,
             "daily": retention.daily,
@@ -238,6 +263,10 @@ pub fn describe(
         },
         "objectives": { "rpo_seconds": seconds(config.objectives.rpo) },
         "admin": { "listen": config.admin.listen },
-        "audit": { "retain_for_seconds": seconds(config.audit.retain_for) },
+        "audit": {
+            "required": config.audit.required,
+            "retain_for_seconds": seconds(config.audit.retain_for),
+            "signers": signers,
+        },
     })
 }

@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod notify;
 pub mod pipeline;
 pub mod rotation;
+pub mod samples;
 pub mod schedule;
 pub mod status;
 pub mod stream;

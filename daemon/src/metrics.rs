@@ -22,6 +22,7 @@ use crate::survey::{Backup, Survey};
 
 pub mod live;
 pub mod rpo;
+pub mod series;
 pub mod upkeep;
 
 pub use live::Live;

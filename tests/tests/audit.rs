@@ -139,6 +139,7 @@ fn what_is_done_is_told_to_the_auditor_and_what_was_changed_is_found() {
         "fence-taken succeeded",
         "key-made succeeded",
         "admin-call succeeded",
+        "rpo succeeded",
         "backup begun",
         "backup succeeded",
         "run-ended succeeded",
@@ -164,6 +165,16 @@ fn what_is_done_is_told_to_the_auditor_and_what_was_changed_is_found() {
     let started = found("run-started", "succeeded");
     let configuration = &started["details"]["configuration"];
     assert_eq!(configuration["postgres"]["slot"], "walvault");
+    // Samples are told when a sidecar ends, and shown to whoever asks for them.
+    let series = &found("rpo", "succeeded")["details"]["series"];
+    assert_eq!(series["objective_seconds"], 60.0);
+    assert!(series["samples"][0]["worst_seconds"].is_f64(), "{series:#}");
+    let shows = |arguments: &[&str]| {
+        let arguments = [&["audit", "list"], arguments].concat();
+        let listed = scenario.walvault(&arguments).succeeded();
+        listed.stdout.contains(" rpo ")
+    };
+    assert!(!shows(&[]) && shows(&["--all"]) && shows(&["--action", "rpo"]));
     let hold = found("hold", "succeeded");
     assert_eq!(
         (&hold["operator"], &hold["reason"]),

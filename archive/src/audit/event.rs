@@ -48,6 +48,10 @@ pub enum Action {
     AuditImported,
     /// A restore was tried out.
     Drill,
+    /// How old the oldest commit became that was not in the archive: [`crate::record::RpoSeries`].
+    Rpo,
+    /// A report was made; its span and SHA-256 are in the details.
+    Report,
     /// Something that a newer release knows.
     #[serde(other)]
     Unknown,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::batch::{BatchError, Head};
-use super::chain::{Fault, Loaded, chains, load};
+use super::chain::{Fault, Loaded, Position, Recorded, chains, load};
 use super::{Action, Outcome};
 use crate::archive::Archive;
 use crate::error::Error;
@@ -78,6 +78,21 @@ pub struct AuditReport {
     pub findings: Vec<AuditFinding>,
 }
 
+/// As [`verify`], with every event of the batches that are to be believed, in order of time.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn read_verified(
+    archive: &Archive,
+    known: &[Head],
+    vouched: &[PublicKey],
+) -> Result<(AuditReport, Vec<Recorded>), Error> {
+    let mut verifier = run(archive, known, vouched).await?;
+    // Stable: the order within a chain stays where clocks say nothing else.
+    verifier.events.sort_by_key(|recorded| recorded.event.at);
+    Ok((verifier.report, verifier.events))
+}
+
 /// Opens and checks every batch. `known` are heads that were noted elsewhere; `vouched` the keys that
 /// may sign, if it is said.
 ///
@@ -88,12 +103,21 @@ pub async fn verify(
     known: &[Head],
     vouched: &[PublicKey],
 ) -> Result<AuditReport, Error> {
+    Ok(run(archive, known, vouched).await?.report)
+}
+
+async fn run<'a>(
+    archive: &'a Archive,
+    known: &[Head],
+    vouched: &[PublicKey],
+) -> Result<Verifier<'a>, Error> {
     let mut verifier = Verifier {
         archive,
         report: AuditReport::default(),
         digests: BTreeMap::new(),
         named: Vec::new(),
         told: Told::default(),
+        events: Vec::new(),
     };
     for head in known {
         let by = "a head that was noted elsewhere".to_owned();
@@ -104,7 +128,7 @@ pub async fn verify(
     }
     verifier.heads();
     verifier.witnesses().await?;
-    Ok(verifier.report)
+    Ok(verifier)
 }
 
 struct Verifier<'a> {
@@ -115,6 +139,8 @@ struct Verifier<'a> {
     /// Heads that were named, and by whom.
     named: Vec<(Head, String)>,
     told: Told,
+    /// Of the batches that are to be believed.
+    events: Vec<Recorded>,
 }
 
 /// What events tell of.
@@ -203,12 +229,20 @@ impl Verifier<'_> {
         report.head.sha256 = sha256;
         report.public_key = Some(key.to_string());
         report.open = batch.ephemeral && !batch.last;
+        let position = Position {
+            writer: batch.writer,
+            number: batch.number,
+        };
         for event in batch.events {
             report.events += 1;
             report.set_back += u64::from(report.to.is_some_and(|before| event.at < before));
             report.from = report.from.or(Some(event.at));
             report.to = Some(event.at);
             self.told.hear(&event);
+            self.events.push(Recorded {
+                position: position.clone(),
+                event,
+            });
         }
     }
 

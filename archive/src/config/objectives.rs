@@ -19,6 +19,8 @@ pub struct ObjectiveSettings {
     /// `rto`: how long a restore may take until the cluster is at its target, as drills measure it;
     /// `None` where nothing is promised.
     pub rto: Option<Duration>,
+    /// `sample_every`: how often the audit trail is told how old commits became; zero for never.
+    pub sample_every: Duration,
 }
 
 impl Default for ObjectiveSettings {
@@ -26,6 +28,7 @@ impl Default for ObjectiveSettings {
         ObjectiveSettings {
             rpo: Duration::from_secs(60),
             rto: None,
+            sample_every: Duration::from_secs(3600),
         }
     }
 }
@@ -39,6 +42,9 @@ impl ObjectiveSettings {
         if let Some(field) = section.take("rto") {
             let within = Duration::from_secs(1)..=30 * DAY;
             settings.rto = Some(values::duration(field, within)?);
+        }
+        if let Some(field) = section.take("sample_every") {
+            settings.sample_every = values::duration(field, Duration::ZERO..=DAY)?;
         }
         section.finish()?;
         Ok(settings)

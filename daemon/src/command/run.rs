@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::notify::watch_for_events;
 use crate::notify::webhook::{NotifyError, Webhook, heartbeat};
 use crate::rotation::{keep_checking, keep_rotating};
+use crate::samples;
 use crate::status::{Known, StatusSource};
 use crate::stream::{StreamError, supervise};
 use crate::survey::{Surveyed, keep_looking};
@@ -105,6 +106,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     app.metrics
         .rpo_objective_seconds
         .set(objective.as_secs_f64());
+    let sample_every = app.config.objectives.sample_every;
+    if !sample_every.is_zero() && app.config.audit.enabled {
+        app.metrics.live.keep_series(objective);
+        let (metrics, journal) = (app.metrics.clone(), app.journal.clone());
+        tasks.spawn(samples::keep_telling(sample_every, metrics, journal));
+    }
     let (server, url) = (app.info.endpoint(), app.store.url().to_owned());
     let surveyed = watch::Sender::new(Surveyed::default());
     if let Some((outbox, webhook)) = Webhook::new(&app.config.notify)? {
@@ -160,6 +167,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         Ok(()) => Outcome::Succeeded,
         Err(_) => Outcome::Failed,
     };
+    samples::tell(&app.metrics, &app.journal, true);
     app.journal.note(Action::RunEnded, outcome, |event| {
         let event = event.with("archived_to", state.durable);
         match &ended {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use walvault_archive::Error as ArchiveError;
+use walvault_archive::record::RpoSeries;
 use walvault_archive::store::StoreError;
 use walvault_protocol::{Lsn, TimelineId};
 
 use super::Metrics;
 use super::rpo::{Commits, Rpo};
+use super::series::Series;
 use crate::pipeline::StreamState;
 use crate::stream::StreamError;
 use crate::stream::slot_guard::{Outlook, SlotState};
@@ -96,6 +98,8 @@ struct State {
     rpo: Rpo,
     worst_rpo: Duration,
     samples: VecDeque<Sample>,
+    /// What the audit trail is to be told, if it is.
+    series: Option<Series>,
     /// When the watermark moved, or there was nothing to move it over.
     moved: Instant,
     /// How many stores hold the archive, and those that do not answer.
@@ -119,6 +123,7 @@ impl Default for Live {
             rpo: Rpo::new(now),
             worst_rpo: Duration::ZERO,
             samples: VecDeque::new(),
+            series: None,
             moved: now,
             stores: 1,
             stores_failing: BTreeMap::new(),
@@ -139,8 +144,15 @@ impl Live {
         let mut state = self.state();
         let now = Instant::now();
         state.beat = now;
-        state.worst_rpo = state.worst_rpo.max(state.rpo.age(now));
+        let age = state.rpo.age(now);
+        state.worst_rpo = state.worst_rpo.max(age);
         let at = jiff::Timestamp::now();
+        let (is_ours, durable) = (state.phase != Phase::Standby, state.stream.durable);
+        match &mut state.series {
+            Some(series) if is_ours => series.observe(at, now, age, durable),
+            Some(series) => series.pause(),
+            None => {}
+        }
         let due = state
             .samples
             .back()
@@ -158,6 +170,23 @@ impl Live {
     #[must_use]
     pub fn history(&self) -> Vec<Sample> {
         self.state().samples.iter().copied().collect()
+    }
+
+    /// Remembers how old commits become, against this objective, until [`Live::take_series`].
+    pub fn keep_series(&self, objective: Duration) {
+        self.state().series = Some(Series::new(objective));
+    }
+
+    /// When what [`Live::take_series`] would give begins.
+    #[must_use]
+    pub fn series_begins(&self) -> Option<jiff::Timestamp> {
+        self.state().series.as_ref()?.begins()
+    }
+
+    /// How old commits became since this was last called; see [`Series::take`].
+    #[must_use]
+    pub fn take_series(&self, even_if_idle: bool) -> Option<RpoSeries> {
+        self.state().series.as_mut()?.take(even_if_idle)
     }
 
     /// The server is a standby.

@@ -54,6 +54,9 @@ struct Which {
 pub struct List {
     #[command(flatten)]
     which: Which,
+    /// Also samples of how old commits became, which --action rpo shows alone
+    #[arg(long)]
+    all: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -146,7 +149,10 @@ impl Which {
 
 impl List {
     async fn run(&self, trail: &Archive) -> Result<(), Failure> {
-        let events = self.which.read(trail).await?;
+        let mut events = self.which.read(trail).await?;
+        if !self.all && self.which.action.is_empty() {
+            events.retain(|recorded| recorded.event.action != Action::Rpo);
+        }
         if self.json {
             return report::print_json(&events);
         }
