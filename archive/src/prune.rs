@@ -99,7 +99,8 @@ pub enum WalReason {
     NoBackup,
     /// No rule is set.
     NoPolicy,
-    /// The newest timeline, of which no backup is complete yet, or one whose history is not held.
+    /// The newest timeline, of which no backup is complete yet, with the segment that it begins in; or
+    /// one whose history is not held.
     Unfounded,
     /// Stored within the grace time.
     Recent,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walvault_protocol::{LsnRange, TimelineId};
+use walvault_protocol::{LsnRange, SegmentNumber, TimelineId};
 
 use super::need::Needs;
 use super::orphans::{self, is_borrowed};
@@ -199,6 +199,9 @@ impl Judge<'_> {
         if !self.has_policy {
             return (false, WalReason::NoPolicy);
         }
+        if self.founds_latest(timeline, held.range) {
+            return (false, WalReason::Unfounded);
+        }
         // Without its history nobody can say which backups lead to it.
         let root = timeline == TimelineId::FIRST;
         let known = root || self.catalog.histories().contains_key(&timeline);
@@ -209,13 +212,32 @@ impl Judge<'_> {
             };
             return (true, reason);
         }
-        if self.latest == Some(timeline) || !known {
+        if !known {
             return (false, WalReason::Unfounded);
         }
         if held.modified >= self.grace {
             return (false, WalReason::Recent);
         }
         (true, WalReason::NoBackupLeadsHere)
+    }
+
+    /// Whether the first backup of the newest timeline may need it, while none leads there. Such a backup
+    /// needs whole segments, and the timeline's first segment begins with what its ancestors wrote.
+    fn founds_latest(&self, timeline: TimelineId, range: LsnRange) -> bool {
+        let unfounded = self.latest.filter(|latest| !self.needs.leads_to(*latest));
+        let Some(latest) = unfounded else {
+            return false;
+        };
+        if timeline == latest {
+            return true;
+        }
+        let history = self.catalog.history(latest);
+        let size = self.catalog.segment_size();
+        let begin = SegmentNumber::containing(history.begins_at(), size)
+            .range(size)
+            .start;
+        let left = history.left_at(timeline);
+        left.is_some_and(|left| range.end > begin && range.start < left)
     }
 }
 

@@ -8,6 +8,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use walvault_archive::config::Ack;
 use walvault_archive::format::Codec;
+use walvault_archive::layout::LOCKS_PREFIX;
+use walvault_archive::retention::RetentionPolicy;
 use walvault_archive::{Archive, chance};
 use walvault_daemon::pipeline::Settings;
 use walvault_protocol::segment::segment_name;
@@ -17,6 +19,7 @@ use walvault_restore::wal::{Fetched, WalFile, fetch};
 
 use crate::sidecar::{Process, key};
 use crate::store::SimulatedStore;
+use crate::upkeep::{Upkeep, plan_restores};
 use crate::world::{Node, Planted, World};
 
 /// How many things happen before all comes to rest.
@@ -58,6 +61,8 @@ struct Chaos {
     commits_wait: watch::Sender<bool>,
     /// The process beside each node, if one runs.
     processes: Vec<Option<(JoinHandle<()>, CancellationToken)>>,
+    /// Backups and prunes.
+    upkeep: Vec<JoinHandle<()>>,
     started: u32,
     settings: Settings,
 }
@@ -76,6 +81,7 @@ impl Chaos {
             world: world.clone(),
             commits_wait: watch::Sender::new(false),
             processes: vec![None],
+            upkeep: Vec::new(),
             started: 0,
             settings,
         }
@@ -116,7 +122,7 @@ impl Chaos {
     fn step(&mut self) {
         let primary = self.world.lock().nodes.len() - 1;
         let node = self.world.draw(primary as u64 + 1) as usize;
-        match self.world.draw(100) {
+        match self.world.draw(116) {
             0..45 => {
                 let bytes = match self.world.draw(4) {
                     0 => 1_200_000,
@@ -165,6 +171,9 @@ impl Chaos {
                 self.world.lock().slow_until = Instant::now() + slow;
             }
             92..96 if primary < 3 => self.fail_over(primary),
+            100..107 => self.back_up(node),
+            107..114 => self.prune(),
+            114..116 => self.kill_upkeep(),
             _ => {
                 for node in 0..=primary {
                     self.start(node);
@@ -231,7 +240,48 @@ impl Chaos {
         }
     }
 
+    fn back_up(&mut self, node: usize) {
+        if self.world.lock().nodes[node].up {
+            let task = self.upkeep().back_up(node);
+            self.upkeep.push(tokio::spawn(task));
+        }
+    }
+
+    fn prune(&mut self) {
+        let mut policy = RetentionPolicy {
+            grace: Duration::from_secs(self.world.draw(60)),
+            ..RetentionPolicy::default()
+        };
+        match self.world.draw(3) {
+            0 => policy.window = Some(Duration::from_secs(1 + self.world.draw(60))),
+            count => policy.keep_last = Some(count as u32),
+        }
+        let task = self.upkeep().prune(policy);
+        self.upkeep.push(tokio::spawn(task));
+    }
+
+    fn upkeep(&mut self) -> Upkeep {
+        self.started += 1;
+        Upkeep {
+            world: self.world.clone(),
+            number: self.started,
+        }
+    }
+
+    /// Ends backups and prunes wherever they are. Their lock expires before anybody else comes.
+    fn kill_upkeep(&mut self) {
+        for task in self.upkeep.drain(..) {
+            task.abort();
+        }
+        let mut state = self.world.lock();
+        state.note("backups and prunes are killed".to_owned());
+        state
+            .objects
+            .retain(|key, _| !key.starts_with(LOCKS_PREFIX));
+    }
+
     fn kill_all(&mut self) {
+        self.kill_upkeep();
         for node in 0..self.processes.len() {
             self.kill(node);
         }
@@ -268,9 +318,11 @@ impl Chaos {
                 return;
             }
             if Instant::now() > deadline {
-                let reach = state.stored_to(line);
+                let reach = state
+                    .needed_from(line)
+                    .map(|from| state.stored_from(line, from));
                 return state.violate(format!(
-                    "{end} is not archived though all is well, only {reach}"
+                    "{end} is not archived though all is well, only {reach:?}"
                 ));
             }
         }
@@ -292,9 +344,12 @@ impl Chaos {
         let (line, promised, begin, size) = {
             let state = self.world.lock();
             let line = state.nodes[self.processes.len() - 1].line;
-            let promised = state.promises.get(&line).copied().unwrap_or(Lsn::INVALID);
-            (line, promised, state.lines[0].writer.start, state.segment())
+            let begin = state.needed_from(line).unwrap_or(Lsn::INVALID);
+            (line, state.promised(line), begin, state.segment())
         };
+        if let Err(wrong) = plan_restores(&self.world, &archive, line).await {
+            return self.world.lock().violate(wrong);
+        }
         let mut at = begin;
         while at < promised {
             let number = SegmentNumber::containing(at, size);

@@ -1,15 +1,17 @@
-//! The streaming engine against a simulated world, by the thousand.
+//! walvault against a simulated world, by the thousand.
 //!
-//! The real pipeline, fence, catalog and restore's way to WAL run on one thread with a simulated
-//! clock. PostgreSQL and the object store are simulated: they delay, fail, answer late, lose
+//! The real pipeline, fence, catalog, prune, restore's plan and its way to WAL run on one thread with
+//! a simulated clock. PostgreSQL and the object store are simulated: they delay, fail, answer late, lose
 //! answers, break off; the sidecar is killed at any await. After every step a plain model of what
 //! PostgreSQL was told is held against what the store has. A seed repeats its run exactly:
 //! `WALVAULT_SEED=17 cargo test --release --test simulation`; `WALVAULT_SEEDS=100000` runs as many.
 
+mod backups;
 mod chaos;
 mod server;
 mod sidecar;
 mod store;
+mod upkeep;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,6 +78,11 @@ fn finds_chunks_that_go_before_their_segment_is_confirmed() {
 #[test]
 fn finds_a_stale_writer_that_is_not_refused() {
     assert_found(Planted::StaleWriter);
+}
+
+#[test]
+fn finds_a_prune_that_goes_one_segment_too_far() {
+    assert_found(Planted::PruneTooFar);
 }
 
 fn assert_found(planted: Planted) {

@@ -13,7 +13,7 @@ use walvault_archive::store::{
     Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, StoreError,
 };
 
-use crate::world::{Planted, World};
+use crate::world::{Planted, State, World};
 
 const URL: &str = "simulated:";
 /// So few that every listing takes several requests, between which the world goes on.
@@ -135,6 +135,23 @@ impl fmt::Debug for SimulatedStore {
     }
 }
 
+impl State {
+    /// Removes the segment after the one called `name`.
+    fn remove_next(&mut self, name: &str) {
+        let size = self.segment();
+        let Some(ObjectKey::Wal(gone)) = ObjectKey::parse(name, size) else {
+            return;
+        };
+        let follows = |key: &String| match ObjectKey::parse(key, size) {
+            Some(ObjectKey::Wal(unit)) => {
+                unit.timeline == gone.timeline && unit.range.start == gone.range.end
+            }
+            _ => false,
+        };
+        self.objects.retain(|key, _| !follows(key));
+    }
+}
+
 #[async_trait]
 impl ObjectStore for SimulatedStore {
     fn url(&self) -> &str {
@@ -176,6 +193,8 @@ impl ObjectStore for SimulatedStore {
             if let Some(ObjectKey::Writer(epoch)) = parsed {
                 state.epoch_taken(epoch, process);
             }
+            let now = state.now();
+            state.stored.insert(name.clone(), now);
             state.objects.insert(name, body.bytes);
             Ok(())
         };
@@ -201,11 +220,9 @@ impl ObjectStore for SimulatedStore {
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
         let name = key.to_owned();
         let head = move |world: &World| {
-            world
-                .lock()
-                .objects
-                .get(&name)
-                .map(|bytes| meta(&name, bytes))
+            let state = world.lock();
+            let held = state.objects.get(&name);
+            held.map(|bytes| meta(&state, &name, bytes))
         };
         self.request("head", key, head).await
     }
@@ -220,7 +237,7 @@ impl ObjectStore for SimulatedStore {
             let objects: Vec<_> = rest
                 .by_ref()
                 .take(PAGE)
-                .map(|(key, bytes)| meta(key, bytes))
+                .map(|(key, bytes)| meta(&state, key, bytes))
                 .collect();
             let more = rest.next().is_some();
             let last = objects.last().map(|object| object.key.clone());
@@ -238,6 +255,9 @@ impl ObjectStore for SimulatedStore {
             let mut state = world.lock();
             if state.objects.remove(&name).is_some() {
                 state.note(format!("process {process} removed {name}"));
+                if state.planted == Planted::PruneTooFar && state.pruners.contains(&process) {
+                    state.remove_next(&name);
+                }
                 state.check_promises();
             }
         };
@@ -249,10 +269,10 @@ impl ObjectStore for SimulatedStore {
     }
 }
 
-fn meta(key: &str, bytes: &Bytes) -> ObjectMeta {
+fn meta(state: &State, key: &str, bytes: &Bytes) -> ObjectMeta {
     ObjectMeta {
         key: key.to_owned(),
         size: bytes.len() as u64,
-        modified: jiff::Timestamp::UNIX_EPOCH,
+        modified: state.stored[key],
     }
 }

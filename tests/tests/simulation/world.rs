@@ -1,10 +1,11 @@
 //! What there is, and the plain model that it is held against.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 use walvault_archive::layout::{ObjectKey, WalObject};
 use walvault_protocol::wal::synthetic::{MAGICS, RM_HEAP, Writer};
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
+
+use crate::backups::Backup;
 
 /// A bug that is let loose to see whether it is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +28,12 @@ pub enum Planted {
     EarlyRemoval,
     /// Nobody looks whether another writer took over.
     StaleWriter,
+    /// A prune takes one segment more than it planned.
+    PruneTooFar,
 }
+
+/// When worlds begin, in milliseconds of Unix time.
+const BEGIN: i64 = 1_800_000_000_000;
 
 /// How long a writer that was overtaken may go on: it looks every few seconds, and the store may
 /// be slow to answer.
@@ -58,6 +66,12 @@ pub struct State {
     pub lines: Vec<Line>,
     pub nodes: Vec<Node>,
     pub objects: BTreeMap<String, Bytes>,
+    /// When each object was stored.
+    pub stored: BTreeMap<String, Timestamp>,
+    /// The backups that were begun.
+    pub backups: Vec<Backup>,
+    /// The processes that removed what they had planned to remove.
+    pub pruners: BTreeSet<u32>,
     /// The highest position reported as flushed, by timeline.
     pub promises: BTreeMap<usize, Lsn>,
     /// When each epoch was taken, and by which process.
@@ -96,6 +110,9 @@ impl World {
                 slot: None,
             }],
             objects: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            backups: Vec::new(),
+            pruners: BTreeSet::new(),
             promises: BTreeMap::new(),
             epochs: BTreeMap::new(),
             outage_until: now,
@@ -132,6 +149,12 @@ impl State {
     pub fn note(&mut self, what: String) {
         let at = self.begun.elapsed().as_millis();
         self.trace.push(format!("{at:>8} {what}"));
+    }
+
+    /// The time by everybody's clock.
+    pub fn now(&self) -> Timestamp {
+        let elapsed = i64::try_from(self.begun.elapsed().as_millis()).expect("a short life");
+        Timestamp::from_millisecond(BEGIN + elapsed).expect("a time")
     }
 
     pub fn violate(&mut self, what: String) {
@@ -233,7 +256,8 @@ impl State {
             .promises
             .iter()
             .filter_map(|(line, promised)| {
-                let reach = self.stored_to(*line);
+                let from = self.needed_from(*line)?;
+                let reach = self.stored_from(*line, from);
                 let timeline = line + 1;
                 (reach < *promised).then(|| {
                     format!("{promised} of timeline {timeline} was reported, stored is {reach}")
@@ -245,9 +269,14 @@ impl State {
         }
     }
 
-    /// How far the store holds a timeline, from the world's beginning on, without a hole. Below its
-    /// switch point a timeline's WAL is its parent's too.
-    pub fn stored_to(&self, line: usize) -> Lsn {
+    /// Where `line` may be left, each with the start of the record before.
+    pub fn places(&self, line: usize) -> impl Iterator<Item = (Lsn, Lsn)> {
+        self.lines[line].places.iter().copied()
+    }
+
+    /// How far the store holds a timeline from `from` on, without a hole. Below its switch point a
+    /// timeline's WAL is its parent's too.
+    pub fn stored_from(&self, line: usize, from: Lsn) -> Lsn {
         let mut ranges = Vec::new();
         let (mut at, mut limit) = (line, Lsn(u64::MAX));
         loop {
@@ -259,8 +288,7 @@ impl State {
             }
         }
         ranges.sort_by_key(|range| range.start);
-        let begin = self.lines[0].writer.start;
-        ranges.iter().fold(begin, |reach, range| {
+        ranges.iter().fold(from, |reach, range| {
             if range.start <= reach {
                 reach.max(range.end)
             } else {
