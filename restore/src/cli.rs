@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    audit, copy, install, keep, keys, list, prune, restore, show, verify, wal_fetch,
+    audit, copy, install, keep, keys, list, prune, report, restore, show, verify, wal_fetch,
 };
 use crate::exit::{self, Failure};
 use crate::prefetch;
@@ -48,6 +48,8 @@ pub enum Command {
     List(list::List),
     /// Remove what neither retention nor anybody keeps
     Prune(prune::Prune),
+    /// Report on a stretch of time, or make evidence of it
+    Report(report::Report),
     /// Rebuild a data directory as it was at an instant
     Restore(Box<restore::Restore>),
     /// Show everything about one backup
@@ -141,6 +143,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Keys(command) => block_on(command.run(config)),
         Command::List(command) => block_on(command.run(config)),
         Command::Prune(command) => block_on(command.run(config)),
+        Command::Report(command) => block_on(command.run(config)),
         Command::Restore(command) => block_on(command.run(config)),
         Command::Show(command) => block_on(command.run(config)),
         // Their exit codes are their own.

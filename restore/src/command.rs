@@ -7,6 +7,7 @@ pub mod keep;
 pub mod keys;
 pub mod list;
 pub mod prune;
+pub mod report;
 pub mod restore;
 pub mod show;
 pub mod verify;

@@ -13,6 +13,7 @@ use walvault_archive::store::StoreError;
 
 use crate::materialise::MaterialiseError;
 use crate::plan::PlanError;
+use crate::reporting::ReportError;
 use crate::settings::SettingsError;
 use crate::target::TargetError;
 use crate::trial::TrialError;
@@ -61,6 +62,9 @@ pub enum Failure {
         "the audit trail is wrong in {0} places; find out who changed it, and keep what is there: see docs/audit.md"
     )]
     Trail(usize),
+    /// There is no report.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// An archive was not copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
@@ -131,7 +135,10 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Failure::KeysDamaged(_) | Failure::Trail(_) | Failure::NotCopied(_) => DAMAGED,
+            Failure::KeysDamaged(_)
+            | Failure::Trail(_)
+            | Failure::Report(ReportError::Changed(_))
+            | Failure::NotCopied(_) => DAMAGED,
             Failure::Rewrap(RewrapError::Key(KeyError::Store(_))) => UNAVAILABLE,
             Failure::Archive(error)
             | Failure::Audit(AuditError::Archive(error))

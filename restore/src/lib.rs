@@ -17,6 +17,7 @@ pub mod noted;
 pub mod plan;
 pub mod prefetch;
 pub mod report;
+pub mod reporting;
 pub mod settings;
 pub mod target;
 pub mod trial;

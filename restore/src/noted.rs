@@ -56,6 +56,28 @@ impl Said {
         })
     }
 
+    /// Notes something that was done and changed nothing, where that can be stored; that it is not noted is said.
+    pub async fn note(
+        &self,
+        config: &Config,
+        archive: &Archive,
+        action: Action,
+        complete: impl FnOnce(Event) -> Event,
+    ) {
+        let noted = async {
+            let Some(recorder) = self.recorder(config, archive)? else {
+                return Ok(());
+            };
+            let event = recorder.event(action, Outcome::Succeeded);
+            let event = complete(event.because(self.reason.clone()));
+            let stored = recorder.record(vec![event], true).await;
+            stored.map(drop).map_err(|(error, _)| error)
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!("this is not in the audit trail: {error}");
+        }
+    }
+
     async fn try_begin(
         &self,
         config: &Config,

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::batch::{BatchError, Head};
-use super::chain::{Fault, Loaded, Position, Recorded, chains, load};
+use super::chain::{Fault, Loaded, Position, READS_AT_ONCE, Recorded, chains, load};
 use super::{Action, Outcome};
 use crate::archive::Archive;
 use crate::error::Error;
@@ -173,7 +174,16 @@ impl Verifier<'_> {
         };
         // The number that has to come, and the digest that it has to name, if that is known.
         let (mut next, mut previous) = (1, Some(None));
+        let (archive, loading) = (self.archive, numbers.iter());
+        // Collected, so that whoever waits for it may do so on any thread.
+        let loading: Vec<_> = loading
+            .map(|number| load(archive, writer, *number))
+            .collect();
+        let mut loading = stream::iter(loading).buffered(READS_AT_ONCE);
         for number in numbers.iter().copied() {
+            let Some(loaded) = loading.try_next().await? else {
+                break;
+            };
             if number > next {
                 let gone = match number - next {
                     1 => format!("batch {next} is gone"),
@@ -184,7 +194,7 @@ impl Verifier<'_> {
             }
             next = number + 1;
             let place = (writer.to_string(), number);
-            let loaded = match load(self.archive, writer, number).await? {
+            let loaded = match loaded {
                 Ok(loaded) => loaded,
                 Err(fault) => {
                     let kind = match &fault {

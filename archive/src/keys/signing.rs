@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use zeroize::Zeroizing;
@@ -16,6 +16,10 @@ use crate::layout::AuditWriter;
 const PREFIX: &str = "walvault-signing-1-";
 /// What a public key begins with as text.
 const PUBLIC: &str = "ed25519:";
+/// What stands before the 32 bytes of a public key in DER (RFC 8410, section 10.1).
+const INFO: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
 
 /// A public key, `ed25519:` and 43 characters of base64url.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +39,14 @@ impl PublicKey {
         let mut id = [0; 16];
         id.copy_from_slice(&digest(&SHA256, &self.0).as_ref()[..16]);
         AuditWriter(id)
+    }
+
+    /// As OpenSSL reads it: a `SubjectPublicKeyInfo` (RFC 8410, section 4) in PEM.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        let info = [&INFO[..], &self.0].concat();
+        let body = STANDARD.encode(info);
+        format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
     }
 
     /// Whether `signature` is its holder's, of `message`.

@@ -40,25 +40,14 @@ pub async fn attempt(
     progress: &dyn Progress,
 ) -> Result<BackupRecord, AttemptError> {
     options.check()?;
-    let Server {
-        session,
-        identity,
-        segment_size,
-    } = connect(&app.info).await?;
-    let store = app.backup_store.clone();
-    let archive =
-        Archive::open_or_begin(store, app.keys.clone(), identity.system_id, segment_size).await?;
-    app.journal.keep_in(&archive);
     let label = options.label.as_str();
-    app.journal.note(Action::Backup, Outcome::Begun, |event| {
-        event.with("label", label)
-    });
     let begun = std::time::Instant::now();
-    let taken = take_from(app, &archive, session, options, progress).await;
+    let taken = begin(app, options, progress).await;
     let outcome = match &taken {
         Ok(_) => Outcome::Succeeded,
         Err(_) => Outcome::Failed,
     };
+    // One that failed before it reached the archive is told of as well, once the archive is there.
     app.journal.note(Action::Backup, outcome, |mut event| {
         event.duration_ms = u64::try_from(begun.elapsed().as_millis()).ok();
         let event = event.with("label", label);
@@ -74,6 +63,27 @@ pub async fn attempt(
         }
     });
     taken
+}
+
+async fn begin(
+    app: &App,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+) -> Result<BackupRecord, AttemptError> {
+    let Server {
+        session,
+        identity,
+        segment_size,
+    } = connect(&app.info).await?;
+    let store = app.backup_store.clone();
+    let archive =
+        Archive::open_or_begin(store, app.keys.clone(), identity.system_id, segment_size).await?;
+    app.journal.keep_in(&archive);
+    let label = options.label.as_str();
+    app.journal.note(Action::Backup, Outcome::Begun, |event| {
+        event.with("label", label)
+    });
+    take_from(app, &archive, session, options, progress).await
 }
 
 async fn take_from(

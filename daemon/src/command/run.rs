@@ -83,7 +83,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     };
     if let Some(schedule) = app.verify_schedule.clone() {
         let settings = app.config.verify.clone();
-        tasks.spawn(upkeep.clone().keep_verifying(schedule, settings));
+        let journal = app.journal.clone();
+        tasks.spawn(upkeep.clone().keep_verifying(schedule, settings, journal));
     }
     if let Some(schedule) = app.prune_schedule.clone() {
         let config = Arc::new(app.config.clone());
@@ -167,6 +168,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         Ok(()) => Outcome::Succeeded,
         Err(_) => Outcome::Failed,
     };
+    // A breach that is over is not told of as one that goes on.
+    app.metrics.live.beat();
     samples::tell(&app.metrics, &app.journal, true);
     app.journal.note(Action::RunEnded, outcome, |event| {
         let event = event.with("archived_to", state.durable);

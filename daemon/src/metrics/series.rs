@@ -31,6 +31,8 @@ pub struct Series {
     steps: Vec<ClockStep>,
     /// The watermark that the trail was last told.
     told: Lsn,
+    /// The value that was last seen, in seconds.
+    age: f64,
 }
 
 /// A sample that goes on.
@@ -57,6 +59,7 @@ impl Series {
             breaches: Vec::new(),
             steps: Vec::new(),
             told: Lsn::INVALID,
+            age: 0.0,
         }
     }
 
@@ -113,6 +116,7 @@ impl Series {
             false => self.end_breach(now),
         }
         self.last = Some((now, at));
+        self.age = age_seconds;
     }
 
     /// Nothing is there to measure: the server's commits are not ours to archive.
@@ -146,7 +150,7 @@ impl Series {
                 open: true,
                 ..breach.clone()
             });
-            (breach.from, breach.worst_seconds) = (seen, 0.0);
+            (breach.from, breach.worst_seconds) = (seen, self.age);
         }
         let samples = std::mem::take(&mut self.samples);
         self.told = samples.last().map_or(self.told, |last| last.archived_to);
@@ -184,7 +188,7 @@ impl Series {
     }
 
     fn end_breach(&mut self, at: Timestamp) {
-        if let Some(breach) = self.breach.take().filter(|it| it.worst_seconds > 0.0) {
+        if let Some(breach) = self.breach.take() {
             self.breaches.push(RpoBreach { to: at, ..breach });
         }
     }
@@ -295,6 +299,16 @@ mod tests {
             open: false,
         };
         assert_eq!(series.breaches, [breach]);
+
+        // One that ends right after it was told of does not go on for ever.
+        clocks.pass(2, 70 * SECOND, 2);
+        assert!(clocks.series.take(false).expect("samples").breaches[0].open);
+        clocks.pass(1, SECOND, 2);
+        let series = clocks.series.take(false).expect("samples");
+        let [rest] = &series.breaches[..] else {
+            panic!("one: {series:?}")
+        };
+        assert_eq!((rest.open, rest.worst_seconds), (false, 70.0));
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use walvault_archive::audit::{Action, Outcome};
 use walvault_archive::config::VerifySettings;
 use walvault_archive::retention::before;
 use walvault_archive::verify::{self, Choice, Finding, Scope, Verification};
 use walvault_archive::{Archive, Error};
 
 use super::{Duty, HOLDER, Upkeep, UpkeepStatus, Work, holder};
+use crate::journal::Journal;
 use crate::schedule::Schedule;
 
 /// Memory for objects under way: the stream has its own.
@@ -37,13 +39,23 @@ pub struct Verified {
 struct Verifying {
     upkeep: Upkeep,
     settings: VerifySettings,
+    journal: Journal,
 }
 
 impl Upkeep {
     /// Verifies a share of the archive whenever it is due. Never returns.
-    pub async fn keep_verifying(self, schedule: Schedule, settings: VerifySettings) -> Infallible {
-        let upkeep = self.clone();
-        self.keep(schedule, Verifying { upkeep, settings }).await
+    pub async fn keep_verifying(
+        self,
+        schedule: Schedule,
+        settings: VerifySettings,
+        journal: Journal,
+    ) -> Infallible {
+        let verifying = Verifying {
+            upkeep: self.clone(),
+            settings,
+            journal,
+        };
+        self.keep(schedule, verifying).await
     }
 }
 
@@ -70,6 +82,7 @@ impl Work for Verifying {
         let begun = Instant::now();
         let done = verify_once(archive, &self.settings).await;
         self.upkeep.metrics.verified(done.as_ref().ok());
+        self.note(&done, begun);
         match &done {
             Ok(done) => tell(done),
             Err(error) => {
@@ -96,6 +109,39 @@ impl Verified {
             finding_count,
             findings,
         }
+    }
+}
+
+impl Verifying {
+    /// Tells the audit trail. That something is damaged is a failure of what was verified.
+    fn note(&self, done: &Result<Verification, Error>, begun: Instant) {
+        let failure = match done {
+            Ok(done) if done.findings.is_empty() => None,
+            Ok(done) => Some(format!("{} findings", done.findings.len())),
+            Err(error) => Some(error.to_string()),
+        };
+        let outcome = match failure {
+            None => Outcome::Succeeded,
+            Some(_) => Outcome::Failed,
+        };
+        self.journal.note(Action::Verify, outcome, |mut event| {
+            event.duration_ms = u64::try_from(begun.elapsed().as_millis()).ok();
+            event.reason = Some("scheduled".to_owned());
+            let event = event.with("depth", self.settings.depth);
+            let event = match failure {
+                None => event,
+                Some(reason) => event.with("error", reason),
+            };
+            match done {
+                Ok(done) => event
+                    .with("listed", done.listed)
+                    .with("read", done.read)
+                    .with("bytes", done.bytes)
+                    .with("finding_count", done.findings.len())
+                    .with("findings", &done.findings[..done.findings.len().min(SHOWN)]),
+                Err(_) => event,
+            }
+        });
     }
 }
 

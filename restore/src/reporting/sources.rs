@@ -1,0 +1,175 @@
+//! Everything a report is made of, read once.
+
+use jiff::Timestamp;
+use walvault_archive::archive::Listed;
+use walvault_archive::audit::{self, AuditReport, Recorded};
+use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow};
+use walvault_archive::config::Config;
+use walvault_archive::drill;
+use walvault_archive::keys::{KeyEpoch, PublicKey};
+use walvault_archive::layout::{ObjectKey, VERIFIED_PREFIX};
+use walvault_archive::record::DrillRecord;
+use walvault_archive::verify::VerifiedRecord;
+use walvault_archive::{Archive, Error};
+
+use super::ReportError;
+use crate::exit::Failure;
+
+/// How often the archive is read when something of it is removed meanwhile.
+const ATTEMPTS: u32 = 5;
+
+/// What was read.
+pub struct Sources {
+    /// Whose archive it is.
+    pub archive: Archive,
+    /// When it was read.
+    pub read_at: Timestamp,
+    /// Every object.
+    pub listing: Vec<Listed>,
+    /// What verifying the trail found.
+    pub trail: AuditReport,
+    /// Every event that is to be believed, in order of time.
+    pub events: Vec<Recorded>,
+    /// Backups, WAL and gaps; where they are not for the identities given, what names tell.
+    pub held: Held,
+    /// What verifications noted; `Err` says why that could not be read.
+    pub verified: Result<Vec<VerifiedRecord>, String>,
+    /// The data keys of WAL and backups.
+    pub data_keys: Vec<KeyEpoch>,
+    /// The data keys of the trail.
+    pub audit_keys: Vec<KeyEpoch>,
+    /// The records of drills that could be read.
+    pub drills: Vec<DrillRecord>,
+    /// What was wrong with others.
+    pub drills_unread: Vec<String>,
+}
+
+/// What is stored of WAL and backups.
+pub struct Held {
+    /// As it is listed, with backups and causes of gaps where they could be opened.
+    pub catalog: Catalog,
+    /// Recovery windows; `None` where backups could not be opened.
+    pub windows: Option<Vec<RecoveryWindow>>,
+    /// Holes that nobody recorded as gaps.
+    pub holes: Vec<Hole>,
+    /// Why backups could not be opened.
+    pub withheld: Option<String>,
+}
+
+impl Sources {
+    /// Reads everything. `trail` is the archive with the keys of the audit trail.
+    ///
+    /// # Errors
+    /// When the archive cannot be asked, or the trail is not for the identities given. What is damaged, or
+    /// for others to open, is part of the answer.
+    pub async fn read(
+        archive: &Archive,
+        trail: &Archive,
+        config: &Config,
+    ) -> Result<Sources, Failure> {
+        let verified = audit::read_verified(trail, &[], &config.audit.signers).await;
+        let (report, events) = verified.map_err(|error| match error.is_withheld() {
+            true => Failure::Report(ReportError::Trail(error)),
+            false => Failure::Archive(error),
+        })?;
+        let (drills, drills_unread) = drills(trail, &config.audit.signers).await?;
+        Ok(Sources {
+            archive: archive.clone(),
+            read_at: Timestamp::now(),
+            listing: archive.list("").await?,
+            trail: report,
+            events,
+            held: Held::read(archive).await?,
+            verified: verifications(archive).await?,
+            data_keys: archive.keyring().epochs().await?,
+            audit_keys: trail.keyring().epochs().await?,
+            drills,
+            drills_unread,
+        })
+    }
+
+    /// When the archive was begun, by whichever clock says the earliest.
+    #[must_use]
+    pub fn began(&self) -> Timestamp {
+        let begun = self.archive.record().created_at;
+        let first = self.events.first().map(|recorded| recorded.event.at);
+        first.map_or(begun, |first| first.min(begun))
+    }
+}
+
+impl Held {
+    async fn read(archive: &Archive) -> Result<Held, Error> {
+        let mut again = 1..ATTEMPTS;
+        loop {
+            match Held::read_once(archive).await {
+                // A prune removed what was listed a moment ago.
+                Err(error) if error.is_missing() && again.next().is_some() => {}
+                read => return read,
+            }
+        }
+    }
+
+    async fn read_once(archive: &Archive) -> Result<Held, Error> {
+        let opened = async {
+            let catalog = Catalog::load(archive).await?;
+            Ok::<_, Error>(Held {
+                windows: Some(catalog.windows(archive).await?),
+                holes: catalog.unrecorded_holes(archive).await?,
+                withheld: None,
+                catalog,
+            })
+        };
+        match opened.await {
+            Ok(held) => Ok(held),
+            Err(error) if error.is_transient() || error.is_missing() => Err(error),
+            Err(error) => {
+                let listing = archive.list("").await?;
+                let catalog = Catalog::from_listing(archive.segment_size(), &listing);
+                Ok(Held {
+                    windows: None,
+                    holes: Vec::new(),
+                    withheld: Some(error.to_string()),
+                    catalog,
+                })
+            }
+        }
+    }
+}
+
+async fn verifications(archive: &Archive) -> Result<Result<Vec<VerifiedRecord>, String>, Error> {
+    let mut records = Vec::new();
+    for listed in archive.list(VERIFIED_PREFIX).await? {
+        match archive.get_record::<VerifiedRecord>(&listed.key).await {
+            Ok(record) => records.push(record),
+            // Put together with others a moment ago.
+            Err(error) if error.is_missing() => {}
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => return Ok(Err(error.to_string())),
+        }
+    }
+    Ok(Ok(records))
+}
+
+async fn drills(
+    trail: &Archive,
+    vouched: &[PublicKey],
+) -> Result<(Vec<DrillRecord>, Vec<String>), Error> {
+    let (mut records, mut unread) = (Vec::new(), Vec::new());
+    for id in drill::list(trail).await? {
+        match drill::open(trail, &id).await {
+            Ok(signed) if vouched.is_empty() || vouched.contains(&signed.public_key) => {
+                records.push(signed.record);
+            }
+            Ok(signed) => {
+                let (name, key) = (trail.name(&ObjectKey::Drill(id)), signed.public_key);
+                unread.push(format!("{name}: {key} is not among the keys that may sign"));
+            }
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                let name = trail.name(&ObjectKey::Drill(id));
+                unread.push(format!("{name}: {error}"));
+            }
+        }
+    }
+    Ok((records, unread))
+}
