@@ -15,12 +15,15 @@ use crate::format::{Codec, Header, Kind};
 use crate::keys::{DataKey, KeyAccess, Keyring};
 use crate::layout::{KeyId, ObjectKey};
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
-use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer};
+use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer, check_digest};
 use crate::store::{Body, ObjectMeta, SharedStore, StoreError};
 
+pub(crate) mod again;
 mod check;
 mod partial;
 mod wal;
+
+use again::{Again, again};
 
 pub use wal::{StoredWal, WalPut, wal_key};
 
@@ -248,8 +251,12 @@ impl Archive {
     /// # Errors
     /// When it is not there, or is not what was stored under this name.
     pub async fn get(&self, key: &ObjectKey) -> Result<Opened, Error> {
-        let bytes = self.inner.store.get(&self.name(key), None).await?;
-        self.unseal(key, bytes).await
+        let name = self.name(key);
+        let read = || async {
+            let bytes = self.inner.store.get(&name, None).await?;
+            self.unseal(key, bytes).await
+        };
+        again(&name, read).await
     }
 
     /// Reads and verifies a whole object, handing its payload to `take` frame by frame, in order,
@@ -274,9 +281,12 @@ impl Archive {
     /// When it is not there or cannot be read, or its data key is not to be had.
     pub async fn fetch(&self, key: &ObjectKey) -> Result<Fetched, Error> {
         let name = self.name(key);
-        let bytes = self.inner.store.get(&name, None).await?;
-        let header = Header::decode(&bytes).map_err(|error| self.corrupt(&name, error.into()))?;
-        let data_key = self.inner.keyring.get(header.key_id).await?;
+        let read = || async {
+            let bytes = self.inner.store.get(&name, None).await?;
+            let data_key = self.data_key(&name, &bytes).await?;
+            Ok((bytes, data_key))
+        };
+        let (bytes, data_key) = again(&name, read).await?;
         Ok(Fetched {
             archive: self.clone(),
             name,
@@ -284,6 +294,21 @@ impl Archive {
             bytes,
             data_key,
         })
+    }
+
+    /// What opens an object that was read whole. Where there is no such data key, it is told whether
+    /// that is because the object is damaged.
+    async fn data_key(&self, name: &str, bytes: &Bytes) -> Result<Arc<DataKey>, Error> {
+        let corrupt = |source| self.corrupt(name, source);
+        let header = Header::decode(bytes).map_err(|error| corrupt(error.into()))?;
+        match self.inner.keyring.get(header.key_id).await {
+            Ok(key) => Ok(key),
+            Err(error) if error.is_transient() => Err(error.into()),
+            Err(error) => match check_digest(bytes) {
+                Ok(_) => Err(error.into()),
+                Err(damage) => Err(corrupt(damage)),
+            },
+        }
     }
 
     /// The size of an object, from its listing, for which no right to read it is needed; `None` when
@@ -302,8 +327,7 @@ impl Archive {
     /// Verifies an object that was read.
     async fn unseal(&self, key: &ObjectKey, bytes: Bytes) -> Result<Opened, Error> {
         let name = self.name(key);
-        let header = Header::decode(&bytes).map_err(|error| self.corrupt(&name, error.into()))?;
-        let data_key = self.inner.keyring.get(header.key_id).await?;
+        let data_key = self.data_key(&name, &bytes).await?;
         let (id, kind) = (self.inner.id, kind_of(key));
         let sealed_name = name.clone();
         let open = move || Sealed::parse(bytes)?.open(&data_key, &id, kind, &sealed_name);
@@ -448,21 +472,43 @@ impl Fetched {
             archive,
             name,
             kind,
-            bytes,
-            data_key,
+            mut bytes,
+            mut data_key,
         } = self;
-        let (id, sealed_name) = (archive.inner.id, name.clone());
-        let open = move || {
-            let sealed = Sealed::parse(bytes)?;
-            sealed.open_frames(&data_key, &id, kind, &sealed_name, |frame| {
-                take(&mut state, frame)
-            })?;
-            Ok(state)
-        };
-        match chance::elsewhere(open).await {
-            Ok(state) => Ok(state),
-            Err(FrameError::Open(source)) => Err(archive.corrupt(&name, source).into()),
-            Err(FrameError::Take(error)) => Err(error),
+        let id = archive.inner.id;
+        let mut again = Again::new();
+        loop {
+            let (sealed_name, mut begun) = (name.clone(), false);
+            let open = move || {
+                let opened = Sealed::parse(bytes).map_err(FrameError::Open);
+                let opened = opened.and_then(|sealed| {
+                    sealed.open_frames(&data_key, &id, kind, &sealed_name, |frame| {
+                        begun = true;
+                        take(&mut state, frame)
+                    })
+                });
+                (opened, begun, state, take)
+            };
+            let opened;
+            (opened, begun, state, take) = chance::elsewhere(open).await;
+            match opened {
+                Ok(_) => return Ok(state),
+                Err(FrameError::Take(error)) => return Err(error),
+                // What the way did to it shows in its SHA-256 or its name, before the first frame.
+                Err(FrameError::Open(source)) if begun => {
+                    return Err(archive.corrupt(&name, source).into());
+                }
+                Err(FrameError::Open(source)) => {
+                    again.after(&name, archive.corrupt(&name, source))?;
+                }
+            }
+            bytes = archive
+                .inner
+                .store
+                .get(&name, None)
+                .await
+                .map_err(Error::from)?;
+            data_key = archive.data_key(&name, &bytes).await?;
         }
     }
 }
@@ -497,17 +543,20 @@ pub fn kind_of(key: &ObjectKey) -> Kind {
 
 async fn read_record(store: &SharedStore) -> Result<Option<ArchiveRecord>, Error> {
     let name = ObjectKey::Archive.spell(SegmentSize::DEFAULT);
-    let bytes = match store.get(&name, None).await {
-        Ok(bytes) => bytes,
-        Err(StoreError::Missing { .. }) => return Ok(None),
-        Err(error) => return Err(error.into()),
+    let read = || async {
+        let bytes = match store.get(&name, None).await {
+            Ok(bytes) => bytes,
+            Err(StoreError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let record = serde_json::from_slice(&bytes).map_err(|error| Error::Record {
+            url: store.url().to_owned(),
+            key: name.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Some(record))
     };
-    let record = serde_json::from_slice(&bytes).map_err(|error| Error::Record {
-        url: store.url().to_owned(),
-        key: name,
-        reason: error.to_string(),
-    })?;
-    Ok(Some(record))
+    again(&name, read).await
 }
 
 async fn begin(

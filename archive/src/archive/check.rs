@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::archive::again::again;
 use crate::archive::{Archive, kind_of};
 use crate::chance;
 use crate::error::Error;
@@ -17,11 +18,15 @@ impl Archive {
     /// When it is not there, or is not what was stored under this name.
     pub async fn check_stored(&self, key: &ObjectKey) -> Result<[u8; 32], Error> {
         let name = self.name(key);
-        let corrupt = |source| self.corrupt(&name, source);
-        let (bytes, digests) = self.get_hashed(&name).await?;
+        again(&name, || self.check_stored_once(key, &name)).await
+    }
+
+    async fn check_stored_once(&self, key: &ObjectKey, name: &str) -> Result<[u8; 32], Error> {
+        let corrupt = |source| self.corrupt(name, source);
+        let (bytes, digests) = self.get_hashed(name).await?;
         let meta = SealedMeta::new(&bytes, &bytes).map_err(corrupt)?;
         let data_key = self.inner.keyring.get(meta.key_id()).await?;
-        let meta = meta.open(&data_key, &self.inner.id, kind_of(key), &name);
+        let meta = meta.open(&data_key, &self.inner.id, kind_of(key), name);
         let frames = meta.map_err(corrupt)?.stored_len();
         let rest = (HEADER_LEN + FOOTER_LEN) as u64 + u64::from(digests.footer.meta_len);
         let (expected, actual) = (frames + rest, bytes.len() as u64);
@@ -38,7 +43,7 @@ impl Archive {
     /// When it is not there, or was cut or altered.
     pub async fn check_bytes(&self, key: &ObjectKey) -> Result<[u8; 32], Error> {
         let name = self.name(key);
-        let (bytes, digests) = self.get_hashed(&name).await?;
+        let (bytes, digests) = again(&name, || self.get_hashed(&name)).await?;
         let found = Header::decode(&bytes).map(|header| header.kind);
         let found = found.map_err(|error| self.corrupt(&name, error.into()))?;
         let expected = kind_of(key);
@@ -53,8 +58,12 @@ impl Archive {
     /// # Errors
     /// As [`Archive::get`].
     pub async fn get_with_digest(&self, key: &ObjectKey) -> Result<(Opened, [u8; 32]), Error> {
-        let (bytes, digests) = self.get_hashed(&self.name(key)).await?;
-        Ok((self.unseal(key, bytes).await?, digests.object))
+        let name = self.name(key);
+        let read = || async {
+            let (bytes, digests) = self.get_hashed(&name).await?;
+            Ok((self.unseal(key, bytes).await?, digests.object))
+        };
+        again(&name, read).await
     }
 
     /// The digest comes first: an altered header names a data key that never was.

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::again::{Again, again};
 use super::{META_GUESS, kind_of};
 use crate::chance;
 use crate::format::{FOOTER_LEN, FRAME_SIZE, HEADER_LEN, Meta};
@@ -25,7 +26,7 @@ impl Archive {
     /// # Errors
     /// When it is not there, or is not what was stored under this name.
     pub async fn get_meta(&self, key: &ObjectKey, size: u64) -> Result<Meta, Error> {
-        Ok(self.meta(key, size).await?.0)
+        Ok(self.meta_again(key, size).await?.0)
     }
 
     /// Reads the frames of an object that hold `spans` of its payload, and no others, and hands them to
@@ -49,30 +50,56 @@ impl Archive {
     {
         let name = self.name(key);
         let corrupt = |source| self.corrupt(&name, source);
-        let (meta, sealed, data_key) = self.meta(key, size).await?;
+        let (meta, sealed, data_key) = self.meta_again(key, size).await?;
         if spans.iter().any(|span| span.end > meta.length) {
             return Err(corrupt(OpenError::Payload("length")).into());
         }
         let (meta, id) = (std::sync::Arc::new(meta), self.inner.id);
         for frames in runs(spans) {
-            let stored = place(&meta, &frames);
-            let bytes = self.inner.store.get(&name, Some(stored)).await;
-            let bytes: Bytes = bytes.map_err(Error::from)?;
-            let (meta, sealed, data_key) = (meta.clone(), sealed.clone(), data_key.clone());
-            let name = name.clone();
-            let open = move || {
-                let take_frame = |index: usize, frame: &[u8]| {
-                    take(&mut state, index as u64 * FRAME_SIZE as u64, frame)
+            let (mut frames, mut again) = (frames, Again::new());
+            while !frames.is_empty() {
+                let stored = place(&meta, &frames);
+                let bytes = self.inner.store.get(&name, Some(stored)).await;
+                let bytes: Bytes = bytes.map_err(Error::from)?;
+                let (meta, sealed, data_key) = (meta.clone(), sealed.clone(), data_key.clone());
+                let (sealed_name, end, mut next) = (name.clone(), frames.end, frames.start);
+                let open = move || {
+                    let take_frame = |index: usize, frame: &[u8]| {
+                        next = index + 1;
+                        take(&mut state, index as u64 * FRAME_SIZE as u64, frame)
+                    };
+                    let opened = sealed.open_frames(
+                        &data_key,
+                        &id,
+                        &sealed_name,
+                        &meta,
+                        frames,
+                        &bytes,
+                        take_frame,
+                    );
+                    (opened, next, state, take)
                 };
-                sealed.open_frames(&data_key, &id, &name, &meta, frames, &bytes, take_frame)?;
-                Ok((state, take))
-            };
-            (state, take) = chance::elsewhere(open).await.map_err(|error| match error {
-                FrameError::Open(source) => corrupt(source).into(),
-                FrameError::Take(error) => error,
-            })?;
+                let opened;
+                (opened, next, state, take) = chance::elsewhere(open).await;
+                match opened {
+                    Ok(()) => next = end,
+                    Err(FrameError::Take(error)) => return Err(error),
+                    Err(FrameError::Open(source)) => again.after(&name, corrupt(source))?,
+                }
+                // Those before the one that did not open are authentic and were taken.
+                frames = next..end;
+            }
         }
         Ok(state)
+    }
+
+    /// As [`Archive::meta`], read again where it does not open.
+    async fn meta_again(
+        &self,
+        key: &ObjectKey,
+        size: u64,
+    ) -> Result<(Meta, SealedMeta, std::sync::Arc<DataKey>), Error> {
+        again(&self.name(key), || self.meta(key, size)).await
     }
 
     /// The opened meta frame, with what it takes to open others.

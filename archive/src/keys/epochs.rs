@@ -9,6 +9,9 @@ use crate::store::{ObjectStore, StoreError, list_all};
 /// How many records are read at once.
 const READS: usize = 16;
 
+/// How often a record is read until it counts as damaged.
+const ATTEMPTS: usize = 3;
+
 /// A data key as stored: everything sealed between two rotations is sealed under one.
 #[derive(Debug)]
 pub struct KeyEpoch {
@@ -104,10 +107,20 @@ async fn read(
     id: KeyId,
     generation: u32,
 ) -> Result<Result<KeyRecord, String>, StoreError> {
-    match store.get(&name(id, generation), None).await {
-        Ok(json) => Ok(KeyRecord::read(id, &json)),
-        // Destroyed between the listing and now.
-        Err(StoreError::Missing { .. }) => Ok(Err("has just been destroyed".to_owned())),
-        Err(error) => Err(error),
+    let mut read = Err(String::new());
+    // What was damaged on the way comes whole the next time.
+    for _ in 0..ATTEMPTS {
+        read = match store.get(&name(id, generation), None).await {
+            Ok(json) => KeyRecord::read(id, &json),
+            // Destroyed between the listing and now.
+            Err(StoreError::Missing { .. }) => {
+                return Ok(Err("has just been destroyed".to_owned()));
+            }
+            Err(error) => return Err(error),
+        };
+        if read.is_ok() {
+            break;
+        }
     }
+    Ok(read)
 }

@@ -197,6 +197,18 @@ impl S3Store {
         let listed = within(ANSWER_TIMEOUT, &context, request).await?;
         let listed = listed.map_err(|error| context.error(&error))?;
         self.bucket_seen.store(true, Ordering::Relaxed);
+        let full = self.full(prefix);
+        let others = listed
+            .prefix()
+            .is_some_and(|listed| !listed.is_empty() && listed != full)
+            || listed
+                .contents()
+                .iter()
+                .any(|object| !object.key().is_some_and(|key| key.starts_with(&full)));
+        if others {
+            // What is absent from another listing may well be there.
+            return Err(context.unavailable("the answer is a listing of something else"));
+        }
         let more = listed.is_truncated().unwrap_or(false);
         let mut objects = Vec::with_capacity(listed.contents().len());
         for object in listed.contents() {

@@ -7,6 +7,7 @@ use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
 
 use super::{Depth, Digest, Finding, Run};
+use crate::archive::again::again;
 use crate::archive::{Archive, Listed};
 use crate::error::Error;
 use crate::keys::wrap::KeyRecord;
@@ -80,6 +81,10 @@ async fn one(archive: &Archive, key: &ObjectKey, depth: Depth) -> Result<[u8; 32
 
 /// An object that is not sealed: it reads, and says what it must.
 async fn plain(archive: &Archive, key: &ObjectKey) -> Result<[u8; 32], Error> {
+    again(&archive.name(key), || plain_once(archive, key)).await
+}
+
+async fn plain_once(archive: &Archive, key: &ObjectKey) -> Result<[u8; 32], Error> {
     let name = archive.name(key);
     let bytes = archive.store().get(&name, None).await?;
     let reason = match key {

@@ -145,7 +145,9 @@ impl Context<'_> {
             // Not 'no': the request took too long to arrive, or raced with another.
             ("RequestTimeout" | "IncompleteBody" | "OperationAborted" | "TemporaryRedirect"
             | "ConditionalRequestConflict" | "SlowDown" | "Throttling" | "ThrottlingException"
-            | "TooManyRequests" | "RequestLimitExceeded" | "BandwidthLimitExceeded", _) => {
+            | "TooManyRequests" | "RequestLimitExceeded" | "BandwidthLimitExceeded"
+            // S3 may find out after it has begun to answer, with 200.
+            | "InternalError" | "ServiceUnavailable", _) => {
                 return None;
             }
             (_, 403 | 401) => format!(
