@@ -18,6 +18,7 @@ use walvault_protocol::{LsnRange, SegmentNumber, TimelineHistory, TimelineId, Wa
 use crate::line::{Line, Piece};
 
 mod file;
+pub mod local;
 
 pub use file::WalFile;
 

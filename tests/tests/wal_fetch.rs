@@ -225,6 +225,38 @@ fn only_the_archive_says_what_is_absent() {
 }
 
 /// A standby asks for the next segment until it is there.
+/// PostgreSQL replaces its own segment with what is fetched (`KeepFileRestoredFromArchive`), and reads
+/// its own where nothing is.
+#[test]
+fn what_the_server_has_beyond_the_archive_is_its_own() {
+    let archived = Archived::new(ArchiveKind::Directory, 1);
+    let server = &archived.server;
+    let daemon = archived.scenario.run();
+    daemon.wait_until_streaming(server);
+    server.query("SELECT pg_logical_emit_message(true, '', repeat('x', 1000))");
+    daemon.wait_until_archived(server);
+    assert!(daemon.stop().success());
+    let name = archived.segment(0);
+    let own = archived.pg_wal.join(&name);
+    let theirs = server.data_directory().join("pg_wal").join(&name);
+    // As far as the archive goes, whatever is behind that in a segment that is used again.
+    let _ = archived.fetch(&name).succeeded();
+    fs::rename(archived.pg_wal.join("RECOVERYXLOG"), &own).expect("renamed");
+    let as_archived = fs::read(&own).expect("a segment");
+    let _ = archived.fetch(&name).succeeded();
+
+    server.query("SELECT pg_logical_emit_message(true, '', repeat('x', 1000))");
+    let further = fs::read(theirs).expect("the server's segment");
+    assert!(further != as_archived);
+    fs::write(&own, &further).expect("written");
+    assert_eq!(archived.fetch(&name).code, Some(1));
+    // What is not the same is no continuation of it.
+    let mut other = further;
+    other[50] ^= 1;
+    fs::write(&own, &other).expect("written");
+    let _ = archived.fetch(&name).succeeded();
+}
+
 #[test]
 fn what_was_absent_is_found_once_it_is_archived() {
     let archived = Archived::new(ArchiveKind::Directory, 2);

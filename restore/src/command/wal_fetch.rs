@@ -5,6 +5,7 @@
 //! recovery. So 1 is returned only when the archive was asked and said so; an outage, damage, a
 //! wrong key and even a defect of this program end above 125.
 
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,9 +16,10 @@ use walvault_archive::keys::KeyError;
 use crate::access;
 use crate::exit::{self, Failure};
 use crate::prefetch::Prefetch;
+use crate::wal::local::goes_further;
 use crate::wal::{Fetched, WalFetchError, WalFile, fetch};
 
-/// The archive was asked and does not hold the file.
+/// The archive was asked and does not hold the file, or less of it than the server itself.
 pub const ABSENT: u8 = 1;
 /// The archive could not be asked, for as long as `[restore] retry_for` says.
 pub const UNREACHABLE: u8 = 200;
@@ -77,6 +79,22 @@ impl From<Failure> for WalFetchFailure {
 }
 
 fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFailure> {
+    let fetched = from_archive(command, config)?;
+    let own = command.path.with_file_name(&command.name);
+    // Where that cannot be told, what was fetched is as good as before.
+    if fetched == Fetched::Found && goes_further(&own, &command.path).unwrap_or(false) {
+        tracing::warn!(
+            file = command.name,
+            "the server has more of this segment than the archive: it keeps its own"
+        );
+        // PostgreSQL removes what is in the way of the next one.
+        let _ = fs::remove_file(&command.path);
+        return Ok(Fetched::Absent);
+    }
+    Ok(fetched)
+}
+
+fn from_archive(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFailure> {
     let config = Config::load(config).map_err(Failure::from)?;
     access::log_to_stderr(tracing::Level::WARN);
     if let Some(fetched) = prefetched(command, &config) {
