@@ -9,7 +9,7 @@ SCRIPTS := $(wildcard tests/tools/*.sh) .ci/run
 # End-to-end tests wait for servers more than they compute.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: help bench build deb demo deny fuzz setup lint test
+.PHONY: help bench build deb demo deny fuzz setup soak lint test
 
 # Where tests/tools/setup.sh puts cargo-deny and cargo-machete.
 TOOLS := $(or $(WALVAULT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walvault)/cargo/bin
@@ -17,6 +17,11 @@ TOOLS := $(or $(WALVAULT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walvault)
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
+
+# Seconds for each test of `make soak` that leaves things to chance, and worlds for its simulation.
+SOAK_SECONDS ?= 300
+SOAK_WORLDS ?= 100000
+SOAK_FAILOVERS ?= 25
 
 help:
 	@echo 'make build   both programs, in target/release'
@@ -26,6 +31,7 @@ help:
 	@echo 'make lint    formatting, clippy, documentation, shell scripts'
 	@echo 'make deny    licences, sources and bans of dependencies, and whether each is used'
 	@echo 'make fuzz    every decoder, FUZZ_SECONDS (60) each; what is found stays in fuzz/artifacts'
+	@echo 'make soak    the simulation of SOAK_WORLDS (100000), then real faults for SOAK_SECONDS (300) each; prints seeds'
 	@echo "make bench   the figures of docs/performance.md"
 	@echo 'make test    setup, lint and every test'
 
@@ -52,6 +58,13 @@ lint:
 test: setup lint deny
 	$(CARGO) build --release --locked --workspace --bins --tests
 	$(CARGO) test --release --locked --workspace --no-fail-fast
+
+# What a seed shows is repeated with WALVAULT_SEED=<seed> and the same command.
+soak: setup
+	$(CARGO) build --release --locked --workspace --bins --tests
+	WALVAULT_SEEDS=$(SOAK_WORLDS) $(CARGO) test --release --locked --workspace --test simulation -- --nocapture
+	WALVAULT_SOAK_SECONDS=$(SOAK_SECONDS) WALVAULT_SOAK_FAILOVERS=$(SOAK_FAILOVERS) \
+	    $(CARGO) test --release --locked --workspace --test faults -- --nocapture
 
 bench: build
 	$(CARGO) bench --locked -p walvault-benches

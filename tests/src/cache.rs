@@ -70,6 +70,16 @@ pub fn promtool() -> PathBuf {
     installed(cache().join("prometheus/promtool"), "promtool")
 }
 
+/// What tells programs another time (Debian's package `libfaketime`).
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn faketime() -> PathBuf {
+    let lib = PathBuf::from("/usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
+    installed(lib.join("faketime/libfaketimeMT.so.1"), "libfaketime")
+}
+
 /// Helm, which renders charts.
 ///
 /// # Panics

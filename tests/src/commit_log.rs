@@ -20,6 +20,13 @@ pub struct CommitLog {
     begin: Lsn,
 }
 
+/// What makes the table.
+pub const CREATE_TABLE: &str = "CREATE TABLE commits (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    payload text NOT NULL DEFAULT repeat(md5(random()::text), 8)
+)";
+
 /// A row whose commit was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
@@ -74,13 +81,7 @@ impl CommitLog {
         let mut pgbench = server.client("pgbench");
         pgbench.args(["--initialize", "--quiet", "--scale=1"]);
         let _ = Outcome::of(pgbench).succeeded();
-        server.query(
-            "CREATE TABLE commits (
-                id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-                at timestamptz NOT NULL DEFAULT clock_timestamp(),
-                payload text NOT NULL DEFAULT repeat(md5(random()::text), 8)
-            )",
-        );
+        server.query(CREATE_TABLE);
         CommitLog {
             begin: server.flushed(),
         }

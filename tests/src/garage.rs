@@ -152,7 +152,7 @@ s3_region = "{}"
     }
 }
 
-fn random_hex(digits: usize) -> String {
+pub(crate) fn random_hex(digits: usize) -> String {
     (0..digits)
         .map(|_| char::from_digit(rand::random_range(0..16), 16).expect("a digit"))
         .collect()

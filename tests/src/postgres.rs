@@ -10,7 +10,7 @@ use walvault_protocol::Lsn;
 use crate::outcome::Outcome;
 use crate::process::{Process, with_argument};
 use crate::proxy::Proxy;
-use crate::user::server_command;
+use crate::user::{server_command, server_command_with};
 use crate::{cache, wait};
 
 mod builder;
@@ -106,6 +106,18 @@ impl Postgres {
             "postgresql://{user}@/postgres?host={home}&port={}",
             self.port
         )
+    }
+
+    /// The directory of its Unix socket, as libpq's `host`.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.home.path().display().to_string()
+    }
+
+    /// As libpq's `port`.
+    #[must_use]
+    pub fn port(&self) -> String {
+        self.port.to_string()
     }
 
     /// A URL of its TCP port, if it was built with one.
@@ -331,11 +343,9 @@ impl Postgres {
     }
 
     fn try_start(&mut self) -> Result<(), String> {
-        let mut command = server_command(cache::server_bin(self.major).join("postgres"));
-        command
-            .arg("-D")
-            .arg(&self.data)
-            .envs(self.environment.iter().cloned());
+        let postgres = cache::server_bin(self.major).join("postgres");
+        let mut command = server_command_with(postgres, &self.environment);
+        command.arg("-D").arg(&self.data);
         let home = self.home.path().display().to_string();
         let settings = [
             ("unix_socket_directories", home),

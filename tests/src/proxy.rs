@@ -19,7 +19,16 @@ impl Proxy {
     /// When no port is free.
     #[must_use]
     pub fn before(port: u16) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Proxy::at("127.0.0.1", port)
+    }
+
+    /// The same at another address of this machine.
+    ///
+    /// # Panics
+    /// When no port is free there.
+    #[must_use]
+    pub fn at(host: &str, port: u16) -> Proxy {
+        let listener = TcpListener::bind((host, 0)).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let network = Arc::new(Network::default());
         let shared = network.clone();
@@ -27,7 +36,7 @@ impl Proxy {
         Proxy { address, network }
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// Where it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.address.port()

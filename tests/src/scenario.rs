@@ -11,7 +11,7 @@ use crate::cache::own_program;
 use crate::config_file::ConfigFile;
 use crate::outcome::Outcome;
 use crate::postgres::Postgres;
-use crate::user::{give_to_server_user, server_command, server_dir, write_as_server_user};
+use crate::user::{give_to_server_user, server_command_with, server_dir, write_as_server_user};
 use crate::walvaultd::Walvaultd;
 
 /// A directory with everything walvault needs to be run, as the server's user.
@@ -229,11 +229,9 @@ impl Scenario {
     }
 
     fn program(&self, name: &str) -> Command {
-        let mut command = server_command(self.path(name));
-        command
-            .envs(self.archive.environment())
-            .envs(self.environment.iter().cloned());
-        command
+        let mut environment = self.archive.environment();
+        environment.extend(self.environment.iter().cloned());
+        server_command_with(self.path(name), &environment)
     }
 
     fn config_path(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 //! and walvault run as `postgres`, the user that Debian's package creates.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -28,21 +28,42 @@ pub fn is_root() -> bool {
 /// other object store and no other configuration of walvault.
 #[must_use]
 pub fn server_command(program: impl AsRef<OsStr>) -> Command {
-    let mut command = match server_user() {
-        None => Command::new(program),
-        Some(user) => {
-            // setpriv replaces itself with the program: the child's id is the program's.
-            let mut command = Command::new("setpriv");
-            command
-                .arg(format!("--reuid={}", user.uid))
-                .arg(format!("--regid={}", user.gid))
-                .args(["--init-groups", "--"])
-                .arg(program)
-                .env("HOME", &user.home)
-                .env_remove("XDG_CACHE_HOME");
-            command
-        }
-    };
+    server_command_with(program, &[])
+}
+
+/// As [`server_command`], with these variables in its environment. What `LD_PRELOAD` names is loaded by
+/// the program alone, and not by what changes the user.
+#[must_use]
+pub fn server_command_with(
+    program: impl AsRef<OsStr>,
+    environment: &[(String, String)],
+) -> Command {
+    let (preload, others): (Vec<_>, Vec<_>) = environment
+        .iter()
+        .cloned()
+        .partition(|(name, _)| name == "LD_PRELOAD");
+    // setpriv and env replace themselves with the program: the child's id is the program's.
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(user) = server_user() {
+        words.push("setpriv".into());
+        words.push(format!("--reuid={}", user.uid).into());
+        words.push(format!("--regid={}", user.gid).into());
+        words.extend(["--init-groups", "--"].map(OsString::from));
+    }
+    if !preload.is_empty() {
+        words.push("env".into());
+        words.extend(
+            preload
+                .iter()
+                .map(|(name, value)| format!("{name}={value}").into()),
+        );
+    }
+    words.push(program.as_ref().to_owned());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    if let Some(user) = server_user() {
+        command.env("HOME", &user.home).env_remove("XDG_CACHE_HOME");
+    }
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if ["PG", "AWS_", "WALVAULT_"]
@@ -55,6 +76,7 @@ pub fn server_command(program: impl AsRef<OsStr>) -> Command {
     command
         .env("LC_ALL", "C.UTF-8")
         .env("TZ", "UTC")
+        .envs(others)
         .current_dir("/");
     command
 }

@@ -33,32 +33,3 @@ fn restores_without_a_stream_from_a_directory() {
 fn restores_without_a_stream_from_s3() {
     restores_without_a_stream(ArchiveKind::Garage);
 }
-
-/// Every supported major version's server, and segments of every kind: smaller than usual, usual,
-/// and so large that a segment is stored in pieces.
-#[test]
-fn every_major_version_and_segment_size() {
-    for (major, mebibytes) in cache::MAJORS.into_iter().zip([1, 4, 16, 64, 1, 16]) {
-        let mut server = Postgres::builder()
-            .major(major)
-            .segment_size(mebibytes)
-            .start();
-        let scenario = Scenario::new(ArchiveKind::Directory);
-        scenario.configure_for(&server);
-        let log = CommitLog::create(&server);
-        let daemon = scenario.run_and_back_up(&server);
-        let first = log.commit(&server);
-        server.switch_wal();
-        let second = log.commit(&server);
-        daemon.wait_until_archived(&server);
-        server.lose();
-        assert!(daemon.stop().success());
-
-        let restored = scenario.restore_and_start(major, "restored", &[]);
-        assert_eq!(
-            log.rows(&restored),
-            [first.id, second.id],
-            "PostgreSQL {major}"
-        );
-    }
-}

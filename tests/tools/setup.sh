@@ -58,6 +58,18 @@ postgresql_15() {
     debian_packages postgresql-15 postgresql-client-15
 }
 
+# Debian starts them with their packages, unless a policy says no: in a subshell, so that ours goes when it ends.
+patroni() (
+    [[ ! -x /usr/bin/patroni || ! -x /usr/bin/etcd ]] || return 0
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        trap 'as_root rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod +x "$policy"
+    fi
+    debian_packages patroni etcd-server
+)
+
 garage() {
     local root=$cache/garage
     if [[ $("$root/bin/garage" --version 2>/dev/null) == *"$garage_version"* ]]; then
@@ -187,6 +199,8 @@ all)
         postgres_major "$version"
     done
     debian_packages chromium fonts-dejavu-core systemd
+    debian_packages iproute2 libfaketime
+    patroni
     garage
     promtool
     helm

@@ -17,6 +17,7 @@ pub struct Builder {
     password: Option<String>,
     tcp: bool,
     settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
 }
 
 /// Small, in UTC, telling when each transaction was committed, as `pg_xact_commit_timestamp`
@@ -40,6 +41,7 @@ impl Builder {
             settings: SETTINGS
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
+            environment: Vec::new(),
         }
     }
 
@@ -78,6 +80,13 @@ impl Builder {
         self
     }
 
+    /// Variables that the server finds in its environment.
+    #[must_use]
+    pub fn environment(mut self, environment: Vec<(String, String)>) -> Builder {
+        self.environment = environment;
+        self
+    }
+
     /// Makes the cluster and starts a server on it.
     ///
     /// # Panics
@@ -98,7 +107,7 @@ impl Builder {
             },
             tcp: self.tcp,
             password: self.password,
-            environment: Vec::new(),
+            environment: self.environment,
             process: None,
         };
         server.start();
