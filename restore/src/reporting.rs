@@ -27,3 +27,6 @@ pub use error::ReportError;
 pub use model::Report;
 pub use sources::Sources;
 pub use span::{Kind, Span};
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use walvault_tests::browser::Browser;
 use walvault_tests::config_file::ConfigFile;
 use walvault_tests::http::post;
-use walvault_tests::user::write_as_server_user;
+use walvault_tests::user::{give_to_server_user, write_as_server_user};
 use walvault_tests::wait::wait_for;
 use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario};
 
@@ -290,7 +290,9 @@ fn figures_are_those_of_what_was_done(life: &Life, told: &Value) {
 /// The same figures in words, in a page that is whole by itself.
 fn formats_agree(life: &Life, told: &Value) {
     let markdown = life.report("daily", "md").succeeded().stdout;
-    let path = life.scenario.path("report.html");
+    let path = life.scenario.path("reports");
+    fs::create_dir(&path).expect("a directory");
+    give_to_server_user(&path);
     let [from, to] = life.span();
     let out = [
         "daily",
@@ -301,7 +303,13 @@ fn formats_agree(life: &Life, told: &Value) {
         "--out",
         path.to_str().expect("UTF-8"),
     ];
-    let _ = report(&life.scenario, &out).succeeded();
+    let said = report(&life.scenario, &out).succeeded();
+    let path = PathBuf::from(said.stdout.trim());
+    let named = format!("daily-{}.html", life.begun.strftime("%Y-%m-%d"));
+    assert_eq!(
+        path.file_name().and_then(|name| name.to_str()),
+        Some(&named[..])
+    );
     let html = fs::read_to_string(&path).expect("the page");
     let removed = format!("{:.1}", life.removed_bytes as f64 / 1024.0 / 1024.0);
     for figure in [
@@ -485,7 +493,7 @@ fn what_cannot_be_told_is_refused(life: &Life) {
     refused(&["daily", "--from", "yesterday"], &["not a time"]);
     refused(&["daily", "--timezone", "Mars/Base"], &["not a time zone"]);
     refused(&["evidence"], &["--out"]);
-    let there = life.scenario.path("report.html");
+    let there = life.scenario.path("walvault.toml");
     let there = there.to_str().expect("UTF-8");
     refused(&["daily", "--out", there], &["there already"]);
 

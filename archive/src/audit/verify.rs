@@ -68,6 +68,9 @@ pub struct ChainReport {
     pub open: bool,
     /// How often an event is earlier than the one before it: a clock was set back.
     pub set_back: u64,
+    /// The times of those events.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub set_back_to: Vec<Timestamp>,
 }
 
 /// What verifying found.
@@ -171,6 +174,7 @@ impl Verifier<'_> {
             to: None,
             open: false,
             set_back: 0,
+            set_back_to: Vec::new(),
         };
         // The number that has to come, and the digest that it has to name, if that is known.
         let (mut next, mut previous) = (1, Some(None));
@@ -245,7 +249,10 @@ impl Verifier<'_> {
         };
         for event in batch.events {
             report.events += 1;
-            report.set_back += u64::from(report.to.is_some_and(|before| event.at < before));
+            if report.to.is_some_and(|before| event.at < before) {
+                report.set_back += 1;
+                report.set_back_to.push(event.at);
+            }
             report.from = report.from.or(Some(event.at));
             report.to = Some(event.at);
             self.told.hear(&event);

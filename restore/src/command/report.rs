@@ -39,7 +39,8 @@ pub struct Report {
     /// As what; evidence has all three
     #[arg(long, value_enum, default_value = "md")]
     format: Format,
-    /// The file to write, which must not be there; for evidence the directory, which must be empty or not there
+    /// The file to write, which must not be there, or a directory to write one into that is named after kind and span; for evidence
+    /// the directory to make, which must be empty or not there
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// Check evidence that was made before, instead of making any
@@ -92,7 +93,7 @@ impl Report {
                 bundle::prepare(dir)?;
                 Some((key, dir))
             }
-            (_, Some(file)) if file.exists() => {
+            (_, Some(file)) if file.exists() && !file.is_dir() => {
                 return Err(ReportError::Exists(file.clone()).into());
             }
             _ => None,
@@ -104,7 +105,7 @@ impl Report {
             ..config.audit.clone()
         };
         let trail = audit::trail(&settings, &config.encryption, &archive)?;
-        let sources = Sources::read(&archive, &trail, &config).await?;
+        let sources = Sources::read(&archive, &trail, &config.audit.signers).await?;
         let asked = Asked {
             from: self.from.clone(),
             to: self.to.clone(),
@@ -127,6 +128,11 @@ impl Report {
             None => {
                 let text = self.render(&figures)?;
                 match &self.out {
+                    Some(dir) if dir.is_dir() => {
+                        let file = dir.join(self.name(&figures.span));
+                        bundle::put(&file, text.as_bytes())?;
+                        report::print(format_args!("{}\n", file.display()))?;
+                    }
                     Some(file) => bundle::put(file, text.as_bytes())?,
                     None => report::print(format_args!("{text}"))?,
                 }
@@ -147,6 +153,18 @@ impl Report {
             0 => Ok(()),
             count => Err(Failure::Trail(count)),
         }
+    }
+
+    /// What the file is called: `monthly-2026-10-01.html`.
+    fn name(&self, span: &Span) -> String {
+        let begins = span.from.to_zoned(span.zone.clone());
+        let extension = match self.format {
+            Format::Md => "md",
+            Format::Html => "html",
+            Format::Json => "json",
+        };
+        let date = begins.strftime("%Y-%m-%d");
+        format!("{}-{date}.{extension}", self.kind.name())
     }
 
     fn render(&self, figures: &Figures) -> Result<String, Failure> {

@@ -111,7 +111,10 @@ fn begun(event: &Event) -> Timestamp {
 pub fn acts(events: &[Recorded], actions: &[Action], span: &Span) -> Vec<Act> {
     let mut acts: Vec<Act> = Vec::new();
     let mut writers: Vec<&str> = Vec::new();
-    for recorded in events {
+    // As they were stored: a clock that was set back may show an end before its beginning.
+    let mut stored: Vec<&Recorded> = events.iter().collect();
+    stored.sort_by(|one, other| one.position.cmp(&other.position));
+    for recorded in stored {
         let event = &recorded.event;
         if !actions.contains(&event.action) {
             continue;
@@ -205,7 +208,7 @@ mod tests {
         Recorded {
             position: Position {
                 writer: writer.to_owned(),
-                number: 1,
+                number: if outcome == Outcome::Begun { 1 } else { 2 },
             },
             event,
         }
@@ -229,12 +232,15 @@ mod tests {
             event(day + 90_000, "a", Outcome::Succeeded),
             event(day + 7, "c", Outcome::Begun),
             event(day + 9, "d", Outcome::Failed),
+            event(day + 50, "e", Outcome::Succeeded),
+            event(day + 100, "e", Outcome::Begun),
         ];
         let tally = Tally::of(acts(&events, &[Action::Backup], &span));
-        // The first was begun the day before; one that was begun within ended the day after.
+        // The first was begun the day before; one that was begun within ended the day after; and of the last the
+        // clock was set back.
         let counted = (tally.begun, tally.succeeded, tally.failed, tally.unknown);
-        assert_eq!(counted, (4, 1, 2, 1));
-        assert_eq!(tally.success_rate, Some(1.0 / 3.0));
+        assert_eq!(counted, (5, 2, 2, 1));
+        assert_eq!(tally.success_rate, Some(0.5));
         assert_eq!(tally.longest(), Some(1.0));
         assert_eq!(Tally::of(Vec::new()).success_rate, None);
     }

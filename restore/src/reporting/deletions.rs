@@ -142,3 +142,57 @@ pub fn text(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use serde_json::json;
+    use walvault_archive::audit::{Actor, Event, Outcome, Position};
+
+    use super::*;
+    use crate::reporting::Kind;
+    use crate::reporting::span::Asked;
+
+    #[test]
+    fn a_policy_is_in_force_until_another_is_and_the_one_from_before_counts() {
+        let asked = Asked {
+            from: Some("2026-03-01".to_owned()),
+            ..Asked::default()
+        };
+        let early = Timestamp::UNIX_EPOCH;
+        let chosen = Span::choose(Kind::Daily, &asked, Timestamp::now(), early);
+        let (span, _) = chosen.expect("a span");
+        let started = |hours: i64, keep_last: u32| {
+            let actor = Actor {
+                operator: "postgres".to_owned(),
+                host: "db1".to_owned(),
+                program: "walvaultd".to_owned(),
+            };
+            let configuration = json!({ "retention": { "keep_last": keep_last } });
+            let mut event = Event::new(&actor, Action::RunStarted, Outcome::Succeeded)
+                .with("configuration", configuration);
+            event.at = span.from + SignedDuration::from_hours(hours);
+            Recorded {
+                position: Position {
+                    writer: String::new(),
+                    number: 1,
+                },
+                event,
+            }
+        };
+        let events = [
+            started(-50, 1),
+            started(-20, 2),
+            started(3, 2),
+            started(5, 3),
+            started(30, 4),
+        ];
+        let seen = in_force(&events, "/retention/keep_last", &span);
+        let seen: Vec<(&Value, Timestamp)> = seen.iter().map(|it| (&it.value, it.since)).collect();
+        let (two, three) = (json!(2), json!(3));
+        assert_eq!(
+            seen,
+            [(&two, events[1].event.at), (&three, events[3].event.at)]
+        );
+    }
+}

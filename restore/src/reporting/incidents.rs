@@ -157,6 +157,13 @@ pub fn incidents(
             }));
         }
     }
+    if let (true, Some(why)) = (sources.held.damaged, &sources.held.withheld) {
+        found.push(Incident {
+            at: None,
+            kind: IncidentKind::Damage,
+            text: format!("what the archive holds cannot be read: {why}"),
+        });
+    }
     found.sort_by_key(|incident| incident.at);
     found
 }
@@ -180,29 +187,21 @@ fn trail(sources: &Sources, span: &Span) -> Vec<Incident> {
         .chain(unread)
         .map(|(at, kind, text)| Incident { at, kind, text })
         .collect();
-    // Within a chain events follow each other; one that is earlier than the one before it tells of a clock.
-    let mut last: Vec<(&str, Timestamp)> = Vec::new();
-    let mut ordered: Vec<&Recorded> = sources.events.iter().collect();
-    ordered.sort_by_key(|recorded| &recorded.position);
-    for Recorded { position, event } in ordered {
-        match last
-            .iter_mut()
-            .find(|(writer, _)| *writer == position.writer)
-        {
-            Some((_, before)) => {
-                if event.at < *before && span.holds(event.at) {
-                    found.push(Incident {
-                        at: Some(event.at),
-                        kind: IncidentKind::Clock,
-                        text: format!(
-                            "audit/{}/{:08} of {} is earlier than the event before it: a clock was set back",
-                            position.writer, position.number, event.host
-                        ),
-                    });
-                }
-                *before = event.at;
-            }
-            None => last.push((&position.writer, event.at)),
+    for chain in &sources.trail.chains {
+        for at in chain.set_back_to.iter().filter(|at| span.holds(**at)) {
+            let writer = &chain.head.writer;
+            let is_it = |recorded: &&Recorded| {
+                recorded.position.writer == *writer && recorded.event.at == *at
+            };
+            let host = sources.events.iter().find(is_it);
+            found.push(Incident {
+                at: Some(*at),
+                kind: IncidentKind::Clock,
+                text: format!(
+                    "an event of {} is earlier than the one before it in audit/{writer}: a clock was set back",
+                    host.map_or("a host", |recorded| &recorded.event.host)
+                ),
+            });
         }
     }
     found

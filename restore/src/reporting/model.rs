@@ -137,7 +137,7 @@ impl Report {
         let coverage = Coverage::of(sources);
         let rpo = Rpo::of(events, &span, &buckets);
         let restores = Tally::of(acts(events, &[Action::Restore], &span));
-        let recovery = Recovery::of(sources, restores, &span);
+        let recovery = Recovery::of(&sources.drills, &sources.drills_unread, restores, &span);
         let prunes = acts(events, &[Action::Prune], &span);
         let holding = [Action::Keep, Action::Unkeep, Action::Hold, Action::Release];
         let mut report = Report {

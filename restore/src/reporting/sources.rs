@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use walvault_archive::archive::Listed;
 use walvault_archive::audit::{self, AuditReport, Recorded};
 use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow};
-use walvault_archive::config::Config;
 use walvault_archive::drill;
 use walvault_archive::keys::{KeyEpoch, PublicKey};
 use walvault_archive::layout::{ObjectKey, VERIFIED_PREFIX};
@@ -54,10 +53,12 @@ pub struct Held {
     pub holes: Vec<Hole>,
     /// Why backups could not be opened.
     pub withheld: Option<String>,
+    /// Whether that is for another reason than that they are for others to open.
+    pub damaged: bool,
 }
 
 impl Sources {
-    /// Reads everything. `trail` is the archive with the keys of the audit trail.
+    /// Reads everything. `trail` is the archive with the keys of the audit trail; `vouched` are the keys that may sign, if it is said.
     ///
     /// # Errors
     /// When the archive cannot be asked, or the trail is not for the identities given. What is damaged, or
@@ -65,14 +66,14 @@ impl Sources {
     pub async fn read(
         archive: &Archive,
         trail: &Archive,
-        config: &Config,
+        vouched: &[PublicKey],
     ) -> Result<Sources, Failure> {
-        let verified = audit::read_verified(trail, &[], &config.audit.signers).await;
+        let verified = audit::read_verified(trail, &[], vouched).await;
         let (report, events) = verified.map_err(|error| match error.is_withheld() {
             true => Failure::Report(ReportError::Trail(error)),
             false => Failure::Archive(error),
         })?;
-        let (drills, drills_unread) = drills(trail, &config.audit.signers).await?;
+        let (drills, drills_unread) = drills(trail, vouched).await?;
         Ok(Sources {
             archive: archive.clone(),
             read_at: Timestamp::now(),
@@ -116,6 +117,7 @@ impl Held {
                 windows: Some(catalog.windows(archive).await?),
                 holes: catalog.unrecorded_holes(archive).await?,
                 withheld: None,
+                damaged: false,
                 catalog,
             })
         };
@@ -129,6 +131,7 @@ impl Held {
                     windows: None,
                     holes: Vec::new(),
                     withheld: Some(error.to_string()),
+                    damaged: !error.is_withheld(),
                     catalog,
                 })
             }
