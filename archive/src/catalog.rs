@@ -211,6 +211,29 @@ impl Catalog {
         }
     }
 
+    /// What it would be with these backups and this WAL alone; histories and gaps stay.
+    #[must_use]
+    pub fn restricted(
+        &self,
+        backups: &BTreeSet<BackupId>,
+        wal: impl Fn(TimelineId, &WalHeld) -> bool,
+    ) -> Catalog {
+        let mut restricted = self.clone();
+        restricted
+            .backups
+            .retain(|backup| backups.contains(&backup.id));
+        restricted.notes.retain(|id, _| backups.contains(id));
+        restricted.unfinished.clear();
+        for (timeline, held) in &mut restricted.timelines {
+            held.objects.retain(|object| wal(*timeline, object));
+            held.coverage = held.objects.iter().map(|object| object.range).collect();
+        }
+        restricted
+            .timelines
+            .retain(|_, held| !held.objects.is_empty());
+        restricted
+    }
+
     /// The cluster's segment size.
     #[must_use]
     pub fn segment_size(&self) -> SegmentSize {

@@ -23,6 +23,7 @@ mod retention;
 mod s3_put;
 mod secret;
 mod sections;
+mod source;
 mod values;
 mod verify;
 
@@ -41,6 +42,8 @@ pub use secret::Secret;
 pub use sections::{
     Compression, LogLevel, LogSettings, PostgresSettings, RestoreSettings, Standby, WalSettings,
 };
+pub use source::Source;
+pub use values::parse_size;
 pub use verify::{VerifySettings, parse_share};
 
 use environment::Environment;
@@ -89,18 +92,19 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the configuration: the file `explicit` (from `--config`), else the one that
-    /// `WALVAULT_CONFIG` names, else [`DEFAULT_PATH`]; then the environment. A file that is named
-    /// has to be there. The default one need not be, if the environment says anything.
+    /// Reads the configuration: the file that `source` names (from `--config`), else the one that
+    /// `WALVAULT_CONFIG` names, else [`DEFAULT_PATH`]; then the environment; then what the command
+    /// line says of the archive. A file that is named has to be there. The default one need not be,
+    /// if the environment or the command line says anything.
     ///
     /// # Errors
     /// [`ConfigError`], naming the key and where it was set.
-    pub fn load(explicit: Option<&Path>) -> Result<Config, ConfigError> {
-        Config::read(
-            explicit,
-            &Environment::of_this_process()?,
-            Path::new(DEFAULT_PATH),
-        )
+    pub fn load<'a>(source: impl Into<Source<'a>>) -> Result<Config, ConfigError> {
+        let source = source.into();
+        let mut environment = Environment::of_this_process()?;
+        source.override_in(&mut environment);
+        let config = Config::read(source.file, &environment, Path::new(DEFAULT_PATH))?;
+        Ok(source.applied_to(config))
     }
 
     fn read(

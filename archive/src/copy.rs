@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -310,17 +311,7 @@ async fn copy_one(
         Err(error) => return Err(error.into()),
     };
     let size = bytes.len() as u64;
-    let checked = chance::elsewhere(move || {
-        if let ObjectKey::Key(..) = key {
-            serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|e| e.to_string())?;
-        } else {
-            let sealed = Sealed::parse(bytes.clone()).map_err(|error| error.to_string())?;
-            if sealed.kind() != kind_of(&key) {
-                return Err("it says that it is an object of another kind".to_owned());
-            }
-        }
-        Ok(Body::new(bytes))
-    });
+    let checked = chance::elsewhere(move || check(&key, bytes));
     let body = match checked.await {
         Ok(body) => body,
         Err(reason) => return Ok(Outcome::Damaged(Damaged { key: name, reason })),
@@ -330,6 +321,22 @@ async fn copy_one(
         Err(StoreError::Exists { .. }) => Ok(Outcome::Present),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Checks, as far as that needs no key, that `bytes` are a whole object of the kind that `key` names.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(key: &ObjectKey, bytes: Bytes) -> Result<Body, String> {
+    if let ObjectKey::Key(..) | ObjectKey::Archive = key {
+        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|e| e.to_string())?;
+    } else {
+        let sealed = Sealed::parse(bytes.clone()).map_err(|error| error.to_string())?;
+        if sealed.kind() != kind_of(key) {
+            return Err("it says that it is an object of another kind".to_owned());
+        }
+    }
+    Ok(Body::new(bytes))
 }
 
 fn backup_of(key: &ObjectKey) -> Option<&BackupId> {

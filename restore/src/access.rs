@@ -7,7 +7,9 @@ use std::time::Duration;
 use walvault_archive::Archive;
 use walvault_archive::config::{Config, CopySettings, DEFAULT_PATH};
 use walvault_archive::keys::KeyAccess;
-use walvault_archive::store::{self, Quorum, RetryPolicy, Retrying, SharedStore, StoreError};
+use walvault_archive::store::{
+    self, Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError,
+};
 
 use crate::exit::Failure;
 
@@ -79,7 +81,10 @@ async fn open_joined(
         Some(error) if stores.is_empty() => return Err(error.into()),
         _ => {}
     }
-    let store = retrying(store::joined(stores, quorum), retry_for);
+    let mut store = retrying(store::joined(stores, quorum), retry_for);
+    if config.archive.read_only {
+        store = Arc::new(ReadOnly::new(store));
+    }
     Ok(Archive::open(store, keys(config)?).await?)
 }
 
@@ -100,13 +105,18 @@ fn retrying(store: SharedStore, retry_for: Duration) -> SharedStore {
     Arc::new(Retrying::new(store, policy).with_on_retry(Arc::new(on_retry)))
 }
 
-/// Where the configuration was read from, absolute, for a `restore_command` that runs elsewhere.
+/// Where the configuration was read from, absolute, for a `restore_command` that runs elsewhere;
+/// `None` where the command line says all there is to say.
 ///
 /// # Errors
 /// When the current directory is gone.
-pub fn config_path(config: &Config) -> std::io::Result<PathBuf> {
-    let path = config.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
-    std::path::absolute(path)
+pub fn config_path(config: &Config) -> std::io::Result<Option<PathBuf>> {
+    let path = match &config.file {
+        Some(path) => path,
+        None if config.archive.read_only => return Ok(None),
+        None => Path::new(DEFAULT_PATH),
+    };
+    std::path::absolute(path).map(Some)
 }
 
 /// Sends what is logged at `level` or above to standard error.

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    audit, copy, install, keep, keys, list, prune, report, restore, show, verify, wal_fetch,
+    audit, copy, export, install, keep, keys, list, prune, report, restore, show, verify, wal_fetch,
 };
 use crate::exit::{self, Failure};
+use crate::place::Place;
 use crate::prefetch;
 
 /// Restores a PostgreSQL cluster from its walvault archive, to any instant the archive holds
@@ -29,6 +30,8 @@ pub struct Cli {
 pub enum Command {
     /// Bring a copy of the archive what it lacks
     Copy(copy::Copy),
+    /// Write a sealed copy for offline media
+    Export(export::Export),
     /// Copy this program to where PostgreSQL's container can run it
     Install(install::Install),
     /// Show, check and print who did what
@@ -69,6 +72,8 @@ pub struct WalPrefetch {
     /// Where it waits
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// The command line of `wal-fetch` alone. PostgreSQL waits for it with every segment, and describing all
@@ -119,7 +124,8 @@ pub fn main() -> ExitCode {
         return wal_fetch::main(command, cli.config.as_deref());
     }
     if let Command::WalPrefetch(command) = &cli.command {
-        return prefetch::helper::main(command.dir.clone(), cli.config.as_deref());
+        let source = command.place.source(cli.config.as_deref());
+        return prefetch::helper::main(command.dir.clone(), source);
     }
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -134,6 +140,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let config = cli.config.as_deref();
     match &cli.command {
         Command::Copy(command) => block_on(command.run(config)),
+        Command::Export(command) => block_on(command.run(config)),
         Command::Install(command) => command.run(),
         Command::Audit(command) => block_on(command.run(config)),
         Command::Keep(command) => block_on(command.run(config)),

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod copy;
+pub mod export;
 pub mod install;
 pub mod keep;
 pub mod keys;

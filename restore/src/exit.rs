@@ -11,6 +11,7 @@ use walvault_archive::layout::KeyId;
 use walvault_archive::prune::PruneError;
 use walvault_archive::store::StoreError;
 
+use crate::export::ExportError;
 use crate::materialise::MaterialiseError;
 use crate::plan::PlanError;
 use crate::reporting::ReportError;
@@ -73,6 +74,9 @@ pub enum Failure {
         "{0} objects are damaged and were not copied; copy them from an archive that has them whole, or take a backup that does not need them"
     )]
     NotCopied(usize),
+    /// No copy for offline media was written.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// There is no such backup, or no such hold.
     #[error("{0}")]
     Unknown(String),
@@ -138,11 +142,13 @@ impl Failure {
             Failure::KeysDamaged(_)
             | Failure::Trail(_)
             | Failure::Report(ReportError::Changed(_))
-            | Failure::NotCopied(_) => DAMAGED,
+            | Failure::NotCopied(_)
+            | Failure::Export(ExportError::Damaged(_) | ExportError::ReadBack(_)) => DAMAGED,
             Failure::Rewrap(RewrapError::Key(KeyError::Store(_))) => UNAVAILABLE,
             Failure::Archive(error)
             | Failure::Audit(AuditError::Archive(error))
             | Failure::Copy(CopyError::Archive(error))
+            | Failure::Export(ExportError::Archive(error))
             | Failure::Prune(PruneError::Archive(error))
             | Failure::Plan(PlanError::Archive(error)) => of_archive(error),
             Failure::Materialise(error) => match error.cause() {

@@ -1,6 +1,7 @@
 //! What recovery needs to know, as PostgreSQL reads it: the lines that a restore appends to
 //! `postgresql.auto.conf`.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use walvault_archive::Catalog;
@@ -153,16 +154,29 @@ pub fn timeline_setting(catalog: &Catalog, timeline: TimelineId) -> String {
     }
 }
 
-/// The `restore_command` that runs `program` with `config`; both are absolute.
+/// The `restore_command` that runs `program` with `config` where there is one, and with `place`: what
+/// the command line said of the archive. All paths are absolute.
 ///
 /// # Errors
 /// When a path cannot be written in a configuration file.
-pub fn restore_command(program: &Path, config: &Path) -> Result<String, SettingsError> {
-    Ok(format!(
-        "{} --config {} wal-fetch %f \"%p\"",
-        shell_word(program)?,
-        shell_word(config)?
-    ))
+pub fn restore_command(
+    program: &Path,
+    config: Option<&Path>,
+    place: &[OsString],
+) -> Result<String, SettingsError> {
+    let mut words = vec![shell_word(program)?];
+    if let Some(config) = config {
+        words.extend(["--config".to_owned(), shell_word(config)?]);
+    }
+    words.push("wal-fetch".to_owned());
+    for [name, value] in place.as_chunks().0 {
+        words.extend([
+            name.to_string_lossy().into_owned(),
+            shell_word(Path::new(value))?,
+        ]);
+    }
+    words.push("%f \"%p\"".to_owned());
+    Ok(words.join(" "))
 }
 
 /// A word for the shell, in which PostgreSQL replaces nothing.
@@ -268,7 +282,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a b'c\"d$e`f\\g%h");
         std::fs::write(&path, "#!/bin/sh\nprintf '%s|' \"$@\"\n").expect("a script");
-        let command = restore_command(Path::new("/bin/sh"), &path).expect("a command");
+        let place = ["--archive".into(), "file:///a b$c%20d".into()];
+        let command = restore_command(Path::new("/bin/sh"), Some(&path), &place);
+        let command = command.expect("a command");
         // What PostgreSQL does before it runs it.
         let command = command
             .replace("%%", "%")
@@ -279,8 +295,11 @@ mod tests {
             .args(["-c", &command])
             .output()
             .expect("sh runs");
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "wal-fetch|F|P|");
-        assert!(restore_command(Path::new("/a\nb"), Path::new("/c")).is_err());
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "wal-fetch|--archive|file:///a b$c%20d|F|P|"
+        );
+        assert!(restore_command(Path::new("/a\nb"), None, &[]).is_err());
     }
 
     #[test]

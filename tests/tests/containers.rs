@@ -189,7 +189,7 @@ impl Rendered {
         let text = self.one("ConfigMap", "db-walvault")["data"]["walvault.toml"].clone();
         let file = self._folder.path().join("walvault.toml");
         fs::write(&file, text.as_str().expect("a text")).expect("a file");
-        Config::load(Some(&file)).unwrap_or_else(|error| panic!("{error}: {text}"))
+        Config::load(Some(file.as_path())).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     /// What holds of everything that the chart makes.

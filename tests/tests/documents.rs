@@ -308,7 +308,7 @@ fn the_configuration_in_the_readme_is_all_of_it() {
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("walvault.toml");
     fs::write(&file, text).expect("a file");
-    let config = Config::load(Some(&file)).unwrap_or_else(|error| panic!("{error}"));
+    let config = Config::load(Some(file.as_path())).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.archive.url.to_string(), "s3://my-bucket/my-cluster");
     assert!(config.encryption.key_file.is_some());
 }

@@ -16,7 +16,7 @@ fn opener(arguments: &[&Path]) -> Outcome {
     let mut command = Command::new(cache::python());
     command
         .arg("-B")
-        .arg(repository().join("tests/opener/opener.py"))
+        .arg(repository().join("docs/by-hand/opener.py"))
         .args(arguments);
     Outcome::of(command)
 }

@@ -44,6 +44,8 @@ pub enum Action {
     KeyDestroyed,
     /// Somebody ordered something of the sidecar.
     AdminCall,
+    /// A copy for offline media was written.
+    Export,
     /// A local chain was brought into the archive.
     AuditImported,
     /// A restore was tried out.

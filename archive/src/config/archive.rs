@@ -21,6 +21,8 @@ pub struct ArchiveSettings {
     pub copies: Vec<CopySettings>,
     /// `ack`: which of them WAL must be in to count as archived.
     pub ack: Ack,
+    /// Whether nothing may be written: the command line names the archive, to read from it.
+    pub read_only: bool,
 }
 
 /// `[[archive.copy]]`
@@ -88,6 +90,7 @@ impl ArchiveSettings {
             s3,
             copies: Vec::new(),
             ack: Ack::default(),
+            read_only: false,
         };
         if let Some(field) = ack {
             settings.ack = values::word(field, &[("first", Ack::First), ("all", Ack::All)])?;

@@ -76,6 +76,16 @@ pub(super) fn size(field: Field, bounds: RangeInclusive<u64>) -> Result<u64, Con
     )))
 }
 
+/// Reads a size as the configuration takes it: `700MB`, `4GiB`, or bytes.
+///
+/// # Errors
+/// How to write it.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let size = text.parse::<bytesize::ByteSize>();
+    size.map(|size| size.as_u64())
+        .map_err(|_| "write it with a unit, such as 700MB or 4GiB, or in bytes".to_owned())
+}
+
 /// A count.
 pub(super) fn count(field: Field, bounds: RangeInclusive<usize>) -> Result<usize, ConfigError> {
     field.is(format!("number, {} to {}", bounds.start(), bounds.end()));

@@ -11,6 +11,7 @@ use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use crate::access;
 use crate::exit::Failure;
+use crate::place::Place;
 use crate::report::{self, Table, bytes, instant, span};
 
 pub mod backup;
@@ -20,6 +21,8 @@ use backup::{Backup, server_version};
 /// Shows what the archive holds.
 #[derive(Debug, clap::Args)]
 pub struct List {
+    #[command(flatten)]
+    place: Place,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -79,7 +82,7 @@ impl List {
     /// # Errors
     /// When the archive cannot be read.
     pub async fn run(&self, config: Option<&Path>) -> Result<(), Failure> {
-        let config = Config::load(config)?;
+        let config = Config::load(self.place.source(config))?;
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;
         let listing = Listing::read(&archive).await?;

@@ -18,6 +18,7 @@ use crate::exit::Failure;
 use crate::marks::ArchiveMarks;
 use crate::materialise::{Job, Made, Owner, Prepared, TablespaceMapping, Work};
 use crate::noted::Said;
+use crate::place::Place;
 use crate::plan::{PlanError, Request, RestorePlan, plan};
 use crate::report;
 use crate::settings::{RecoverySettings, StandbySettings, restore_command, timeline_setting};
@@ -82,6 +83,8 @@ pub struct Restore {
     /// The user that everything shall belong to, when root restores
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
+    #[command(flatten)]
+    place: Place,
     #[command(flatten)]
     said: Said,
 }
@@ -153,7 +156,7 @@ impl Restore {
     pub async fn run(&self, config: Option<&Path>) -> Result<(), Failure> {
         let target = self.target()?;
         let owner = self.owner.as_deref().map(Owner::of).transpose()?;
-        let config = Config::load(config)?;
+        let config = Config::load(self.place.source(config))?;
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;
         if self.dry_run {
@@ -208,7 +211,11 @@ impl Restore {
             mappings: self.tablespace_map.clone(),
             owner,
             settings: RecoverySettings {
-                restore_command: restore_command(&program, &config_path)?,
+                restore_command: restore_command(
+                    &program,
+                    config_path.as_deref(),
+                    &self.place.arguments(),
+                )?,
                 target,
                 // A standby follows its primary onto whatever timeline that begins.
                 timeline: match standby {

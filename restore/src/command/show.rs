@@ -17,6 +17,7 @@ use super::list::backup::{Backup, server_version};
 use super::restore::parse_backup;
 use crate::access;
 use crate::exit::Failure;
+use crate::place::Place;
 use crate::report::{self, bytes, instant};
 
 /// Shows everything about one backup.
@@ -25,6 +26,8 @@ pub struct Show {
     /// The backup's ID, as `walvault list` shows it
     #[arg(value_name = "ID", value_parser = parse_backup)]
     id: BackupId,
+    #[command(flatten)]
+    place: Place,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -60,7 +63,7 @@ impl Show {
     /// # Errors
     /// When there is no such backup, or the archive cannot be read.
     pub async fn run(&self, config: Option<&Path>) -> Result<(), Failure> {
-        let config = Config::load(config)?;
+        let config = Config::load(self.place.source(config))?;
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;
         let catalog = Catalog::load(&archive).await?;

@@ -15,6 +15,7 @@ use super::keep::unknown_backup;
 use super::restore::parse_backup;
 use crate::access;
 use crate::exit::{self, Failure};
+use crate::place::Place;
 use crate::report::{self, Table, bytes};
 use crate::target::parse_instant;
 
@@ -50,6 +51,8 @@ pub struct Verify {
     /// Take what is there for what should be: forget what is gone, and what was replaced
     #[arg(long)]
     accept: bool,
+    #[command(flatten)]
+    place: Place,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -76,7 +79,7 @@ impl Verify {
             .map(parse_instant)
             .transpose()
             .map_err(|error| Failure::Unknown(error.to_string()))?;
-        let config = Config::load(config)?;
+        let config = Config::load(self.place.source(config))?;
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;
         if let Some(id) = &self.backup {

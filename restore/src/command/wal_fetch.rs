@@ -15,6 +15,7 @@ use walvault_archive::keys::KeyError;
 
 use crate::access;
 use crate::exit::{self, Failure};
+use crate::place::Place;
 use crate::prefetch::Prefetch;
 use crate::wal::local::goes_further;
 use crate::wal::{Fetched, WalFetchError, WalFile, fetch};
@@ -46,6 +47,8 @@ pub struct WalFetch {
     /// Where to write it, PostgreSQL's %p
     #[arg(value_name = "PATH")]
     path: PathBuf,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Fetches it, and says how that went by the exit code.
@@ -95,7 +98,7 @@ fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFai
 }
 
 fn from_archive(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFailure> {
-    let config = Config::load(config).map_err(Failure::from)?;
+    let config = Config::load(command.place.source(config)).map_err(Failure::from)?;
     access::log_to_stderr(tracing::Level::WARN);
     if let Some(fetched) = prefetched(command, &config) {
         return Ok(fetched);
@@ -123,7 +126,8 @@ fn prefetched(command: &WalFetch, config: &Config) -> Option<Fetched> {
         .map(std::path::absolute)
         .transpose()
         .ok()?;
-    let prefetch = Prefetch::of(config, config_path.as_deref(), &command.path)?;
+    let prefetch = Prefetch::of(config, config_path.as_deref(), &command.path)?
+        .with_arguments(command.place.arguments());
     // A name that is that long is a segment's; after others nothing follows.
     let is_segment = command.name.len() == SEGMENT_NAME
         && command.name.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,5 +1,6 @@
 //! The side of `wal-fetch`: asks the helper, and starts one where there is none.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -23,6 +24,7 @@ const POLL: Duration = Duration::from_millis(2);
 pub struct Prefetch<'a> {
     site: Site,
     config: Option<&'a Path>,
+    arguments: Vec<OsString>,
 }
 
 /// Why the helper did not help.
@@ -48,7 +50,15 @@ impl<'a> Prefetch<'a> {
         Some(Prefetch {
             site: Site::of(config, path)?,
             config: config_path,
+            arguments: Vec::new(),
         })
+    }
+
+    /// It, with what else the helper is told on its command line.
+    #[must_use]
+    pub fn with_arguments(mut self, arguments: Vec<OsString>) -> Prefetch<'a> {
+        self.arguments = arguments;
+        self
     }
 
     /// Has the helper fetch the file `name`, and puts it at `path`; starts a helper if there is none
@@ -136,6 +146,7 @@ impl<'a> Prefetch<'a> {
         command
             .arg("wal-prefetch")
             .arg(self.site.dir())
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

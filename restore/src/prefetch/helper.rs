@@ -8,14 +8,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use walvault_archive::config::Config;
+use walvault_archive::config::{Config, Source};
 use walvault_archive::layout::MAX_WAL_OBJECT;
 use walvault_protocol::SegmentSize;
 
@@ -45,7 +45,7 @@ const MOST_AHEAD: u64 = 64;
 
 /// Serves `dir` until it is not needed any more.
 #[must_use]
-pub fn main(dir: PathBuf, config: Option<&Path>) -> ExitCode {
+pub fn main(dir: PathBuf, config: Source<'_>) -> ExitCode {
     let served = catch_unwind(AssertUnwindSafe(|| run(dir, config)));
     match served {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -53,7 +53,7 @@ pub fn main(dir: PathBuf, config: Option<&Path>) -> ExitCode {
     }
 }
 
-fn run(dir: PathBuf, config: Option<&Path>) -> Result<(), Failure> {
+fn run(dir: PathBuf, config: Source<'_>) -> Result<(), Failure> {
     // It fails for who leads a process group, and then there is nothing to leave.
     let _ = rustix::process::setsid();
     let config = Config::load(config)?;

@@ -3,7 +3,10 @@
 
     opener.py open ARCHIVE OUT (--key-file FILE | --identity FILE)
         opens every sealed object of an archive in a directory, and writes payloads below OUT under
-        the objects' own names
+        the objects' own names; what no identity given opens, such as the audit trail, is left out
+    opener.py assemble OUT BACKUP DIR WAL
+        makes a data directory DIR out of what was opened of one backup, puts all WAL into WAL as
+        PostgreSQL names it, and says how to recover
     opener.py vectors FORMAT_MD
         checks the test vectors of the document
 """
@@ -13,7 +16,9 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import pathlib
+import shutil
 import struct
 import sys
 
@@ -29,6 +34,7 @@ FRAME = 262144
 HEADER = 64
 FOOTER = 40
 ZERO_NONCE = bytes(12)
+UNSEALED = ("keys", "probe", "by-hand", "lost+found")
 CODECS = {0: "none", 1: "lz4", 2: "zstd"}
 
 
@@ -258,21 +264,130 @@ def load_data_keys(root, archive, key_files, identities):
 def open_archive(root, out, key_files, identities):
     archive = bytes.fromhex(json.loads((root / "archive.json").read_text())["archive_id"])
     data_keys = load_data_keys(root, archive, key_files, identities)
-    opened = 0
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(root / "archive.json", out)
+    require(data_keys, "no identity given opens any data key")
+    opened = closed = 0
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        top = name.split("/")[0]
-        if not path.is_file() or top in ("archive.json", "keys", "probe"):
+        # What an export puts beside the objects lies at the top, and in by-hand.
+        if not path.is_file() or "/" not in name or name.split("/")[0] in UNSEALED:
+            continue
+        raw = path.read_bytes()
+        if raw[:8] == b"WALVAULT" and raw[16:32] not in data_keys:
+            closed += 1
             continue
         try:
-            payload = open_object(path.read_bytes(), name, archive, data_keys)
+            payload = open_object(raw, name, archive, data_keys)
         except Exception as error:
             raise Refused(f"{name}: {error!r}") from error
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(payload)
         opened += 1
-    print(f"opened {opened} objects")
+    print(f"opened {opened} objects; {closed} are for others to open")
+
+
+# A data directory.
+
+
+def path_of(entry):
+    path = entry["path"]
+    return os.fsencode(path) if isinstance(path, str) else bytes.fromhex(path["hex"])
+
+
+def safe(path):
+    parts = path.split(b"/")
+    require(not path.startswith(b"/") and b".." not in parts, f"{path!r} leads elsewhere")
+    return path
+
+
+def place(opened, backup, pgdata):
+    """Writes the files of a backup; tablespaces go into directories beside the data directory."""
+    folder = opened / "backups" / backup
+    listed = json.loads((folder / "files").read_text())
+    parts = [
+        opened / "backups" / part.get("backup", backup) / f"part-{part['number']:08}"
+        for part in listed["parts"]
+    ]
+    record = json.loads((folder / "record").read_text())
+    spaces = {
+        str(space["oid"]): pathlib.Path(f"{pgdata}.tablespaces", str(space["oid"]))
+        for space in record["tablespaces"]
+    }
+    pgdata.mkdir(mode=0o700)
+    for space in spaces.values():
+        space.mkdir(mode=0o700, parents=True)
+
+    def target(path):
+        steps = safe(path).split(b"/", 2)
+        if steps[0] == b"pg_tblspc" and len(steps) > 1 and os.fsdecode(steps[1]) in spaces:
+            root = os.fsencode(spaces[os.fsdecode(steps[1])])
+            return os.path.join(root, *steps[2:])
+        return os.path.join(os.fsencode(pgdata), path)
+
+    for entry in listed["files"]:
+        path = target(path_of(entry))
+        if entry["kind"] == "directory":
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        elif entry["kind"] == "file":
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            with open(path, "wb") as file:
+                for extent in entry.get("extents", []):
+                    with open(parts[extent["part"]], "rb") as part:
+                        part.seek(extent["offset"])
+                        file.write(part.read(extent["length"]))
+            os.chmod(path, entry["mode"] & 0o777)
+            require(os.path.getsize(path) == entry["size"], f"{path!r} has another size")
+        # Links to tablespaces are PostgreSQL's to make, from tablespace_map.
+        elif not path.startswith(os.path.join(os.fsencode(pgdata), b"pg_tblspc")):
+            os.symlink(os.fsencode(entry["kind"]["symlink"]), path)
+    if spaces:
+        lines = [f"{oid} {space.resolve()}\n" for oid, space in spaces.items()]
+        (pgdata / "tablespace_map").write_text("".join(lines))
+    shutil.copy(folder / "backup_manifest", pgdata)
+    (pgdata / "recovery.signal").touch(mode=0o600)
+
+
+def collect_wal(opened, wal):
+    """Segments and histories under the names that PostgreSQL asks for. What a segment lacks at its
+    end is filled with zeros, as PostgreSQL itself does."""
+    size = json.loads((opened / "archive.json").read_text())["segment_size"]
+    wal.mkdir(mode=0o700, parents=True)
+    # Chunks first, so that whole segments are written over what they repeat.
+    found = sorted((opened / "tail").glob("*/*/*")) + sorted((opened / "wal").rglob("*"))
+    for path in found:
+        if not path.is_file():
+            continue
+        payload, name = path.read_bytes(), path.name
+        start = 0
+        if path.suffix == ".history":
+            (wal / name).write_bytes(payload)
+            continue
+        if path.is_relative_to(opened / "tail"):
+            name, start = path.parent.name, int(path.name.split("-")[0], 16) % size
+        elif "." in name:
+            name, span = name.split(".")
+            start = int(span.split("-")[0], 16) % size
+        if not (wal / name).exists():
+            with open(wal / name, "wb") as file:
+                file.truncate(size)
+        with open(wal / name, "r+b") as file:
+            file.seek(start)
+            file.write(payload)
+
+
+def assemble(opened, backup, pgdata, wal):
+    place(opened, backup, pgdata)
+    collect_wal(opened, wal)
+    print(
+        f"Add to {pgdata / 'postgresql.auto.conf'}, with a recovery_target if you want one:\n\n"
+        f"restore_command = 'cp \"{wal.resolve()}/%f\" \"%p\"'\n"
+        f"recovery_target_timeline = 'latest'\n"
+        f"archive_mode = 'off'\n"
+        f"synchronous_standby_names = ''\n\n"
+        f"Then start PostgreSQL {json.loads((opened / 'backups' / backup / 'record').read_text())['server_version'] // 10000} on it."
+    )
 
 
 def check_vectors(document):
@@ -303,11 +418,17 @@ def main():
     opening.add_argument("out", type=pathlib.Path)
     opening.add_argument("--key-file", type=pathlib.Path, action="append", default=[])
     opening.add_argument("--identity", type=pathlib.Path, action="append", default=[])
+    assembling = commands.add_parser("assemble")
+    for name in ("opened", "backup", "pgdata", "wal"):
+        assembling.add_argument(name, type=str if name == "backup" else pathlib.Path)
     commands.add_parser("vectors").add_argument("document", type=pathlib.Path)
     arguments = parser.parse_args()
     try:
         if arguments.command == "vectors":
             check_vectors(arguments.document.read_text())
+            return
+        if arguments.command == "assemble":
+            assemble(arguments.opened, arguments.backup, arguments.pgdata, arguments.wal)
             return
         key_files = [read_key_file(path.read_text()) for path in arguments.key_file]
         texts = [path.read_text() for path in arguments.identity]

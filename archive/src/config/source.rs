@@ -1,0 +1,100 @@
+//! Where a configuration comes from, as a command line says it.
+
+use std::path::{Path, PathBuf};
+
+use super::environment::{Environment, PREFIX};
+use super::{ArchiveUrl, Config, IdentitySource};
+
+/// The file, and what the command line says instead of it.
+#[derive(Debug, Clone, Default)]
+pub struct Source<'a> {
+    /// `--config`; else the file that the environment names, else the usual one.
+    pub file: Option<&'a Path>,
+    /// `--archive`: read this one, and nothing else, whatever places are configured.
+    pub archive: Option<ArchiveUrl>,
+    /// `--identity`: what opens it besides what is configured, as absolute paths.
+    pub identities: Vec<PathBuf>,
+}
+
+impl<'a> From<Option<&'a Path>> for Source<'a> {
+    fn from(file: Option<&'a Path>) -> Source<'a> {
+        Source {
+            file,
+            ..Source::default()
+        }
+    }
+}
+
+impl Source<'_> {
+    /// So that a file which says nothing of the archive, or none at all, is enough.
+    pub(super) fn override_in(&self, environment: &mut Environment) {
+        if let Some(url) = &self.archive {
+            let variable = format!("{PREFIX}ARCHIVE__URL");
+            environment.overrides.insert(variable, url.to_string());
+        }
+    }
+
+    /// The configuration with what this says in its place.
+    pub(super) fn applied_to(self, mut config: Config) -> Config {
+        if let Some(url) = self.archive {
+            let archive = &mut config.archive;
+            // One of the copies is reached as it is configured to be.
+            let copy = archive.copies.iter().find(|copy| copy.url == url);
+            if let Some(copy) = copy {
+                archive.s3 = copy.s3.clone();
+            }
+            archive.url = url;
+            archive.copies.clear();
+            archive.read_only = true;
+        }
+        let identities = self.identities.into_iter().map(IdentitySource::File);
+        config.encryption.identities.extend(identities);
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "[archive]\nurl = \"s3://bucket/prod\"\n[archive.s3]\nregion = \"eu\"\n\
+        [[archive.copy]]\nurl = \"s3://other/prod\"\n[archive.copy.s3]\nregion = \"us\"\n";
+
+    fn applied(url: &str) -> Config {
+        let source = Source {
+            archive: Some(ArchiveUrl::parse(url).expect("a URL")),
+            identities: vec![PathBuf::from("/escrow.txt")],
+            ..Source::default()
+        };
+        source.applied_to(Config::from_toml(FILE).expect("a configuration"))
+    }
+
+    #[test]
+    fn an_archive_that_is_named_is_the_only_one_and_is_not_written() {
+        let config = applied("file:///mnt/cold");
+        assert_eq!(config.archive.url.to_string(), "file:///mnt/cold");
+        assert!(config.archive.copies.is_empty() && config.archive.read_only);
+        let added = IdentitySource::File("/escrow.txt".into());
+        assert_eq!(config.encryption.identities, [added]);
+    }
+
+    #[test]
+    fn a_copy_that_is_named_is_reached_as_it_is_configured() {
+        let config = applied("s3://other/prod");
+        assert_eq!(config.archive.s3.region.as_deref(), Some("us"));
+    }
+
+    #[test]
+    fn no_file_is_needed_where_the_archive_is_named() {
+        let mut environment = Environment::default();
+        let source = Source {
+            archive: Some(ArchiveUrl::Directory("/mnt/cold".into())),
+            ..Source::default()
+        };
+        source.override_in(&mut environment);
+        let nowhere = Path::new("/nonexistent/walvault.toml");
+        let config = Config::read(None, &environment, nowhere).expect("a configuration");
+        assert_eq!(config.archive.url.to_string(), "file:///mnt/cold");
+        assert!(Config::read(Some(nowhere), &environment, nowhere).is_err());
+    }
+}

@@ -1,0 +1,582 @@
+//! Writing a copy: volume by volume, each finished before the next is begun.
+//!
+//! A volume counts as finished once all of it was read back; its list of checksums is written last.
+//! Whatever breaks an export off, the same command goes on: what was chosen is noted in the directory,
+//! and a file that is there is kept when its bytes are what the archive has.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use walvault_archive::chance::elsewhere;
+use walvault_archive::copy::check;
+use walvault_archive::format::FOOTER_LEN;
+use walvault_archive::keys::SigningKey;
+use walvault_archive::layout::{KEYS_PREFIX, ObjectKey};
+use walvault_archive::store::{Body, DirectoryStore, StoreError};
+use walvault_archive::{Archive, Error};
+
+use super::choose::{Choice, Chosen, choose};
+use super::error::ExportError;
+use super::medium;
+use super::readme::readme;
+use super::record::{ExportRecord, Exported, Unfinished, VolumeRecord};
+use super::site::{Names, Site};
+use super::volumes::{BLOCK, blocks, pack};
+
+/// How many objects are on their way at once: of the largest, 128 MiB.
+const AT_ONCE: usize = 4;
+/// How often it is chosen anew when objects go away meanwhile.
+const ATTEMPTS: u32 = 5;
+/// What lies on every volume for whoever has no walvault.
+const BY_HAND: [(&str, &str); 2] = [
+    ("by-hand/format.md", include_str!("../../../docs/format.md")),
+    (
+        "by-hand/opener.py",
+        include_str!("../../../docs/by-hand/opener.py"),
+    ),
+];
+
+/// What is to be written, and where.
+pub struct Export<'a> {
+    /// Where from.
+    pub archive: &'a Archive,
+    /// Where to.
+    pub dir: &'a Path,
+    /// What.
+    pub choice: &'a Choice,
+    /// Bytes of a volume; `None` for one copy in the directory itself.
+    pub volume_size: Option<u64>,
+    /// Who signs the lists of checksums.
+    pub signer: Option<&'a SigningKey>,
+    /// Whether each object that was written is opened, too.
+    pub open: bool,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are on the medium.
+    pub done: u64,
+    /// Bytes in all.
+    pub of: u64,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// What it is a copy of.
+    pub export: ExportRecord,
+    /// Each volume.
+    pub volumes: Vec<VolumeReport>,
+    /// Objects that were written now.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that an earlier attempt had written.
+    pub present: u64,
+    /// Objects that were opened from the medium.
+    pub opened: u64,
+    /// Objects that are for other identities to open.
+    pub withheld: u64,
+}
+
+/// A volume that is finished.
+#[derive(Debug, Clone, Serialize)]
+pub struct VolumeReport {
+    /// Where it was written.
+    pub dir: PathBuf,
+    /// Objects on it.
+    pub objects: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The SHA-256 of its list of checksums, which vouches for all of it.
+    pub sha256sums: String,
+}
+
+/// A file of a volume, as it was read or written.
+struct Placed {
+    name: String,
+    sha256: [u8; 32],
+    /// `None` when it was there, and was read already.
+    written: Option<u64>,
+}
+
+/// What became of an object.
+enum Outcome {
+    Placed(Placed),
+    Damaged(String),
+}
+
+impl Export<'_> {
+    /// Writes it, or goes on with it, telling `progress` of each object.
+    ///
+    /// # Errors
+    /// [`ExportError`]; what was written until then is kept, and the next run goes on with it.
+    pub async fn run(&self, progress: &dyn Fn(Progress)) -> Result<Report, ExportError> {
+        let site = Site::take(self.dir)?;
+        let common = self.common().await?;
+        let mut unfinished = match site.unfinished()? {
+            Some(unfinished) => self.same(&site, unfinished)?,
+            None => {
+                let begun = self.begin(&common).await?;
+                self.check_space(&site, &begun, 0, &common)?;
+                site.note(&begun)?;
+                begun
+            }
+        };
+        medium::remove_temporary(site.dir())?;
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            let written = self
+                .volumes(&site, &mut unfinished, &common, progress)
+                .await;
+            match written {
+                Ok(report) => {
+                    site.finish()?;
+                    return Ok(report);
+                }
+                // Chunks went into a segment. They come first, so that no volume is finished yet.
+                Err(ExportError::Gone(_))
+                    if unfinished.done.is_empty() && attempts.next().is_some() =>
+                {
+                    let again = self.begin(&common).await?;
+                    self.remove_superseded(&site, &unfinished, &again)?;
+                    unfinished = again;
+                    site.note(&unfinished)?;
+                }
+                Err(error) if self.is_several() => return Err(error.of_several()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn is_several(&self) -> bool {
+        self.volume_size.is_some()
+    }
+
+    /// What every volume carries of the archive: whose it is, and its keys as they are wrapped.
+    async fn common(&self) -> Result<Vec<(String, Bytes)>, ExportError> {
+        let archive = self.archive;
+        let mut names = vec![archive.name(&ObjectKey::Archive)];
+        let keys = archive.list(KEYS_PREFIX).await?;
+        names.extend(keys.into_iter().map(|listed| archive.name(&listed.key)));
+        let mut common = Vec::new();
+        for name in names {
+            let bytes = archive.store().get(&name, None).await?;
+            if let Some(Err(reason)) = self.key(&name).map(|key| check(&key, bytes.clone())) {
+                return Err(ExportError::Damaged(vec![format!("{name}: {reason}")]));
+            }
+            common.push((name, bytes));
+        }
+        Ok(common)
+    }
+
+    fn key(&self, name: &str) -> Option<ObjectKey> {
+        ObjectKey::parse(name, self.archive.segment_size())
+    }
+
+    /// Chooses, and puts what was chosen on volumes.
+    async fn begin(&self, common: &[(String, Bytes)]) -> Result<Unfinished, ExportError> {
+        let Chosen { record, objects } = choose(self.archive, self.choice).await?;
+        let volumes = match self.volume_size {
+            None => vec![objects],
+            Some(size) => {
+                let overhead = self.overhead(&record, common, &objects);
+                pack(objects, overhead, size)?
+            }
+        };
+        Ok(Unfinished {
+            export: record,
+            volume_size: self.volume_size,
+            volumes,
+            done: BTreeMap::new(),
+        })
+    }
+
+    /// The bytes that a volume's own files take, and the directories of its objects.
+    fn overhead(
+        &self,
+        record: &ExportRecord,
+        common: &[(String, Bytes)],
+        objects: &[Exported],
+    ) -> u64 {
+        let sizes = common.iter().map(|(_, bytes)| bytes.len());
+        let by_hand = BY_HAND.iter().map(|(_, text)| text.len());
+        let public = self.signer.map(SigningKey::public);
+        let text = readme(record, usize::MAX, public.as_ref()).len();
+        let own = serde_json::to_vec_pretty(record).map_or(0, |json| json.len());
+        let files = sizes.chain(by_hand).chain([text, own, BLOCK as usize]);
+        let files: u64 = files.map(|size| blocks(size as u64)).sum();
+        let folders: std::collections::BTreeSet<&str> = objects
+            .iter()
+            .map(|object| object.name.as_str())
+            .chain(common.iter().map(|(name, _)| name.as_str()))
+            .filter_map(|name| Some(name.rsplit_once('/')?.0))
+            .collect();
+        files + (folders.len() as u64 + 8) * BLOCK
+    }
+
+    /// That what was begun in a directory is what is asked for now.
+    fn same(&self, site: &Site, unfinished: Unfinished) -> Result<Unfinished, ExportError> {
+        let dir = site.dir().to_owned();
+        let ours = &self.archive.record().archive_id;
+        if unfinished.export.archive_id != *ours {
+            return Err(ExportError::OtherArchive {
+                dir,
+                theirs: unfinished.export.archive_id,
+                ours: ours.clone(),
+            });
+        }
+        let words = |choice: &str, size: Option<u64>| match size {
+            None => choice.to_owned(),
+            Some(size) => format!("{choice} --volume-size {size}"),
+        };
+        let was = words(&unfinished.export.choice, unfinished.volume_size);
+        let is = words(&self.choice.words, self.volume_size);
+        match was == is {
+            true => Ok(unfinished),
+            false => Err(ExportError::OtherChoice { dir, was, is }),
+        }
+    }
+
+    /// Removes what is not part of the copy any more.
+    fn remove_superseded(
+        &self,
+        site: &Site,
+        before: &Unfinished,
+        now: &Unfinished,
+    ) -> Result<(), ExportError> {
+        let places = |unfinished: &Unfinished| {
+            let volumes = unfinished.volumes.iter().enumerate();
+            let paths = volumes.flat_map(|(number, objects)| {
+                let dir = site.volume(number, self.is_several());
+                objects.iter().map(move |object| dir.join(&object.name))
+            });
+            paths.collect::<std::collections::BTreeSet<PathBuf>>()
+        };
+        for path in places(before).difference(&places(now)) {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ExportError::io("remove", path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn volumes(
+        &self,
+        site: &Site,
+        unfinished: &mut Unfinished,
+        common: &[(String, Bytes)],
+        progress: &dyn Fn(Progress),
+    ) -> Result<Report, ExportError> {
+        let mut report = Report {
+            export: unfinished.export.clone(),
+            volumes: Vec::new(),
+            objects: 0,
+            bytes: 0,
+            present: 0,
+            opened: 0,
+            withheld: 0,
+        };
+        let all = unfinished.volumes.iter().flatten();
+        let mut told = Progress {
+            done: 0,
+            of: all.map(|object| object.size).sum(),
+        };
+        for number in 0..unfinished.volumes.len() {
+            let size = total(&unfinished.volumes[number]);
+            let sums = match unfinished.done.get(&number) {
+                // It was read back then, and may be in a safe by now.
+                Some(sums) => {
+                    report.present += unfinished.volumes[number].len() as u64;
+                    sums.clone()
+                }
+                None => {
+                    self.check_space(site, unfinished, number, common)?;
+                    let tell = |done: u64| {
+                        progress(Progress {
+                            done: told.done + done,
+                            ..told
+                        });
+                    };
+                    let sums = self
+                        .volume(site, unfinished, number, common, &mut report, &tell)
+                        .await?;
+                    unfinished.done.insert(number, sums.clone());
+                    site.note(unfinished)?;
+                    sums
+                }
+            };
+            told.done += size;
+            report.volumes.push(VolumeReport {
+                dir: site.volume(number, self.is_several()),
+                objects: unfinished.volumes[number].len(),
+                bytes: size,
+                sha256sums: sums,
+            });
+        }
+        Ok(report)
+    }
+
+    /// Whether what is missing of a volume fits where it goes.
+    fn check_space(
+        &self,
+        site: &Site,
+        unfinished: &Unfinished,
+        number: usize,
+        common: &[(String, Bytes)],
+    ) -> Result<(), ExportError> {
+        let dir = site.volume(number, self.is_several());
+        let objects = &unfinished.volumes[number];
+        let mut needed = self.overhead(&unfinished.export, common, objects);
+        for object in objects {
+            if medium::size(&dir.join(&object.name))? != Some(object.size) {
+                needed += blocks(object.size);
+            }
+        }
+        let free = medium::free(&dir)?;
+        match free < needed {
+            true => Err(ExportError::Space {
+                dir,
+                needed,
+                free,
+                of_many: self.is_several(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes one volume, and reads all of it back; returns the SHA-256 of its list of checksums.
+    async fn volume(
+        &self,
+        site: &Site,
+        unfinished: &Unfinished,
+        number: usize,
+        common: &[(String, Bytes)],
+        report: &mut Report,
+        tell: &dyn Fn(u64),
+    ) -> Result<String, ExportError> {
+        let dir = site.volume(number, self.is_several());
+        let names = Names::of(number, self.is_several());
+        // A list of what was finished before does not hold while something is written.
+        for stale in [names.sums(), names.signature()] {
+            let _ = fs::remove_file(dir.join(stale));
+        }
+        let objects = &unfinished.volumes[number];
+        let mut files = self.objects(&dir, objects, report, tell).await?;
+        for (name, bytes) in self.own(unfinished, number, common) {
+            files.push(put(&dir, name, bytes).await?);
+        }
+        self.verify(&dir, &files).await?;
+        if self.open {
+            self.open(&dir, objects, report).await?;
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        let line = |file: &Placed| format!("{}  {}\n", hex::encode(file.sha256), file.name);
+        let list = Bytes::from(files.iter().map(line).collect::<String>());
+        let mut last = Vec::new();
+        if let Some(signer) = self.signer {
+            let signature = Bytes::from(signer.sign(&list));
+            last.push(put(&dir, names.signature(), signature).await?);
+        }
+        last.push(put(&dir, names.sums(), list.clone()).await?);
+        self.verify(&dir, &last).await?;
+        Ok(hex::encode(Body::new(list).sha256))
+    }
+
+    /// The files of a volume that are no objects of WAL or backups.
+    fn own(
+        &self,
+        unfinished: &Unfinished,
+        number: usize,
+        common: &[(String, Bytes)],
+    ) -> Vec<(String, Bytes)> {
+        let mut objects: Vec<&Exported> = unfinished.volumes[number].iter().collect();
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        let record = VolumeRecord {
+            export: &unfinished.export,
+            volume: number + 1,
+            volumes: unfinished.volumes.len(),
+            objects,
+        };
+        let mut json = serde_json::to_vec_pretty(&record).expect("a record is plain JSON");
+        json.push(b'\n');
+        let public = self.signer.map(SigningKey::public);
+        let text = readme(
+            &unfinished.export,
+            unfinished.volumes.len(),
+            public.as_ref(),
+        );
+        let names = Names::of(number, self.is_several());
+        let by_hand =
+            BY_HAND.map(|(name, text)| (name.to_owned(), Bytes::from_static(text.as_bytes())));
+        common
+            .iter()
+            .cloned()
+            .chain(by_hand)
+            .chain([
+                ("README.txt".to_owned(), Bytes::from(text)),
+                (names.record(), Bytes::from(json)),
+            ])
+            .collect()
+    }
+
+    /// Sees to it that each object is there.
+    async fn objects(
+        &self,
+        dir: &Path,
+        objects: &[Exported],
+        report: &mut Report,
+        tell: &dyn Fn(u64),
+    ) -> Result<Vec<Placed>, ExportError> {
+        let (mut placed, mut damaged, mut done) = (Vec::new(), Vec::new(), 0);
+        let mut working = stream::iter(objects)
+            .map(|object| self.place(dir, object))
+            .buffered(AT_ONCE);
+        let mut sizes = objects.iter().map(|object| object.size);
+        while let Some(outcome) = working.next().await {
+            done += sizes.next().unwrap_or_default();
+            tell(done);
+            match outcome? {
+                Outcome::Placed(file) => {
+                    match file.written {
+                        Some(bytes) => {
+                            report.objects += 1;
+                            report.bytes += bytes;
+                        }
+                        None => report.present += 1,
+                    }
+                    placed.push(file);
+                }
+                Outcome::Damaged(what) => damaged.push(what),
+            }
+        }
+        match damaged.is_empty() {
+            true => Ok(placed),
+            false => Err(ExportError::Damaged(damaged)),
+        }
+    }
+
+    /// Keeps an object that is there and whole, and copies any other.
+    async fn place(&self, dir: &Path, object: &Exported) -> Result<Outcome, ExportError> {
+        let Exported { name, size } = object;
+        let Some(key) = self.key(name) else {
+            return Ok(Outcome::Damaged(format!(
+                "{name}: it is no name of an object"
+            )));
+        };
+        let path = dir.join(name);
+        if medium::size(&path)? == Some(*size) {
+            let (there, of) = (path.clone(), key.clone());
+            let read = elsewhere(move || {
+                let bytes = Bytes::from(medium::read_back(&there)?);
+                Ok::<_, ExportError>(check(&of, bytes).ok())
+            });
+            if let Some(body) = read.await?
+                && self.is_the_same(name, &body).await?
+            {
+                return Ok(Outcome::Placed(Placed {
+                    name: name.clone(),
+                    sha256: body.sha256,
+                    written: None,
+                }));
+            }
+        }
+        let bytes = match self.archive.store().get(name, None).await {
+            Ok(bytes) => bytes,
+            Err(StoreError::Missing { .. }) => return Err(ExportError::Gone(name.clone())),
+            Err(error) => return Err(error.into()),
+        };
+        if bytes.len() as u64 != *size {
+            let reason = format!(
+                "{name}: it has {} bytes and was listed with {size}",
+                bytes.len()
+            );
+            return Ok(Outcome::Damaged(reason));
+        }
+        match elsewhere(move || check(&key, bytes)).await {
+            Err(reason) => Ok(Outcome::Damaged(format!("{name}: {reason}"))),
+            Ok(body) => put_body(dir, name.clone(), body).await.map(Outcome::Placed),
+        }
+    }
+
+    /// Whether what is there is what the archive has, by the SHA-256 at its end. What went from the
+    /// archive meanwhile is whole by its own, and is kept.
+    async fn is_the_same(&self, name: &str, body: &Body) -> Result<bool, ExportError> {
+        let size = body.bytes.len() as u64;
+        let end = size.saturating_sub(FOOTER_LEN as u64);
+        match self.archive.store().get(name, Some(end..size)).await {
+            Ok(footer) => Ok(body.bytes.ends_with(&footer)),
+            Err(StoreError::Missing { .. }) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads back what was written now.
+    async fn verify(&self, dir: &Path, files: &[Placed]) -> Result<(), ExportError> {
+        for file in files.iter().filter(|file| file.written.is_some()) {
+            let path = dir.join(&file.name);
+            let there = path.clone();
+            let read = elsewhere(move || medium::read_back(&there).map(Bytes::from).map(Body::new));
+            if read.await?.sha256 != file.sha256 {
+                let _ = fs::remove_file(&path);
+                return Err(ExportError::ReadBack(path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens every object from the medium that is for this host to open.
+    async fn open(
+        &self,
+        dir: &Path,
+        objects: &[Exported],
+        report: &mut Report,
+    ) -> Result<(), ExportError> {
+        let there = self.archive.at(Arc::new(DirectoryStore::open(dir)?));
+        let mut damaged = Vec::new();
+        for object in objects {
+            let Some(key) = self.key(&object.name) else {
+                continue;
+            };
+            match there.read::<Error>(&key, |_| Ok(())).await {
+                Ok(()) => report.opened += 1,
+                Err(error) if error.is_withheld() => report.withheld += 1,
+                Err(error @ Error::Corrupt { .. }) => damaged.push(error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match damaged.is_empty() {
+            true => Ok(()),
+            false => Err(ExportError::Damaged(damaged)),
+        }
+    }
+}
+
+async fn put(dir: &Path, name: String, bytes: Bytes) -> Result<Placed, ExportError> {
+    put_body(dir, name, Body::new(bytes)).await
+}
+
+async fn put_body(dir: &Path, name: String, body: Body) -> Result<Placed, ExportError> {
+    let path = dir.join(&name);
+    let Body { bytes, sha256 } = body;
+    let size = bytes.len() as u64;
+    elsewhere(move || medium::write(&path, &bytes)).await?;
+    Ok(Placed {
+        name,
+        sha256,
+        written: Some(size),
+    })
+}
+
+fn total(objects: &[Exported]) -> u64 {
+    objects.iter().map(|object| object.size).sum()
+}
