@@ -102,9 +102,15 @@ impl Config {
     pub fn load<'a>(source: impl Into<Source<'a>>) -> Result<Config, ConfigError> {
         let source = source.into();
         let mut environment = Environment::of_this_process()?;
-        source.override_in(&mut environment);
-        let config = Config::read(source.file, &environment, Path::new(DEFAULT_PATH))?;
-        Ok(source.applied_to(config))
+        let default = Path::new(DEFAULT_PATH);
+        let config = match Config::read(source.file, &environment, default) {
+            Err(error) if source.makes_up_for(&error) => {
+                source.override_in(&mut environment);
+                Config::read(source.file, &environment, default)
+            }
+            read => read,
+        };
+        Ok(source.applied_to(config?))
     }
 
     fn read(

@@ -183,6 +183,8 @@ fn commands(document: &str, program: &str) -> Vec<String> {
             shell = language == "sh";
         } else if shell {
             let line = line.split(" #").next().unwrap_or(line);
+            // Where its output goes is the shell's.
+            let line = line.split(" > ").next().unwrap_or(line);
             found.extend(line.split("&&").map(|command| command.trim().to_owned()));
         }
     }
@@ -196,15 +198,16 @@ fn commands(document: &str, program: &str) -> Vec<String> {
     found
 }
 
-/// The words of a line of shell: blanks separate, single quotes join.
+/// The words of a line of shell: blanks separate, quotes of either kind join.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
-    let mut quoted = false;
+    let mut quote = None;
     for c in line.chars() {
-        match c {
-            '\'' => quoted = !quoted,
-            ' ' if !quoted => words.push(String::new()),
-            c => words.last_mut().expect("a word").push(c),
+        match (c, quote) {
+            ('\'' | '"', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            (' ', None) => words.push(String::new()),
+            (c, _) => words.last_mut().expect("a word").push(c),
         }
     }
     words.retain(|word| !word.is_empty());

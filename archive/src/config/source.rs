@@ -1,9 +1,10 @@
 //! Where a configuration comes from, as a command line says it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::environment::{Environment, PREFIX};
-use super::{ArchiveUrl, Config, IdentitySource};
+use super::{ArchiveUrl, Config, ConfigError, DEFAULT_PATH, IdentitySource};
 
 /// The file, and what the command line says instead of it.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,18 @@ impl<'a> From<Option<&'a Path>> for Source<'a> {
 }
 
 impl Source<'_> {
+    /// Whether all that is missing is said on the command line: where the archive is.
+    pub(super) fn makes_up_for(&self, error: &ConfigError) -> bool {
+        let is_missing = match error {
+            ConfigError::Required { key, .. } => *key == "archive.url",
+            ConfigError::Unreadable { path, source } => {
+                path == Path::new(DEFAULT_PATH) && source.kind() == io::ErrorKind::NotFound
+            }
+            _ => false,
+        };
+        self.archive.is_some() && is_missing
+    }
+
     /// So that a file which says nothing of the archive, or none at all, is enough.
     pub(super) fn override_in(&self, environment: &mut Environment) {
         if let Some(url) = &self.archive {
@@ -91,6 +104,10 @@ mod tests {
             archive: Some(ArchiveUrl::Directory("/mnt/cold".into())),
             ..Source::default()
         };
+        let missing = Config::from_toml("").expect_err("no archive");
+        assert!(source.makes_up_for(&missing));
+        let wrong = Config::from_toml("[archive]\nurl = 7\n").expect_err("no URL");
+        assert!(!source.makes_up_for(&wrong));
         source.override_in(&mut environment);
         let nowhere = Path::new("/nonexistent/walvault.toml");
         let config = Config::read(None, &environment, nowhere).expect("a configuration");
