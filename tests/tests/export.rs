@@ -395,7 +395,18 @@ fn volumes_are_taken_away_broken_off_and_put_together_again() {
             .map(|file| fs::metadata(dir.join(file)).expect("a file").len())
             .sum();
         assert!(size <= 2_500_000, "{} has {size}", dir.display());
-        let _ = sha256sum(&dir, &format!("SHA256SUMS.{number:03}")).succeeded();
+        // As it says itself.
+        let readme = fs::read_to_string(dir.join("README.txt")).expect("the readme");
+        let command = readme
+            .lines()
+            .find(|line| line.contains("sha256sum --check"));
+        let mut check = Command::new("sh");
+        check
+            .args(["-c", command.expect("a command")])
+            .current_dir(&dir);
+        let checked = Outcome::of(check).succeeded();
+        assert_eq!((&*checked.stdout, &*checked.stderr), ("", ""));
+        assert!(dir.join(format!("SHA256SUMS.{number:03}")).exists());
         let record = fs::read_to_string(dir.join(format!("EXPORT.{number:03}.json")));
         let record: Value = serde_json::from_str(&record.expect("read")).expect("JSON");
         assert_eq!(

@@ -94,7 +94,7 @@ fn check(text: &mut String, volumes: usize, signer: Option<&PublicKey>) {
         _ => line(
             text,
             format_args!(
-                "There are {volumes} volumes. On each, in its directory:\n\n    sha256sum --check --quiet SHA256SUMS.*\n"
+                "There are {volumes} volumes. On each, in its directory:\n\n    sha256sum --check --quiet SHA256SUMS.???\n"
             ),
         ),
     }
