@@ -4,6 +4,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,6 +23,28 @@ struct ServerUser {
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::getuid().is_root()
+}
+
+/// Whether the tests may mount file systems and change networks (capabilities(7), `CAP_SYS_ADMIN` and
+/// `CAP_NET_ADMIN`). Where they may not, that is said, and `what` is not tested.
+///
+/// # Panics
+/// When there is no /proc.
+#[must_use]
+pub fn may_administer(what: &str) -> bool {
+    const NEEDED: u64 = 1 << 12 | 1 << 21;
+    let status = fs::read_to_string("/proc/self/status").expect("/proc");
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok());
+    let may = effective.is_some_and(|effective| effective & NEEDED == NEEDED);
+    if !may {
+        // Not by a macro, whose output is hidden when a test passes.
+        let said = format!("\nNOT TESTED, for want of root's capabilities: {what}\n");
+        let _ = std::io::stderr().write_all(said.as_bytes());
+    }
+    may
 }
 
 /// A command that runs as the server's user, in an environment that names no other server, no

@@ -113,6 +113,12 @@ impl Walvaultd {
         found.expect("it was waited for")
     }
 
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_running()
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

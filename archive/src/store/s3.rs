@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -195,7 +196,15 @@ impl S3Store {
             .max_keys(limit)
             .send();
         let listed = within(ANSWER_TIMEOUT, &context, request).await?;
-        let listed = listed.map_err(|error| context.error(&error))?;
+        let listed = listed.map_err(|error| {
+            let success = |raw: &HttpResponse| raw.status().is_success();
+            let broken = error.raw_response().is_some_and(success);
+            // Who never listed anything here may not speak S3 at all.
+            match broken && self.bucket_seen.load(Ordering::Relaxed) {
+                true => context.unavailable("the listing does not read: it was cut or altered"),
+                false => context.error(&error),
+            }
+        })?;
         self.bucket_seen.store(true, Ordering::Relaxed);
         let full = self.full(prefix);
         let others = listed

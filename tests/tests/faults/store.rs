@@ -7,8 +7,10 @@ use walvault_tests::clients::{
     Clients, assert_kept, commit_synchronously, restore_everything, rows,
 };
 use walvault_tests::config_file::ConfigFile;
-use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Fault, Postgres, Scenario, Trouble, cache};
+use walvault_tests::wait::{wait_for, wait_until};
+use walvault_tests::{
+    ArchiveKind, CommitLog, Fault, Postgres, Scenario, Trouble, Walvaultd, cache,
+};
 
 /// A server whose commits wait for an archive that is reached through trouble.
 struct World {
@@ -87,6 +89,34 @@ impl World {
         assert!(fetched > 0, "none of {refused} came");
     }
 
+    /// Starts the sidecar, again where it ends at what it is told: as one that it says is wrong.
+    fn run_among_lies(&self) -> Walvaultd {
+        for attempt in 1..10 {
+            let mut daemon = self.scenario.run();
+            let streams = wait_until("a stream or an end", || {
+                match self.server.is_streaming_to_walvault() {
+                    true => Some(true),
+                    false => (!daemon.is_running()).then_some(false),
+                }
+            });
+            if streams {
+                return daemon;
+            }
+            let status = daemon.wait_for_exit();
+            let log = daemon.log();
+            println!(
+                "start {attempt}: {}",
+                log.lines().last().unwrap_or_default()
+            );
+            assert!(
+                status.code().is_some_and(|code| code != 101),
+                "{status} {log}"
+            );
+            assert!(!log.contains("panicked"), "{log}");
+        }
+        panic!("it never streamed");
+    }
+
     /// Fills up some segments between the commits of clients.
     fn write_much(&self) {
         for _ in 0..4 {
@@ -153,28 +183,32 @@ fn wrong_answers_are_never_taken_for_right_ones() {
         clients.wait_for_more(20);
         world.write_much();
     }
+    assert!(daemon.stop().success());
+    world.network.set(30, &Fault::LIES);
+    let daemon = world.run_among_lies();
+    clients.wait_for_more(20);
+    world.write_much();
+    clients.wait_for_more(20);
     let acknowledged = clients.stop();
     let last = log.commit(&world.server);
     daemon.wait_until_archived(&world.server);
-    assert!(daemon.stop().success());
+    drop(daemon);
     let all = rows(&world.server);
 
-    world.network.set(30, &Fault::LIES);
     world.fetch_right_or_not_at_all(&begin);
-    let mut attempts = 0;
-    let restored = loop {
-        attempts += 1;
-        let name = format!("restored-{attempts}");
-        let outcome = world.scenario.try_restore(&name, &[]);
-        let pgdata = world.scenario.path(&name);
+    // What was broken off is gone on with by the same command.
+    world.network.set(15, &Fault::LIES);
+    let restored = world.scenario.path("restored");
+    for attempt in 1.. {
+        let outcome = world.scenario.try_restore("restored", &[]);
         if outcome.code == Some(0) {
-            break pgdata;
+            break;
         }
         outcome.failed_saying(&[]);
-        println!("restore {attempts}: {}", outcome.stderr);
-        assert!(!pgdata.join("global/pg_control").exists(), "{outcome}");
-        assert!(attempts < 10, "{outcome}");
-    };
+        println!("restore {attempt}: {}", outcome.stderr);
+        assert!(!restored.join("global/pg_control").exists(), "{outcome}");
+        assert!(attempt < 20, "{outcome}");
+    }
     world.assert_happened(&Fault::LIES);
     world.network.calm();
     world.server.lose();
