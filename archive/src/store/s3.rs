@@ -206,6 +206,14 @@ impl S3Store {
             }
         })?;
         self.bucket_seen.store(true, Ordering::Relaxed);
+        // XML that ends early reads like a shorter listing.
+        let complete = match listed.key_count() {
+            Some(count) => usize::try_from(count) == Ok(listed.contents().len()),
+            None => listed.is_truncated().is_some(),
+        };
+        if !complete {
+            return Err(context.unavailable("the listing was cut: it lacks some of its keys"));
+        }
         let full = self.full(prefix);
         let others = listed
             .prefix()
