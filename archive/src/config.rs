@@ -13,9 +13,11 @@ mod admin;
 mod archive;
 mod audit;
 mod backup;
+mod drill;
 mod encryption;
 mod environment;
 mod error;
+mod excerpt;
 mod objectives;
 mod reader;
 pub mod reference;
@@ -32,9 +34,11 @@ pub(crate) use archive::is_loopback;
 pub use archive::{Ack, ArchiveSettings, ArchiveUrl, CopySettings, S3Settings};
 pub use audit::AuditSettings;
 pub use backup::{BackupSettings, Checkpoint, ScheduleSettings};
+pub use drill::{Assertion, DrillSettings, SCENARIOS};
 pub use encryption::{EncryptionSettings, IdentitySource, KmsSettings};
 pub use environment::env_lookup;
 pub use error::{ConfigError, Place};
+pub use excerpt::overriding_variables;
 pub use objectives::{NotifySettings, ObjectiveSettings, SigningSecret};
 pub use retention::{RetentionSettings, parse_days};
 pub use s3_put::{ObjectLock, ObjectLockMode, S3PutSettings, Sse, StorageClasses};
@@ -77,6 +81,8 @@ pub struct Config {
     pub verify: VerifySettings,
     /// `[restore]`
     pub restore: RestoreSettings,
+    /// `[drill]`
+    pub drill: DrillSettings,
     /// `[admin]`
     pub admin: AdminSettings,
     /// `[objectives]`
@@ -165,6 +171,7 @@ impl Config {
         let retention = root.section("retention")?;
         let verify = root.section("verify")?;
         let restore = root.section("restore")?;
+        let drill = root.section("drill")?;
         let admin = root.section("admin")?;
         let objectives = root.section("objectives")?;
         let notify = root.section("notify")?;
@@ -183,6 +190,7 @@ impl Config {
             retention: RetentionSettings::read(retention)?,
             verify: VerifySettings::read(verify)?,
             restore: RestoreSettings::read(restore)?,
+            drill: DrillSettings::read(drill)?,
             admin: AdminSettings::read(admin)?,
             objectives: ObjectiveSettings::read(objectives)?,
             notify: NotifySettings::read(notify)?,

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod audit;
 mod aws;
+pub mod canary;
 pub mod catalog;
 pub mod chance;
 pub mod config;

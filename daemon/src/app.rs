@@ -80,6 +80,8 @@ pub struct App {
     pub verify_schedule: Option<Schedule>,
     /// When the archive is pruned.
     pub prune_schedule: Option<Schedule>,
+    /// When a drill is run.
+    pub drill_schedule: Option<Schedule>,
     /// What is counted and known.
     pub metrics: Arc<Metrics>,
     /// Whom data keys are wrapped for, what unwraps them, and those that are open.
@@ -111,6 +113,11 @@ impl App {
         };
         let verify_schedule = upkeep("verify", &config.verify.schedule)?;
         let prune_schedule = upkeep("retention", &config.retention.schedule)?;
+        // The loss of all keys but those in escrow is drilled with those alone.
+        let drill_schedule = match config.drill.scenario {
+            "key-loss" => schedule(&config, "drill", config.drill.schedule.as_deref())?,
+            _ => upkeep("drill", &config.drill.schedule)?,
+        };
         let metrics = Arc::new(Metrics::new());
         let journal = Journal::start(&config, metrics.clone())?;
         let places = config.archive.places();
@@ -143,6 +150,7 @@ impl App {
             backup_schedule,
             verify_schedule,
             prune_schedule,
+            drill_schedule,
             keys,
             journal,
             store: retrying(store, patience),
@@ -176,6 +184,7 @@ impl App {
             info: self.info.clone(),
             slot: self.slot.clone(),
             wal_dir: self.config.postgres.wal_dir.clone(),
+            canary_every: self.config.drill.canary_every,
             temporary: false,
             from: Origin::Archive,
             standby_waits: self.config.postgres.standby == Standby::Wait,

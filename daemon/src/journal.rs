@@ -251,6 +251,11 @@ pub fn describe(
         "wal": { "max_delay_seconds": seconds(config.wal.max_delay) },
         "backup": { "schedule": config.backup.schedule },
         "verify": { "schedule": config.verify.schedule },
+        "drill": {
+            "schedule": config.drill.schedule,
+            "scenario": config.drill.scenario,
+            "canary_every_seconds": seconds(config.drill.canary_every),
+        },
         "retention": {
             "schedule": config.retention.schedule,
             "wal_window_seconds": retention.wal_window.map(seconds),
@@ -261,7 +266,10 @@ pub fn describe(
             "monthly": retention.monthly,
             "yearly": retention.yearly,
         },
-        "objectives": { "rpo_seconds": seconds(config.objectives.rpo) },
+        "objectives": {
+            "rpo_seconds": seconds(config.objectives.rpo),
+            "rto_seconds": config.objectives.rto.map(seconds),
+        },
         "admin": { "listen": config.admin.listen },
         "audit": {
             "required": config.audit.required,

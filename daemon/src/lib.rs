@@ -5,6 +5,7 @@ pub mod app;
 pub mod backup;
 pub mod command;
 pub mod copies;
+pub mod drills;
 pub mod journal;
 pub mod metrics;
 pub mod notify;

@@ -20,6 +20,7 @@ use crate::pipeline::StreamState;
 use crate::stream::StreamError;
 use crate::survey::{Backup, Survey};
 
+pub mod drills;
 pub mod live;
 pub mod rpo;
 pub mod series;
@@ -130,6 +131,8 @@ pub struct Metrics {
     pub estimated_restore_seconds: Gauge,
     /// What verifying and pruning by schedule count.
     pub upkeep: upkeep::UpkeepMetrics,
+    /// Those of drills.
+    pub drills: drills::DrillMetrics,
 }
 
 impl Metrics {
@@ -341,6 +344,7 @@ impl Metrics {
                 "How long a restore of the newest instant may take: backup and WAL at 100 MiB/s; 0 when nothing can be restored.",
             ),
             upkeep: upkeep::UpkeepMetrics::new(&new),
+            drills: drills::DrillMetrics::new(&new),
             registry,
         }
     }
@@ -374,6 +378,7 @@ impl Metrics {
     pub fn surveyed(&self, survey: &Survey) {
         let seconds = |at: jiff::Timestamp| at.as_millisecond() as f64 / 1000.0;
         self.survey_timestamp_seconds.set(seconds(survey.at));
+        self.drilled(&survey.drills);
         self.gaps.set(count(survey.gaps.len()));
         self.backups.set(count(survey.backups.len()));
         let window = survey.windows.last();

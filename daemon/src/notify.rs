@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
+use walvault_archive::layout::DrillId;
 use walvault_archive::verify::{Finding, FindingKind};
 
 use crate::backup::desk::BackupStatus;
@@ -52,6 +53,10 @@ pub enum EventKind {
     VerifyFailed,
     /// The archive could not be pruned.
     PruneFailed,
+    /// A drill passed.
+    DrillPassed,
+    /// A drill failed, or could not be run.
+    DrillFailed,
 }
 
 /// What happened.
@@ -88,6 +93,9 @@ struct Watcher {
     findings: Option<HashSet<(FindingKind, String)>>,
     verify_failed: bool,
     prune_failed: bool,
+    drill_failed: bool,
+    /// The drills that were told, or were there before.
+    drills: HashSet<DrillId>,
 }
 
 /// What is compared with what was.
@@ -143,6 +151,8 @@ impl Watcher {
             findings: None,
             verify_failed: false,
             prune_failed: false,
+            drill_failed: false,
+            drills: HashSet::new(),
         }
     }
 
@@ -165,6 +175,7 @@ impl Watcher {
         events.extend(self.look_at_keys(looked.now));
         events.extend(self.look_at_findings(looked.upkeep));
         events.extend(self.look_at_failures(looked.upkeep));
+        events.extend(self.look_at_drills(looked.surveyed));
         events
     }
 
@@ -281,6 +292,32 @@ impl Watcher {
         ))
     }
 
+    /// Drills that ended since this process began, wherever they were run.
+    fn look_at_drills(&mut self, surveyed: &Surveyed) -> Vec<Event> {
+        let Some(survey) = &surveyed.last else {
+            return Vec::new();
+        };
+        let mut events = Vec::new();
+        for drill in &survey.drills {
+            // Names tell whole seconds.
+            let earlier = drill.begun.as_second() < self.begun.as_second();
+            if !self.drills.insert(drill.id.clone()) || earlier {
+                continue;
+            }
+            let (kind, how) = match drill.passed {
+                true => (EventKind::DrillPassed, "passed".to_owned()),
+                false => {
+                    let error = drill.error.as_deref();
+                    let why = error.unwrap_or("its record says why");
+                    (EventKind::DrillFailed, format!("failed: {why}"))
+                }
+            };
+            let message = format!("the drill '{}' of {} {how}", drill.scenario, drill.begun);
+            events.push(self.event(kind, message));
+        }
+        events
+    }
+
     fn look_at_failures(&mut self, upkeep: &UpkeepStatus) -> Vec<Event> {
         let mut events = Vec::new();
         let failures = [
@@ -293,6 +330,11 @@ impl Watcher {
                 EventKind::PruneFailed,
                 &upkeep.prune.error,
                 &mut self.prune_failed,
+            ),
+            (
+                EventKind::DrillFailed,
+                &upkeep.drill.error,
+                &mut self.drill_failed,
             ),
         ];
         let begun = failures.map(|(kind, error, failed)| {

@@ -4,6 +4,7 @@
 //! pipeline's concern.
 
 pub mod bring_along;
+mod canary;
 pub mod connect;
 pub mod fence;
 pub mod follow;

@@ -18,6 +18,7 @@ use walvault_protocol::{Lsn, LsnRange, SystemId, TimelineId};
 
 use crate::app::App;
 use crate::backup::desk::{BackupStatus, Ended};
+use crate::drills::{DrillSeen, Drills};
 
 /// The least time between two looks.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -45,6 +46,8 @@ pub struct Survey {
     pub gaps: Vec<Gap>,
     /// Timelines, oldest first.
     pub timelines: Vec<Timeline>,
+    /// The newest drill of each scenario.
+    pub drills: Vec<DrillSeen>,
 }
 
 /// A base backup.
@@ -113,17 +116,24 @@ pub struct Surveyed {
     pub error: Option<String>,
 }
 
+/// What stays from one look to the next.
+#[derive(Default)]
+struct Eye {
+    archive: Option<Archive>,
+    drills: Drills,
+}
+
 /// Looks at the archive for as long as it runs.
 pub async fn keep_looking(
     app: Arc<App>,
     mut backups: watch::Receiver<BackupStatus>,
     found: watch::Sender<Surveyed>,
 ) -> Infallible {
-    let mut archive: Option<Archive> = None;
+    let mut eye = Eye::default();
     let mut last_backup = None;
     loop {
         let begun = Instant::now();
-        let looked = look(&app, &mut archive).await;
+        let looked = look(&app, &mut eye).await;
         let seen = looked
             .as_ref()
             .is_ok_and(|survey| !survey.windows.is_empty());
@@ -167,10 +177,10 @@ async fn another_backup(
     }
 }
 
-async fn look(app: &App, archive: &mut Option<Archive>) -> Result<Survey, Error> {
+async fn look(app: &App, eye: &mut Eye) -> Result<Survey, Error> {
     let mut again = 1..ATTEMPTS;
     loop {
-        match look_once(app, archive).await {
+        match look_once(app, eye).await {
             // A prune removed what was listed a moment ago.
             Err(error) if error.is_missing() && again.next().is_some() => {}
             looked => return looked,
@@ -178,10 +188,10 @@ async fn look(app: &App, archive: &mut Option<Archive>) -> Result<Survey, Error>
     }
 }
 
-async fn look_once(app: &App, archive: &mut Option<Archive>) -> Result<Survey, Error> {
-    let archive = match archive {
+async fn look_once(app: &App, eye: &mut Eye) -> Result<Survey, Error> {
+    let archive = match &mut eye.archive {
         Some(archive) => archive,
-        None => archive.insert(Archive::open(app.store.clone(), app.keys.clone()).await?),
+        empty => empty.insert(Archive::open(app.store.clone(), app.keys.clone()).await?),
     };
     let begun = Instant::now();
     let catalog = Catalog::load(archive).await?;
@@ -194,6 +204,7 @@ async fn look_once(app: &App, archive: &mut Option<Archive>) -> Result<Survey, E
         backups: catalog.backups().iter().map(Backup::of).collect(),
         gaps: gaps(&catalog, &catalog.unrecorded_holes(archive).await?),
         timelines: timelines(&catalog),
+        drills: eye.drills.look(archive, &app.config).await?,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The archive's upkeep: pruning and verifying by schedule, in the background.
+//! The archive's upkeep: pruning, verifying and drilling by schedule, in the background.
 //!
 //! Only the sidecar that writes the archive's WAL does it, so that several beside one archive do not do it
 //! all at once. It holds up neither the stream nor backups. Owns when it is done and who hears of it; what is done
@@ -18,9 +18,11 @@ use walvault_protocol::TimelineId;
 use crate::metrics::Metrics;
 use crate::schedule::{Schedule, sleep_until};
 
+pub mod drill;
 pub mod prune;
 pub mod verify;
 
+pub use drill::Drilled;
 pub use prune::Pruned;
 pub use verify::Verified;
 
@@ -48,6 +50,8 @@ pub struct UpkeepStatus {
     pub verify: Duty<Verified>,
     /// `[retention]`
     pub prune: Duty<Pruned>,
+    /// `[drill]`
+    pub drill: Duty<Drilled>,
 }
 
 impl<T> Default for Duty<T> {

@@ -77,6 +77,7 @@ impl Bench {
             info: self.info.clone(),
             slot: SlotName::new("unused").unwrap(),
             wal_dir: None,
+            canary_every: Duration::ZERO,
             temporary: true,
             from: Origin::Slot,
             standby_waits: false,

@@ -15,5 +15,5 @@ pub mod synthetic;
 mod tests;
 
 pub use error::WalError;
-pub use mark::{MarkKind, WalMark};
+pub use mark::{LONGEST_MESSAGE, MarkKind, WalMark, WalMessage};
 pub use scanner::{ScanStart, WalScanner};

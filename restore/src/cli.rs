@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    audit, copy, export, install, keep, keys, list, prune, report, restore, show, verify, wal_fetch,
+    audit, copy, drill, export, install, keep, keys, list, prune, report, restore, show, verify,
+    wal_fetch,
 };
 use crate::exit::{self, Failure};
 use crate::place::Place;
@@ -30,6 +31,8 @@ pub struct Cli {
 pub enum Command {
     /// Bring a copy of the archive what it lacks
     Copy(copy::Copy),
+    /// Prove by a restore that is thrown away that the archive can be restored
+    Drill(Box<drill::Drill>),
     /// Write a sealed copy for offline media
     Export(export::Export),
     /// Copy this program to where PostgreSQL's container can run it
@@ -140,6 +143,11 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let config = cli.config.as_deref();
     match &cli.command {
         Command::Copy(command) => block_on(command.run(config)),
+        Command::Drill(command) => {
+            // Before there are threads.
+            crate::drill::yield_to_others();
+            block_on(command.run(config))
+        }
         Command::Export(command) => block_on(command.run(config)),
         Command::Install(command) => command.run(),
         Command::Audit(command) => block_on(command.run(config)),

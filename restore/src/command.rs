@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod copy;
+pub mod drill;
 pub mod export;
 pub mod install;
 pub mod keep;

@@ -11,6 +11,7 @@ use walvault_archive::layout::KeyId;
 use walvault_archive::prune::PruneError;
 use walvault_archive::store::StoreError;
 
+use crate::drill::DrillError;
 use crate::export::ExportError;
 use crate::materialise::MaterialiseError;
 use crate::plan::PlanError;
@@ -49,6 +50,17 @@ pub enum Failure {
     /// The restored directory could not be tried out.
     #[error(transparent)]
     Trial(#[from] TrialError),
+    /// A drill could not be begun.
+    #[error(transparent)]
+    Drill(Box<DrillError>),
+    /// A drill did not go as it should.
+    #[error("the drill failed: {0}; see docs/drill.md")]
+    Drilled(String),
+    /// The record of a drill could not be stored.
+    #[error(
+        "the drill's record could not be stored: {0}; keep what was printed, and set [audit] local_dir where the archive may not be written"
+    )]
+    NotKept(Box<Failure>),
     /// What recovery needs cannot be written down.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -139,6 +151,7 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
+            Failure::NotKept(failure) => failure.code(),
             Failure::KeysDamaged(_)
             | Failure::Trail(_)
             | Failure::Report(ReportError::Changed(_))
@@ -151,6 +164,10 @@ impl Failure {
             | Failure::Export(ExportError::Archive(error))
             | Failure::Prune(PruneError::Archive(error))
             | Failure::Plan(PlanError::Archive(error)) => of_archive(error),
+            Failure::Drill(error) => match &**error {
+                DrillError::Archive(error) => of_archive(error),
+                _ => REFUSED,
+            },
             Failure::Materialise(error) => match error.cause() {
                 MaterialiseError::Archive(error) => of_archive(error),
                 MaterialiseError::Record { .. } | MaterialiseError::Checksum { .. } => DAMAGED,
@@ -158,6 +175,12 @@ impl Failure {
             },
             _ => REFUSED,
         }
+    }
+}
+
+impl From<DrillError> for Failure {
+    fn from(error: DrillError) -> Failure {
+        Failure::Drill(Box::new(error))
     }
 }
 

@@ -3,11 +3,13 @@
 //!
 //! Data flows one way: the catalog and the commit indexes make a [`plan::RestorePlan`], a value
 //! that can be printed; [`materialise`] turns its backup into a data directory; [`wal`] then hands
-//! PostgreSQL what it replays. Only `keys`, `keep` and its kin, `prune` and `verify` write to an archive.
+//! PostgreSQL what it replays. [`drill`] does all of it and throws the result away. Only
+//! `keys`, `keep` and its kin, `prune`, `verify` and `drill` write to an archive.
 
 pub mod access;
 pub mod cli;
 pub mod command;
+pub mod drill;
 pub mod estimate;
 pub mod exit;
 pub mod export;

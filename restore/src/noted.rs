@@ -1,7 +1,7 @@
 //! Noting in the audit trail what a command does.
 
 use walvault_archive::Archive;
-use walvault_archive::audit::{Act, Action, Actor, AuditError, Event, Outcome, Recorder};
+use walvault_archive::audit::{Act, Action, Actor, AuditError, AuditLog, Event, Outcome, Recorder};
 use walvault_archive::config::Config;
 
 use crate::exit::Failure;
@@ -110,24 +110,33 @@ impl Noted {
         self.kept.is_some()
     }
 
+    /// Where it is noted, if it is.
+    #[must_use]
+    pub fn log(&self) -> Option<&AuditLog> {
+        self.kept.as_ref().map(|(recorder, _)| recorder.log())
+    }
+
     /// Notes how it ended, with the data keys that were opened for it.
     pub async fn end<T>(
         self,
         result: &Result<T, Failure>,
         complete: impl FnOnce(Event, &T) -> Event,
     ) {
+        let failure = result.as_ref().err().map(ToString::to_string);
+        let completed = |event: Event| match result {
+            Ok(done) => complete(event, done),
+            Err(_) => event,
+        };
+        self.end_as(failure, completed).await;
+    }
+
+    /// As [`Noted::end`], for what has something to tell of a failure too.
+    pub async fn end_as(self, failure: Option<String>, complete: impl FnOnce(Event) -> Event) {
         let Some((recorder, act)) = self.kept else {
             return;
         };
-        let failure = result.as_ref().err().map(ToString::to_string);
         let opened = recorder.open_keys();
-        let completed = |event: Event| {
-            let event = event.keys(opened);
-            match result {
-                Ok(done) => complete(event, done),
-                Err(_) => event,
-            }
-        };
+        let completed = |event: Event| complete(event.keys(opened));
         if let Err(error) = recorder.end(act, failure, completed).await {
             tracing::warn!("how this ended is not in the audit trail: {error}");
         }

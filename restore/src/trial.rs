@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use walvault_protocol::client::{ClientError, Session};
 use walvault_protocol::{Lsn, ServerVersion};
 
 use crate::materialise::Owner;
@@ -19,6 +20,8 @@ mod programs;
 mod server;
 
 pub use programs::Programs;
+pub(crate) use server::command;
+pub use server::{MAINTENANCE, PORT};
 
 use server::{Server, Sight};
 
@@ -26,6 +29,8 @@ use server::{Server, Sight};
 const LOOK: Duration = Duration::from_millis(100);
 /// How many looks at a server that is at its target may fail.
 const UNSEEN: u32 = 50;
+/// The role that initdb makes most often.
+const DEFAULT_ROLE: &str = "postgres";
 /// How many of the last lines of its log an error shows.
 const LOG_LINES: usize = 20;
 
@@ -42,6 +47,19 @@ pub struct Trial<'a> {
     pub roles: Vec<String>,
     /// What the server does at the target.
     pub action: Option<TargetAction>,
+    /// What else it is started with, each `name=value`; these win over everything.
+    pub settings: Vec<String>,
+    /// The names of variables that neither it nor its restore_command is given.
+    pub without: Vec<String>,
+}
+
+/// A server that is at its target and can be asked. It is to be stopped.
+pub struct Standing {
+    server: Server,
+    /// What it reached.
+    pub reached: Reached,
+    /// The role that it lets in, if any of those known.
+    pub role: Option<String>,
 }
 
 /// What was reached.
@@ -66,7 +84,7 @@ pub struct Reached {
 pub enum TrialError {
     /// There is no PostgreSQL to run.
     #[error(
-        "--start: no PostgreSQL {major} was found ({looked}); install it, or name the directory of its programs with --pg-bindir"
+        "no PostgreSQL {major} was found ({looked}); install it, or name the directory of its programs with --pg-bindir"
     )]
     NoPrograms {
         /// The major version that is needed.
@@ -75,12 +93,10 @@ pub enum TrialError {
         looked: String,
     },
     /// PostgreSQL does not run as root.
-    #[error(
-        "--start: PostgreSQL does not run as root; give --owner with the user that shall run it"
-    )]
+    #[error("PostgreSQL does not run as root; give --owner with the user that shall run it")]
     Root,
     /// Something of the operating system failed.
-    #[error("--start: cannot {action}: {source}; check permissions and limits")]
+    #[error("cannot {action}: {source}; check permissions and limits")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -114,18 +130,45 @@ impl Trial<'_> {
     /// # Errors
     /// When it does not get there, with what it logged.
     pub async fn run(&self, interrupted: impl Future<Output = ()>) -> Result<Reached, TrialError> {
+        let standing = self.bring(interrupted).await?;
+        let reached = standing.reached.clone();
+        // A server that stops at its target has stopped already.
+        standing.stop().await?;
+        Ok(reached)
+    }
+
+    /// Starts the server and waits until it is at the target, where it stays.
+    ///
+    /// # Errors
+    /// When it does not get there, with what it logged. It is stopped then.
+    pub async fn bring(
+        &self,
+        interrupted: impl Future<Output = ()>,
+    ) -> Result<Standing, TrialError> {
         let begun = Instant::now();
         let mut server = Server::start(self)?;
         let outcome = tokio::select! {
             outcome = self.watch(&mut server, begun) => outcome,
             () = interrupted => Err(TrialError::Interrupted),
         };
-        // A server that stops at its target has stopped already.
-        server.stop().await?;
-        outcome
+        match outcome {
+            Ok((reached, role)) => Ok(Standing {
+                server,
+                reached,
+                role,
+            }),
+            Err(error) => {
+                server.stop().await?;
+                Err(error)
+            }
+        }
     }
 
-    async fn watch(&self, server: &mut Server, begun: Instant) -> Result<Reached, TrialError> {
+    async fn watch(
+        &self,
+        server: &mut Server,
+        begun: Instant,
+    ) -> Result<(Reached, Option<String>), TrialError> {
         let mut consistent = None;
         let mut unseen = 0;
         loop {
@@ -140,8 +183,8 @@ impl Trial<'_> {
             {
                 consistent = Some(begun.elapsed().as_secs_f64());
             }
-            if let Some(sight) = sight.filter(|sight| sight.is_there) {
-                return Ok(reached(&sight, consistent, begun));
+            if let Some((sight, role)) = sight.filter(|(sight, _)| sight.is_there) {
+                return Ok((reached(&sight, consistent, begun), Some(role)));
             }
             // No role lets us in, but what it logs tells enough.
             let told = log.contains("pausing at the end of recovery")
@@ -150,7 +193,7 @@ impl Trial<'_> {
             if unseen > UNSEEN {
                 let mut sight = Sight::from_control(self.programs, self.pgdata, self.owner);
                 sight.promoted = log.contains("archive recovery complete");
-                return Ok(reached(&sight, consistent, begun));
+                return Ok((reached(&sight, consistent, begun), None));
             }
             if let Some(status) = ended {
                 if self.action == Some(TargetAction::Shutdown)
@@ -158,7 +201,7 @@ impl Trial<'_> {
                     && log.contains("recovery stopping")
                 {
                     let sight = Sight::from_control(self.programs, self.pgdata, self.owner);
-                    return Ok(reached(&sight, consistent, begun));
+                    return Ok((reached(&sight, consistent, begun), None));
                 }
                 let lines: Vec<&str> = log.lines().collect();
                 let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
@@ -166,6 +209,45 @@ impl Trial<'_> {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+impl Standing {
+    /// A session in `database`.
+    ///
+    /// # Errors
+    /// When the server does not let the role in, or there is no such database.
+    pub async fn session(&self, database: &str) -> Result<Session, ClientError> {
+        let role = self.role.as_deref().unwrap_or(DEFAULT_ROLE);
+        self.server.session(role, database).await
+    }
+
+    /// Makes it a primary, where it is none yet: it writes to its own directory alone.
+    ///
+    /// # Errors
+    /// When it does not become one.
+    pub async fn promote(&mut self) -> Result<(), ClientError> {
+        if !self.reached.promoted {
+            let mut session = self.session(MAINTENANCE).await?;
+            let _ = session.query("SELECT pg_promote(true, 3600)").await?;
+            session.close().await;
+            self.reached.promoted = true;
+        }
+        Ok(())
+    }
+
+    /// The directory of its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        self.server.socket()
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn stop(self) -> Result<(), TrialError> {
+        self.server.stop().await
     }
 }
 

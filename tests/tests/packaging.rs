@@ -103,7 +103,13 @@ fn manifests_agree_with_the_schemas_of_kubernetes() {
         .arg(root().join("docker/yamllint.yaml"))
         .arg(root().join("docker"));
     let _ = Outcome::of(lint).succeeded();
-    for name in ["sidecar", "restore-job", "list-cronjob", "report-cronjob"] {
+    for name in [
+        "sidecar",
+        "restore-job",
+        "list-cronjob",
+        "report-cronjob",
+        "drill-cronjob",
+    ] {
         let path = root().join(format!("docker/kubernetes/{name}.yaml"));
         let mut validate = Command::new(python_program("kubernetes-validate"));
         validate.args(["--strict", "-k", "1.31"]).arg(&path);

@@ -13,7 +13,7 @@ pub(super) const PREFIX: &str = "WALVAULT__";
 pub(super) const SEPARATOR: &str = "__";
 
 /// Names the configuration file.
-const CONFIG_FILE: &str = "WALVAULT_CONFIG";
+pub(super) const CONFIG_FILE: &str = "WALVAULT_CONFIG";
 
 /// What the environment has to say.
 #[derive(Default)]

@@ -41,7 +41,7 @@ pub struct DrillRecord {
     pub postgres: Option<String>,
     /// Where it was restored from.
     pub archive: String,
-    /// The names of the recipients whose identities were given to open it.
+    /// The name of the recipient whose identity opened the data key of the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<String>,
     /// The backup that was restored.

@@ -90,6 +90,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         let config = Arc::new(app.config.clone());
         tasks.spawn(upkeep.clone().keep_pruning(schedule, config));
     }
+    if let Some(schedule) = app.drill_schedule.clone() {
+        let config = Arc::new(app.config.clone());
+        tasks.spawn(upkeep.clone().keep_drilling(schedule, config));
+    }
     tracing::info!(
         server = app.info.endpoint(),
         archive = app.store.url(),

@@ -149,6 +149,8 @@ pub struct Context {
     pub slot: SlotName,
     /// Where the server's `pg_wal` can be seen from here, if it can.
     pub wal_dir: Option<PathBuf>,
+    /// `[drill] canary_every`
+    pub canary_every: std::time::Duration,
     /// Whether the slot ends with the connection.
     pub temporary: bool,
     /// What decides where streaming begins.
@@ -251,6 +253,7 @@ pub async fn follow(
         session.backend_pid(),
         &context.slot,
         context.wal_dir.clone(),
+        context.canary_every,
         &context.metrics,
     );
     let mut before: Option<Resume> = None;

@@ -16,6 +16,7 @@ use walvault_protocol::replication::SlotName;
 use crate::metrics::Metrics;
 use crate::metrics::live::Slot;
 
+use super::canary::Canary;
 use super::slot_guard::{Outlook, SlotState, WalStatus, judge, rate};
 use super::wal_disk::WalDisk;
 
@@ -50,13 +51,15 @@ impl Drop for Monitor {
 }
 
 /// Watches the WAL sender with process id `pid` and the slot it serves, over an ordinary
-/// connection of its own; and, where it can be seen, the disk in `wal_dir` that the slot's WAL fills.
+/// connection of its own; and, where it can be seen, the disk in `wal_dir` that the slot's WAL fills. Writes a
+/// canary into WAL after each `canary_every` that is not zero.
 #[must_use]
 pub fn watch_server(
     info: &ConnInfo,
     pid: i32,
     slot: &SlotName,
     wal_dir: Option<PathBuf>,
+    canary_every: Duration,
     metrics: &Arc<Metrics>,
 ) -> Monitor {
     let (sender, commits_wait) = watch::channel(false);
@@ -64,8 +67,18 @@ pub fn watch_server(
     let task = tokio::spawn(async move {
         let mut said = false;
         let mut disk = WalDisk::new(wal_dir);
+        let mut canary = Canary::new(canary_every);
         loop {
-            if let Err(error) = ask(&info, pid, &slot, &mut disk, &sender, &metrics).await {
+            if let Err(error) = ask(
+                &info,
+                (pid, &slot),
+                &mut disk,
+                &mut canary,
+                &sender,
+                &metrics,
+            )
+            .await
+            {
                 if !said {
                     tracing::warn!(%error,
                         "cannot ask in SQL whether commits wait for walvault and how the slot stands; should commits wait, they wait for wal.max_delay");
@@ -80,9 +93,9 @@ pub fn watch_server(
 
 async fn ask(
     info: &ConnInfo,
-    pid: i32,
-    slot: &SlotName,
+    (pid, slot): (i32, &SlotName),
     disk: &mut WalDisk,
+    canary: &mut Canary,
     sender: &watch::Sender<bool>,
     metrics: &Metrics,
 ) -> Result<(), ClientError> {
@@ -90,12 +103,15 @@ async fn ask(
     let query = format!(
         "select (select sync_state from pg_catalog.pg_stat_replication where pid = {pid}), \
          case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_receive_lsn() \
-         else pg_catalog.pg_current_wal_flush_lsn() end"
+         else pg_catalog.pg_current_wal_flush_lsn() end, pg_catalog.pg_is_in_recovery()"
     );
     let mut looked: Option<(Instant, Option<SlotState>)> = None;
     let mut complained: Option<(Instant, Outlook)> = None;
     loop {
         let result = sql.query(&query).await?;
+        if result.text(0, 2) == Some("f") {
+            canary.write_if_due(&mut sql, metrics).await?;
+        }
         let waits = matches!(result.text(0, 0), Some("sync" | "quorum"));
         metrics.live.commits_wait(waits);
         if let Some(end) = result.text(0, 1).and_then(|text| text.parse().ok()) {

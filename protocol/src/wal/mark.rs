@@ -40,10 +40,26 @@ pub enum MarkKind {
     },
 }
 
+/// A message that `pg_logical_emit_message` wrote into WAL, as far as it is short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalMessage {
+    /// The record's first byte.
+    pub start: Lsn,
+    /// What it is for, as whoever wrote it says.
+    pub prefix: String,
+    /// What it says; bytes that are not UTF-8 became U+FFFD.
+    pub text: String,
+}
+
+/// The most bytes of a [`WalMessage`]: its prefix, a zero byte and its text.
+pub const LONGEST_MESSAGE: usize = NAME_SIZE;
+
 /// `RM_XLOG_ID` of `src/include/access/rmgrlist.h`.
 pub(super) const RM_XLOG: u8 = 0;
 /// `RM_XACT_ID`.
 pub(super) const RM_XACT: u8 = 1;
+/// `RM_LOGICALMSG_ID`.
+const RM_LOGICALMSG: u8 = 21;
 /// `~XLR_INFO_MASK`: the bits of `xl_info` that are the resource manager's own.
 pub(super) const RMGR_INFO: u8 = 0xF0;
 /// `XLOG_SWITCH`: the rest of the segment is unused.
@@ -95,6 +111,8 @@ pub(super) enum Found {
     Mark(PgTimestamp, MarkKind),
     /// `XLOG_OVERWRITE_CONTRECORD`: the record at this LSN was abandoned.
     Overwritten(Lsn),
+    /// A message's prefix and text; `None` when it is too long.
+    Message(Option<(String, String)>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +121,7 @@ enum Subject {
     Abort { xid: u32, prepared: bool },
     RestorePoint,
     Overwrite,
+    Message,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +140,12 @@ enum Field {
     PreparedXid,
     Name,
     OverwrittenLsn,
+    /// `xl_logical_message` of `src/include/replication/message.h`, up to the prefix.
+    MessageHead,
+    /// The prefix with its zero byte, and the text.
+    Message {
+        length: usize,
+    },
     Done,
     Unreadable,
 }
@@ -136,6 +161,8 @@ impl Field {
             | Field::Count { .. }
             | Field::PreparedXid => 4,
             Field::Time | Field::OverwrittenLsn => 8,
+            Field::MessageHead => 24,
+            Field::Message { length } => length,
             Field::Name => NAME_SIZE,
             Field::Done | Field::Unreadable => 0,
         }
@@ -143,8 +170,14 @@ impl Field {
 }
 
 impl Notes {
-    /// For a record of this kind; `None` when nothing in it is of interest.
-    pub(super) fn of(rmid: u8, info: u8, xid: u32, version: WalVersion) -> Option<Notes> {
+    /// For a record of this kind; `None` when nothing in it is of interest. `messages` says whether
+    /// they are.
+    pub(super) fn of(
+        (rmid, info): (u8, u8),
+        xid: u32,
+        version: WalVersion,
+        messages: bool,
+    ) -> Option<Notes> {
         let subject = match (rmid, info & RMGR_INFO, info & XACT_OPERATION) {
             (RM_XACT, _, XACT_COMMIT) => Subject::Commit {
                 xid,
@@ -164,6 +197,7 @@ impl Notes {
             },
             (RM_XLOG, XLOG_RESTORE_POINT, _) => Subject::RestorePoint,
             (RM_XLOG, XLOG_OVERWRITE_CONTRECORD, _) => Subject::Overwrite,
+            (RM_LOGICALMSG, ..) if messages => Subject::Message,
             _ => return None,
         };
         Some(Notes {
@@ -213,8 +247,17 @@ impl Notes {
                 MarkKind::RestorePoint { name }
             }
             Subject::Overwrite => return Some(Found::Overwritten(Lsn(u64_at(&self.buffer, 0)))),
+            Subject::Message => return Some(Found::Message(self.message())),
         };
         Some(Found::Mark(self.time, kind))
+    }
+
+    /// The message in the buffer, whose length stands in `sections`.
+    fn message(&self) -> Option<(String, String)> {
+        let content = self.buffer.get(..self.sections as usize)?;
+        let end = content.iter().position(|byte| *byte == 0)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some((text(&content[..end]), text(&content[end + 1..])))
     }
 
     /// The field after the one that was just read into the buffer.
@@ -232,6 +275,7 @@ impl Notes {
             Field::Origin | Field::TopLevelXid => Field::FragmentId,
             Field::ShortLength | Field::LongLength => match self.subject {
                 Subject::Overwrite => Field::OverwrittenLsn,
+                Subject::Message => Field::MessageHead,
                 _ => Field::Time,
             },
             Field::Time => {
@@ -260,7 +304,19 @@ impl Notes {
                 }
                 Field::Done
             }
-            Field::Name | Field::OverwrittenLsn | Field::Done => Field::Done,
+            Field::MessageHead => {
+                let (prefix, text) = (u64_at(&self.buffer, 8), u64_at(&self.buffer, 16));
+                match prefix.checked_add(text).map(usize::try_from) {
+                    Some(Ok(length @ 1..=NAME_SIZE)) => {
+                        self.sections = length as u32;
+                        Field::Message { length }
+                    }
+                    _ => Field::Done,
+                }
+            }
+            Field::Message { .. } | Field::Name | Field::OverwrittenLsn | Field::Done => {
+                Field::Done
+            }
             Field::Unreadable => Field::Unreadable,
         }
     }

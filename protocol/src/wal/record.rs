@@ -4,7 +4,7 @@
 //! Works on the bytes between page headers and keeps of a record no more than its header.
 
 use super::error::WalError;
-use super::mark::{Found, Notes, RM_XLOG, RMGR_INFO, WalMark, XLOG_SWITCH, split};
+use super::mark::{Found, Notes, RM_XLOG, RMGR_INFO, WalMark, WalMessage, XLOG_SWITCH, split};
 use super::page::{WalVersion, u32_at, u64_at};
 use crate::lsn::Lsn;
 
@@ -43,6 +43,11 @@ pub(super) struct Records {
     /// A record that was abandoned and that the next one has to name.
     abandoned: Option<Lsn>,
     marks: Vec<WalMark>,
+    /// Whether messages are noted.
+    pub(super) listens: bool,
+    /// The record's message, as its mark.
+    message: Option<WalMessage>,
+    messages: Vec<WalMessage>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +97,9 @@ impl Records {
             previous: None,
             abandoned: None,
             marks: Vec::new(),
+            listens: false,
+            message: None,
+            messages: Vec::new(),
         }
     }
 
@@ -127,6 +135,11 @@ impl Records {
     /// What was marked since the last call.
     pub(super) fn take_marks(&mut self) -> Vec<WalMark> {
         std::mem::take(&mut self.marks)
+    }
+
+    /// The messages noted since the last call.
+    pub(super) fn take_messages(&mut self) -> Vec<WalMessage> {
+        std::mem::take(&mut self.messages)
     }
 
     /// Takes one step through `bytes`, the first of which stands at `at`. Gives how many it used,
@@ -219,7 +232,7 @@ impl Records {
             _ => {}
         }
         self.is_switch = rmid == RM_XLOG && info & RMGR_INFO == XLOG_SWITCH;
-        self.notes = Notes::of(rmid, info, xid, version);
+        self.notes = Notes::of((rmid, info), xid, version, self.listens);
         self.stage = Stage::Body;
         if self.left == 0 {
             self.end_record(at)
@@ -279,6 +292,14 @@ impl Records {
                 time,
                 kind,
             }),
+            Some(Found::Message(found)) => {
+                self.message = found.map(|(prefix, text)| WalMessage {
+                    start: record,
+                    prefix,
+                    text,
+                });
+                None
+            }
             Some(Found::Overwritten(_)) | None => None,
         };
         Ok(())
@@ -303,6 +324,7 @@ impl Records {
         (of == Read::Record).then(|| {
             self.previous = Some(self.start);
             self.marks.extend(self.mark.take());
+            self.messages.extend(self.message.take());
             Complete {
                 end: until,
                 is_switch: self.is_switch,

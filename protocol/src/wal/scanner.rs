@@ -5,7 +5,7 @@
 //! they lie.
 
 use super::error::WalError;
-use super::mark::WalMark;
+use super::mark::{WalMark, WalMessage};
 use super::page::{DEFAULT_BLOCK, LONG, PageHeader, PageRules, SHORT, WalVersion};
 use super::record::{Complete, Records};
 use crate::identity::SystemId;
@@ -106,6 +106,19 @@ impl WalScanner {
     #[must_use]
     pub fn take_marks(&mut self) -> Vec<WalMark> {
         self.records.take_marks()
+    }
+
+    /// It, noting messages too: short ones, which [`WalScanner::take_messages`] gives.
+    #[must_use]
+    pub fn listening(mut self) -> WalScanner {
+        self.records.listens = true;
+        self
+    }
+
+    /// The messages that were completed since the last call, in the order of the WAL.
+    #[must_use]
+    pub fn take_messages(&mut self) -> Vec<WalMessage> {
+        self.records.take_messages()
     }
 
     fn scan(&mut self, mut bytes: &[u8]) -> Result<(), WalError> {

@@ -471,3 +471,41 @@ fn errors_name_the_record_and_what_to_do() {
          intact"
     );
 }
+
+/// `xl_logical_message`, then the prefix with its zero byte and the text.
+fn message(prefix: &str, text: &str) -> Vec<u8> {
+    let mut data = vec![0; 8];
+    data.extend((prefix.len() as u64 + 1).to_le_bytes());
+    data.extend((text.len() as u64).to_le_bytes());
+    data.extend(prefix.as_bytes());
+    data.push(0);
+    data.extend(text.as_bytes());
+    data
+}
+
+#[test]
+fn short_messages_are_noted_when_they_are_asked_for() {
+    const RM_LOGICALMSG: u8 = 21;
+    let mut writer = Writer::new(8192, MAGICS[0]);
+    writer.main_data(RM_LOGICALMSG, 0, 0, &message("other", &"long".repeat(1000)));
+    let (start, _) = writer.main_data(RM_LOGICALMSG, 0, 0, &message("walvault", "canary"));
+    writer.commit(7, 1);
+    writer.main_data(RM_LOGICALMSG, 0, 0, &message("", ""));
+    for piece in [1, 7, writer.bytes.len()] {
+        let mut scanner = WalScanner::new(writer.scan_start()).listening();
+        let mut messages = Vec::new();
+        for bytes in writer.bytes.chunks(piece) {
+            scanner.push(bytes).expect("WAL");
+            messages.extend(scanner.take_messages());
+        }
+        let [first, last] = messages.as_slice() else {
+            panic!("two are short: {messages:?}");
+        };
+        assert_eq!((first.start, first.prefix.as_str()), (start, "walvault"));
+        assert_eq!((first.text.as_str(), last.text.as_str()), ("canary", ""));
+        assert_eq!(scanner.take_marks().len(), 1);
+    }
+    let mut deaf = WalScanner::new(writer.scan_start());
+    deaf.push(&writer.bytes).expect("WAL");
+    assert_eq!(deaf.take_messages(), []);
+}

@@ -92,7 +92,7 @@ pub struct Restore {
 /// The target; without one, everything that is archived is recovered.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
-struct PointArguments {
+pub(super) struct PointArguments {
     /// Up to this time, such as '2026-11-21 14:03:00+01'; a zone is required
     #[arg(long, value_name = "TIME")]
     target_time: Option<String>,
@@ -108,6 +108,25 @@ struct PointArguments {
     /// Up to the end of the backup, as little as possible
     #[arg(long)]
     target_immediate: bool,
+}
+
+impl PointArguments {
+    /// The point that is named, if one is.
+    pub(super) fn point(&self) -> Result<Option<Point>, TargetError> {
+        Ok(Some(if let Some(time) = &self.target_time {
+            Point::Time(parse_instant(time)?)
+        } else if let Some(lsn) = &self.target_lsn {
+            Point::Lsn(lsn.parse()?)
+        } else if let Some(xid) = &self.target_xid {
+            Point::Xid(parse_xid(xid)?)
+        } else if let Some(name) = &self.target_name {
+            Point::Name(parse_name(name)?)
+        } else if self.target_immediate {
+            Point::Immediate
+        } else {
+            return Ok(None);
+        }))
+    }
 }
 
 /// What is printed at the end.
@@ -286,20 +305,7 @@ impl Restore {
     }
 
     fn target(&self) -> Result<Target, TargetError> {
-        let arguments = &self.point;
-        let point = if let Some(time) = &arguments.target_time {
-            Point::Time(parse_instant(time)?)
-        } else if let Some(lsn) = &arguments.target_lsn {
-            Point::Lsn(lsn.parse()?)
-        } else if let Some(xid) = &arguments.target_xid {
-            Point::Xid(parse_xid(xid)?)
-        } else if let Some(name) = &arguments.target_name {
-            Point::Name(parse_name(name)?)
-        } else if arguments.target_immediate {
-            Point::Immediate
-        } else {
-            Point::End
-        };
+        let point = self.point.point()?.unwrap_or(Point::End);
         if self.target_action.is_some() && point == Point::End {
             return Err(TargetError::Action);
         }
@@ -329,6 +335,8 @@ impl Restore {
             owner: job.owner,
             roles: roles(config, self.owner.as_deref()),
             action: self.target_action,
+            settings: Vec::new(),
+            without: Vec::new(),
         };
         let mut reached = trial.run(interrupted()?).await?;
         // A server that was not promoted is where the plan leads.
@@ -362,7 +370,7 @@ fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
 }
 
 /// Roles that the cluster is likely to have: walvault's own, and those that initdb makes.
-fn roles(config: &Config, owner: Option<&str>) -> Vec<String> {
+pub(crate) fn roles(config: &Config, owner: Option<&str>) -> Vec<String> {
     let info = ConnInfo::parse(config.postgres.url.reveal(), &env_lookup);
     let own = info.ok().map(|info| info.user().to_owned());
     let mut roles: Vec<String> = own.into_iter().collect();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use walvault_archive::audit::{Action, Event};
 use walvault_archive::config::{Config, parse_share};
 use walvault_archive::layout::BackupId;
 use walvault_archive::retention::before;
@@ -15,6 +16,7 @@ use super::keep::unknown_backup;
 use super::restore::parse_backup;
 use crate::access;
 use crate::exit::{self, Failure};
+use crate::noted::{Noted, Said};
 use crate::place::Place;
 use crate::report::{self, Table, bytes};
 use crate::target::parse_instant;
@@ -23,6 +25,9 @@ use crate::target::parse_instant;
 const FINDINGS: u8 = 1;
 /// It could not be looked.
 const COULD_NOT_LOOK: u8 = 2;
+
+/// How many findings the audit trail tells; the record below `verified/` has all.
+const SHOWN: usize = 20;
 
 /// For how long what was found sound is not read again.
 const TRUST: Duration = Duration::from_secs(30 * 86_400);
@@ -56,6 +61,8 @@ pub struct Verify {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    said: Said,
 }
 
 /// Runs it.
@@ -101,7 +108,19 @@ impl Verify {
             accept: self.accept,
             ..Scope::default()
         };
-        let done = verify(&archive, &scope, &access::holder("walvault verify")).await?;
+        let tell = |event: Event| {
+            event
+                .with("depth", scope.depth)
+                .with("backup", &self.backup)
+        };
+        let noted = self
+            .said
+            .begin_anyway(&config, &archive, Action::Verify, tell)
+            .await;
+        let done = verify(&archive, &scope, &access::holder("walvault verify")).await;
+        let done = done.map_err(Failure::from);
+        note(noted, &done).await;
+        let done = done?;
         if self.json {
             report::print_json(&done)?;
         } else {
@@ -109,6 +128,31 @@ impl Verify {
         }
         Ok(done)
     }
+}
+
+/// Notes what was found: that something is damaged is a failure of what was verified.
+async fn note(noted: Noted, done: &Result<Verification, Failure>) {
+    let failure = match done {
+        Ok(done) if done.findings.is_empty() => None,
+        Ok(done) => Some(format!("{} findings", done.findings.len())),
+        Err(failure) => Some(failure.to_string()),
+    };
+    let complete = |event: Event| match done {
+        Ok(done) => {
+            let shown = &done.findings[..done.findings.len().min(SHOWN)];
+            let objects = shown.iter().map(|finding| finding.object.clone());
+            let mut event = event
+                .with("listed", done.listed)
+                .with("read", done.read)
+                .with("bytes", done.bytes)
+                .with("finding_count", done.findings.len())
+                .with("findings", shown);
+            event.objects.extend(objects);
+            event
+        }
+        Err(_) => event,
+    };
+    noted.end_as(failure, complete).await;
 }
 
 fn describe(done: &Verification) -> String {

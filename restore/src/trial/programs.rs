@@ -33,13 +33,25 @@ impl Programs {
         })
     }
 
+    /// The release, such as `15.18`.
+    #[must_use]
+    pub fn release(&self) -> Option<String> {
+        let output = Command::new(&self.postgres)
+            .arg("--version")
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let (_, version) = text.split_once("(PostgreSQL) ")?;
+        Some(version.split_whitespace().next()?.to_owned())
+    }
+
     /// The server.
     pub(super) fn postgres(&self) -> &Path {
         &self.postgres
     }
 
     /// One of the programs that lie beside the server.
-    pub(super) fn beside(&self, name: &str) -> PathBuf {
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.postgres.with_file_name(name)
     }
 }

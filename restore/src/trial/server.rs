@@ -11,13 +11,15 @@ use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use walvault_protocol::Lsn;
-use walvault_protocol::client::{ConnInfo, Mode, Session};
+use walvault_protocol::client::{ClientError, ConnInfo, Mode, Session};
 
 use super::{Programs, Trial, TrialError};
 use crate::materialise::Owner;
 
 /// The port, which is but a part of the socket's name.
-const PORT: &str = "5432";
+pub const PORT: &str = "5432";
+/// The database that every cluster has.
+pub const MAINTENANCE: &str = "template1";
 /// How long a look at the server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to stop before it is stopped without a checkpoint.
@@ -53,6 +55,14 @@ impl Server {
         let home = Home::make(trial.owner)?;
         let hba = home.path.join("pg_hba.conf");
         write(&hba, b"local all all trust\n", trial.owner)?;
+        let mut own = Vec::new();
+        if !trial.pgdata.join("postgresql.conf").exists() {
+            // Packages of Debian keep it elsewhere, where no backup has it.
+            let conf = home.path.join("postgresql.conf");
+            write(&conf, b"", trial.owner)?;
+            own.push(format!("config_file={}", conf.display()));
+            own.extend(minima(trial.programs, trial.pgdata, trial.owner));
+        }
         let log = home.path.join("log");
         write(&log, b"", trial.owner)?;
         let log = File::options()
@@ -66,6 +76,7 @@ impl Server {
             "listen_addresses=".to_owned(),
             format!("unix_socket_directories={path}"),
             format!("port={PORT}"),
+            format!("data_directory={}", trial.pgdata.display()),
             format!("hba_file={path}/pg_hba.conf"),
             "ssl=off".to_owned(),
             "archive_mode=off".to_owned(),
@@ -76,6 +87,12 @@ impl Server {
             "lc_messages=C".to_owned(),
         ] {
             command.arg("-c").arg(setting);
+        }
+        for setting in own.iter().chain(&trial.settings) {
+            command.arg("-c").arg(setting);
+        }
+        for name in &trial.without {
+            command.env_remove(name);
         }
         command
             .stdin(Stdio::null())
@@ -110,25 +127,37 @@ impl Server {
     }
 
     /// Asks how far it is; `None` while it lets nobody in.
-    pub(super) async fn look(&self, roles: &[String]) -> Option<Sight> {
+    pub(super) async fn look(&self, roles: &[String]) -> Option<(Sight, String)> {
         for role in roles {
             let looked = tokio::time::timeout(PATIENCE, self.look_as(role)).await;
             if let Ok(Some(sight)) = looked {
-                return Some(sight);
+                return Some((sight, role.clone()));
             }
         }
         None
     }
 
-    async fn look_as(&self, role: &str) -> Option<Sight> {
+    /// The directory of its socket.
+    pub(super) fn socket(&self) -> &Path {
+        &self.home.path
+    }
+
+    /// A session as `role`.
+    pub(super) async fn session(&self, role: &str, database: &str) -> Result<Session, ClientError> {
         let quote = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
         let conninfo = format!(
-            "host='{}' port={PORT} dbname=template1 user='{}'",
-            quote(self.home.path.to_str()?),
+            "host='{}' port={PORT} dbname='{}' user='{}' application_name=walvault",
+            quote(&self.home.path.to_string_lossy()),
+            quote(database),
             quote(role)
         );
-        let info = ConnInfo::parse(&conninfo, &|_| None).ok()?;
-        let mut session = Session::connect(&info, Mode::Regular).await.ok()?;
+        let info = ConnInfo::parse(&conninfo, &|_| None)
+            .map_err(|error| ClientError::Request(error.to_string()))?;
+        Session::connect(&info, Mode::Regular).await
+    }
+
+    async fn look_as(&self, role: &str) -> Option<Sight> {
+        let mut session = self.session(role, MAINTENANCE).await.ok()?;
         let answer = session
             .query(
                 "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), \
@@ -178,17 +207,40 @@ impl Server {
     }
 }
 
+/// What a standby must not have less of than its primary (manual, section "Administrator's Overview" of
+/// "Hot Standby"), as far as `pg_controldata` tells.
+fn minima(programs: &Programs, pgdata: &Path, owner: Option<Owner>) -> Vec<String> {
+    let told = control_data(programs, pgdata, owner);
+    let settings = [
+        ("max_connections setting", "max_connections"),
+        ("max_worker_processes setting", "max_worker_processes"),
+        ("max_wal_senders setting", "max_wal_senders"),
+        ("max_prepared_xacts setting", "max_prepared_transactions"),
+        ("max_locks_per_xact setting", "max_locks_per_transaction"),
+    ];
+    let set = settings
+        .into_iter()
+        .filter_map(|(name, setting)| Some(format!("{setting}={}", field(&told, name)?)));
+    set.collect()
+}
+
+fn control_data(programs: &Programs, pgdata: &Path, owner: Option<Owner>) -> String {
+    let mut command = command(&programs.beside("pg_controldata"), owner).into_std();
+    let output = command.env("LC_ALL", "C").arg("-D").arg(pgdata).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    text.unwrap_or_default()
+}
+
+fn field(told: &str, name: &str) -> Option<String> {
+    let line = told.lines().find_map(|line| line.strip_prefix(name));
+    line.map(|value| value.trim_start_matches(':').trim().to_owned())
+}
+
 impl Sight {
     /// What `pg_controldata` tells of a server that has stopped.
     pub(super) fn from_control(programs: &Programs, pgdata: &Path, owner: Option<Owner>) -> Sight {
-        let mut command = command(&programs.beside("pg_controldata"), owner).into_std();
-        let output = command.env("LC_ALL", "C").arg("-D").arg(pgdata).output();
-        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        let text = text.unwrap_or_default();
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.map(|value| value.trim_start_matches(':').trim().to_owned())
-        };
+        let told = control_data(programs, pgdata, owner);
+        let field = |name| field(&told, name);
         Sight {
             is_there: true,
             promoted: false,
@@ -201,7 +253,7 @@ impl Sight {
 }
 
 /// A program as the owner of the data directory. PostgreSQL refuses to run as root.
-fn command(program: &Path, owner: Option<Owner>) -> Command {
+pub(crate) fn command(program: &Path, owner: Option<Owner>) -> Command {
     let as_owner = owner.filter(|owner| !owner.is_this_process());
     let mut command = match as_owner {
         None => Command::new(program),

@@ -1,0 +1,486 @@
+//! One drill from its beginning to its end, step by step.
+
+use std::path::Path;
+
+use indicatif::ProgressBar;
+use walvault_archive::config::{Config, overriding_variables};
+use walvault_archive::record::{BackupRecord, DrillReached};
+use walvault_archive::{Archive, Catalog, chance};
+
+use super::rpo::{Newest, judge_canary, judge_rpo, judge_rto};
+use super::scratch::Room;
+use super::{
+    Account, Choice, DrillError, Ending, Options, Scratch, Source, amcheck, asserts, exact, pages,
+    scan,
+};
+use crate::access;
+use crate::command::restore::roles;
+use crate::line::Line;
+use crate::marks::ArchiveMarks;
+use crate::materialise::{DiskSpace, Job, Owner, TablespaceMapping};
+use crate::plan::{PlanError, Request, RestorePlan, plan};
+use crate::report::{bytes, exact_instant};
+use crate::settings::{RecoverySettings, restore_command, timeline_setting};
+use crate::target::{Point, Target, TargetAction, TimelineChoice};
+use crate::trial::{self, Programs, Standing, Trial};
+
+/// The most WAL for which room is wanted: PostgreSQL recycles what it has replayed.
+const MOST_WAL: u64 = 4 << 30;
+/// How many instants are tried until one can be reached.
+const CHANCES: u32 = 8;
+/// What a server is started with that is to leave everything else alone. The cluster's own memory is meant
+/// for a machine of its own; its jobs and subscriptions are others' business.
+const MODEST: [&str; 10] = [
+    "shared_buffers=128MB",
+    "huge_pages=off",
+    "autovacuum=off",
+    "jit=off",
+    "max_logical_replication_workers=0",
+    "max_parallel_workers=0",
+    "primary_conninfo=",
+    "primary_slot_name=",
+    // Extensions that run jobs by themselves.
+    "cron.launch_active_jobs=off",
+    "timescaledb.max_background_workers=0",
+];
+
+/// What is drilled, and how.
+pub struct Drill<'a> {
+    /// The whole configuration.
+    pub config: &'a Config,
+    /// What is left to restore from.
+    pub source: &'a Source,
+    /// Where to stop.
+    pub choice: &'a Choice,
+    /// How.
+    pub options: &'a Options,
+    /// When to end.
+    pub ending: &'a Ending,
+}
+
+/// What was found out before anything is written.
+struct Planned {
+    archive: Archive,
+    catalog: Catalog,
+    target: Target,
+    plan: RestorePlan,
+    backup: BackupRecord,
+    programs: Programs,
+}
+
+impl Drill<'_> {
+    /// Carries it out in `scratch`, and removes what it made there. What is found goes into `account`.
+    ///
+    /// # Errors
+    /// With what kept it from being carried out. A check that failed is no error.
+    pub async fn run(&self, scratch: &Scratch, account: &mut Account) -> Result<(), DrillError> {
+        let owner = self.options.owner.as_deref().map(Owner::of).transpose()?;
+        let id = account.record.id.as_str();
+        let (time, random) = (id.split('-').next(), id.rsplit('-').next());
+        let name = format!(
+            "{}-{}",
+            time.unwrap_or_default(),
+            random.unwrap_or_default()
+        );
+        let room = scratch.room(&name)?;
+        let done = self.inside(&room, owner, account).await;
+        let done = self.ending.explain(done);
+        let step = account.step("remove");
+        if self.options.keep {
+            let kept = room.keep().map(Path::to_owned);
+            account.ended(&step, &kept, |path| format!("kept in {}", path.display()));
+            return done.and(kept.map(drop));
+        }
+        let removed = room.remove().await;
+        account.ended(&step, &removed, |()| String::new());
+        done.and(removed)
+    }
+
+    async fn inside(
+        &self,
+        room: &Room,
+        owner: Option<Owner>,
+        account: &mut Account,
+    ) -> Result<(), DrillError> {
+        let urls = self.source.places.iter().map(|place| place.url.to_string());
+        account.record.archive = urls.collect::<Vec<_>>().join(", ");
+        let text = self
+            .config
+            .excerpt(&self.source.places, &self.source.encryption);
+        let config_path = room.configure(&text)?;
+
+        let step = account.step("plan");
+        let planned = self.ending.unless(self.plan(&text, account)).await;
+        account.ended(&step, &planned, |planned| {
+            let RestorePlan { backup, replay, .. } = &planned.plan;
+            let wal = bytes(replay.bytes);
+            format!(
+                "backup {} and {wal} of WAL, to {}",
+                backup.id, planned.target
+            )
+        });
+        let planned = planned?;
+        self.note_plan(&planned, account);
+
+        let job = self.job(&planned, room, &config_path, owner)?;
+        let step = account.step("space");
+        let hidden = ProgressBar::hidden();
+        let prepared = self
+            .ending
+            .unless(async { Ok(job.prepare(&hidden).await?) })
+            .await;
+        let prepared = prepared.and_then(|prepared| {
+            room_for(&prepared.work().disk, self.wal_room(&planned.plan))?;
+            Ok(prepared)
+        });
+        account.ended(&step, &prepared, |prepared| describe(&prepared.work().disk));
+        let prepared = prepared?;
+        account.record.measured.backup_bytes = prepared.work().fetch_bytes;
+
+        let step = account.step("restore");
+        let made = prepared.run(&hidden, self.ending.wait()).await;
+        let made = self.ending.explain(made.map_err(DrillError::from));
+        account.ended(&step, &made, |made| {
+            format!("{} in {} files", bytes(made.bytes), made.files)
+        });
+        let _ = made?;
+
+        let mut standing = self.start(&planned, room, owner, account).await?;
+        let step = account.step("checks");
+        let looked = self
+            .ending
+            .unless(self.look(&mut standing, &planned, owner, account))
+            .await;
+        account.ended(&step, &looked, |()| String::new());
+        let step = account.step("stop");
+        let stopped = standing.stop().await.map_err(DrillError::from);
+        account.ended(&step, &stopped, |()| String::new());
+        looked?;
+        stopped?;
+        if self.config.drill.page_checksums {
+            let step = account.step("page-checksums");
+            let data = room.data();
+            let checking = pages::check(&data, &planned.programs, owner, account);
+            let checked = self.ending.unless(checking).await;
+            account.ended(&step, &checked, |()| String::new());
+            checked?;
+        }
+        judge_rto(account);
+        Ok(())
+    }
+
+    /// Opens the archive with what is left, chooses the target, and plans.
+    async fn plan(&self, text: &str, account: &mut Account) -> Result<Planned, DrillError> {
+        let reading = Config::from_toml(text)?;
+        let archive = access::open(&reading).await;
+        let archive = archive.map_err(|error| DrillError::Open(error.to_string()))?;
+        let catalog = Catalog::load(&archive).await?;
+        account.record.target.asked = match self.choice {
+            Choice::At(target) => target.to_string(),
+            Choice::Random => "a random instant".to_owned(),
+        };
+        let (target, plan) = self.choose(&archive, &catalog).await?;
+        let backup = catalog.backups().iter();
+        let backup = backup
+            .clone()
+            .find(|backup| backup.id == plan.backup.id)
+            .ok_or(PlanError::NoBackup)?
+            .clone();
+        let bin_dir = self.options.bin_dir.as_deref();
+        let programs = trial::programs(bin_dir, backup.server_version)?;
+        account.record.postgres = programs.release();
+        account.record.identities = opened_by(&archive, &catalog, &backup).await?;
+        Ok(Planned {
+            archive,
+            catalog,
+            target,
+            plan,
+            backup,
+            programs,
+        })
+    }
+
+    async fn choose(
+        &self,
+        archive: &Archive,
+        catalog: &Catalog,
+    ) -> Result<(Target, RestorePlan), DrillError> {
+        let marks = ArchiveMarks::new(archive, catalog);
+        let wanted = |target: &Target, timeline| Request {
+            target: target.clone(),
+            timeline,
+            backup: None,
+        };
+        let Choice::At(target) = self.choice else {
+            let windows = catalog.windows(archive).await?;
+            let mut last = DrillError::NoWindow;
+            for _ in 0..CHANCES {
+                let Some((target, timeline)) = random_instant(&windows) else {
+                    break;
+                };
+                match plan(catalog, &marks, &wanted(&target, timeline)).await {
+                    Ok(plan) => return Ok((target, plan)),
+                    Err(error) => last = error.into(),
+                }
+            }
+            return Err(last);
+        };
+        let request = wanted(target, TimelineChoice::Latest);
+        Ok((target.clone(), plan(catalog, &marks, &request).await?))
+    }
+
+    fn note_plan(&self, planned: &Planned, account: &mut Account) {
+        let record = &mut account.record;
+        record.backup = Some(planned.backup.id.clone());
+        record.target.chosen = Some(planned.target.to_string());
+        record.target.time = match planned.target.point {
+            Point::Time(time) => Some(time),
+            _ => None,
+        };
+        record.target.lsn = Some(planned.plan.stop.lsn);
+        record.measured.wal_bytes = planned.plan.replay.stored_bytes;
+        record.measured.wal_objects = planned.plan.replay.objects;
+    }
+
+    fn job<'j>(
+        &self,
+        planned: &'j Planned,
+        room: &Room,
+        config_path: &Path,
+        owner: Option<Owner>,
+    ) -> Result<Job<'j>, DrillError> {
+        let program = std::env::current_exe()?;
+        let tablespaces = planned.backup.tablespaces.iter();
+        let mappings = tablespaces.map(|tablespace| TablespaceMapping {
+            old: tablespace.location.clone().into(),
+            new: room.tablespace(tablespace.oid),
+        });
+        Ok(Job {
+            archive: &planned.archive,
+            backup: &planned.backup,
+            pgdata: room.data(),
+            mappings: mappings.collect(),
+            owner,
+            settings: RecoverySettings {
+                restore_command: restore_command(&program, Some(config_path), &[])?,
+                target: planned.target.clone(),
+                timeline: timeline_setting(&planned.catalog, planned.plan.timeline),
+                action: self.action(planned),
+                standby: None,
+            },
+            delta: false,
+        })
+    }
+
+    /// At a target the server waits, so that what is there is looked at before anything is written.
+    fn action(&self, planned: &Planned) -> Option<TargetAction> {
+        (planned.target.point != Point::End).then_some(TargetAction::Pause)
+    }
+
+    fn wal_room(&self, plan: &RestorePlan) -> u64 {
+        plan.replay.bytes.min(MOST_WAL) + self.config.restore.prefetch.min(plan.replay.bytes)
+    }
+
+    async fn start(
+        &self,
+        planned: &Planned,
+        room: &Room,
+        owner: Option<Owner>,
+        account: &mut Account,
+    ) -> Result<Standing, DrillError> {
+        let data = room.data();
+        let own = self.config.drill.settings.iter().cloned();
+        let trial = Trial {
+            pgdata: &data,
+            programs: &planned.programs,
+            owner,
+            roles: roles(self.config, self.options.owner.as_deref()),
+            action: self.action(planned),
+            settings: MODEST.map(str::to_owned).into_iter().chain(own).collect(),
+            without: overriding_variables(),
+        };
+        let before = account.seconds();
+        let step = account.step("target");
+        let standing = trial.bring(self.ending.wait()).await;
+        let standing = self.ending.explain(standing.map_err(DrillError::from));
+        if standing.is_err() {
+            account.ended(&step, &standing, |_| String::new());
+        }
+        let standing = standing?;
+        let reached = &standing.reached;
+        if let Some(seconds) = reached.seconds_to_consistent {
+            account.took("consistent", seconds, true, String::new());
+            account.record.measured.rto_consistent_seconds = Some(before + seconds);
+        }
+        let after = reached.seconds_to_consistent.unwrap_or_default();
+        let seconds = (reached.seconds_to_target - after).max(0.0);
+        let promoted = if reached.promoted { "promoted" } else { "" };
+        account.took("target", seconds, true, promoted.to_owned());
+        account.record.measured.rto_seconds = Some(before + reached.seconds_to_target);
+        // A server that was not promoted is where the plan leads.
+        let followed = planned
+            .plan
+            .timelines
+            .last()
+            .unwrap_or(&planned.plan.timeline);
+        account.record.reached = Some(DrillReached {
+            lsn: reached.lsn,
+            time: reached.time,
+            timeline: Some(followed.get()),
+        });
+        Ok(standing)
+    }
+
+    /// Everything that is looked at while the server runs.
+    async fn look(
+        &self,
+        standing: &mut Standing,
+        planned: &Planned,
+        owner: Option<Owner>,
+        account: &mut Account,
+    ) -> Result<(), DrillError> {
+        let settings = &self.config.drill;
+        let everything = planned.target.point == Point::End;
+        let every = match everything {
+            true => settings.canary_every,
+            false => std::time::Duration::ZERO,
+        };
+        let plan = &planned.plan;
+        let line = Line::new(&planned.catalog, plan.timeline);
+        let span = (plan.replay.from, plan.replay.to.max(plan.stop.lsn));
+        let seen = scan::backwards(&planned.archive, &line, span, !every.is_zero()).await?;
+        let (exact, expected) = exact::compare(plan, standing.reached.lsn, seen.end);
+        let found = match (standing.reached.lsn, standing.reached.time) {
+            (Some(lsn), Some(time)) => {
+                format!("{lsn}, last transaction of {}", exact_instant(time))
+            }
+            (Some(lsn), None) => lsn.to_string(),
+            (None, _) => "it could not be asked".to_owned(),
+        };
+        let outcome = walvault_archive::record::DrillOutcome::of(exact);
+        account.check("target", outcome, expected, found);
+
+        let until = account.record.target.time.unwrap_or(account.record.started);
+        let newest = Newest {
+            commit: plan
+                .stop
+                .last_commit
+                .as_ref()
+                .and_then(|commit| commit.time),
+            canary: seen.canary.as_ref().map(|canary| canary.time),
+        };
+        account.record.canary = seen.canary;
+        judge_canary(account, newest, until, every);
+        judge_rpo(account, newest, until, everything, every);
+
+        asserts::ask_all(
+            standing,
+            &settings.asserts,
+            settings.assert_timeout,
+            account,
+        )
+        .await;
+        if settings.amcheck {
+            amcheck::check(standing, &planned.programs, owner, account).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of the recipient whose identity opens what the backup's record is sealed under.
+async fn opened_by(
+    archive: &Archive,
+    catalog: &Catalog,
+    backup: &BackupRecord,
+) -> Result<Vec<String>, DrillError> {
+    let keyring = archive.keyring();
+    let epochs = keyring
+        .epochs()
+        .await
+        .map_err(walvault_archive::Error::from)?;
+    let key = catalog.notes(&backup.id).map(|notes| notes.key_id);
+    let Some(epoch) = epochs.iter().find(|epoch| Some(epoch.id) == key) else {
+        return Ok(Vec::new());
+    };
+    let opened = keyring.open_anew(epoch).await;
+    let (_, by) = opened.map_err(walvault_archive::Error::from)?;
+    Ok(vec![by])
+}
+
+/// An instant of one of the windows, each as likely as any other.
+fn random_instant(
+    windows: &[walvault_archive::catalog::RecoveryWindow],
+) -> Option<(Target, TimelineChoice)> {
+    let length = |window: &walvault_archive::catalog::RecoveryWindow| {
+        let end = window.end_time?.as_microsecond();
+        let length = end - window.start_time.as_microsecond();
+        u64::try_from(length).ok().filter(|length| *length > 0)
+    };
+    let lengths: Vec<u64> = windows
+        .iter()
+        .map(|window| length(window).unwrap_or(0))
+        .collect();
+    let all: u64 = lengths.iter().sum();
+    let mut place = (chance::fraction() * all as f64) as u64;
+    for (window, length) in windows.iter().zip(lengths) {
+        if place < length {
+            let micros = window.start_time.as_microsecond() + place as i64;
+            let time = jiff::Timestamp::from_microsecond(micros).ok()?;
+            let target = Target::inclusive(Point::Time(time));
+            return Some((target, TimelineChoice::Id(window.timeline)));
+        }
+        place -= length;
+    }
+    None
+}
+
+/// Whether there is room for the cluster and `wal` besides.
+fn room_for(disks: &[DiskSpace], wal: u64) -> Result<(), DrillError> {
+    for disk in disks {
+        let needed = disk.needed.saturating_add(wal);
+        if disk.free < needed {
+            return Err(DrillError::Space {
+                dir: disk.dir.clone(),
+                needed: bytes(needed),
+                free: bytes(disk.free),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn describe(disks: &[DiskSpace]) -> String {
+    let one = |disk: &DiskSpace| {
+        format!(
+            "{} needed, {} free in {}",
+            bytes(disk.needed),
+            bytes(disk.free),
+            disk.dir.display()
+        )
+    };
+    disks.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_room_is_told_with_what_is_needed() {
+        let disk = |needed, free| {
+            vec![DiskSpace {
+                dir: "/scratch".into(),
+                needed,
+                free,
+            }]
+        };
+        assert!(room_for(&disk(3 << 20, 5 << 20), 2 << 20).is_ok());
+        let error = room_for(&disk(3 << 20, (5 << 20) - 1), 2 << 20).expect_err("too little");
+        let text = error.to_string();
+        assert!(
+            text.contains("/scratch") && text.contains("5.0 MiB"),
+            "{text}"
+        );
+        assert!(text.contains("nothing was fetched"), "{text}");
+    }
+}

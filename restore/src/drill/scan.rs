@@ -1,0 +1,94 @@
+//! Reading the archive's WAL for what no index has: where the last whole record ends, and canaries.
+
+use jiff::Timestamp;
+use walvault_archive::archive::wal_key;
+use walvault_archive::canary;
+use walvault_archive::record::Canary;
+use walvault_archive::{Archive, Error};
+use walvault_protocol::wal::{ScanStart, WalScanner};
+use walvault_protocol::{Lsn, SegmentNumber};
+
+use crate::line::Line;
+
+/// How many segments are read for a canary where none are known to be written.
+const FEW: u32 = 4;
+/// And where they are: as much WAL as passes between two on the busiest server.
+const MANY: u32 = 4096;
+
+/// What the end of the WAL shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// The end of the last whole record before the place.
+    pub(super) end: Option<Lsn>,
+    /// The newest canary before it.
+    pub(super) canary: Option<Canary>,
+}
+
+/// Reads the WAL on `line` backwards from `to`, segment by segment, no further than `from`, until there is a
+/// canary. `written` says whether there should be one.
+pub(super) async fn backwards(
+    archive: &Archive,
+    line: &Line<'_>,
+    (from, to): (Lsn, Lsn),
+    written: bool,
+) -> Result<Seen, Error> {
+    let size = archive.segment_size();
+    let mut seen = Seen::default();
+    let mut end = to;
+    let most = if written { MANY } else { FEW };
+    for _ in 0..most {
+        if end <= from {
+            break;
+        }
+        let start = SegmentNumber::containing(Lsn(end.0 - 1), size).start(size);
+        let (complete, canary) = segment(archive, line, start, end).await?;
+        if end == to {
+            seen.end = complete;
+        }
+        seen.canary = canary.filter(|canary| canary.lsn >= from);
+        if seen.canary.is_some() {
+            break;
+        }
+        end = start;
+    }
+    Ok(seen)
+}
+
+/// Scans the segment that begins at `start`, up to `end`.
+async fn segment(
+    archive: &Archive,
+    line: &Line<'_>,
+    start: Lsn,
+    end: Lsn,
+) -> Result<(Option<Lsn>, Option<Canary>), Error> {
+    let scan = ScanStart {
+        system_id: archive.record().system_id,
+        segment_size: archive.segment_size(),
+        timeline: line.timeline(),
+        start,
+    };
+    let mut scanner = WalScanner::new(scan).listening();
+    let mut newest = None;
+    for piece in line.pieces(start, end) {
+        let key = wal_key(piece.timeline, piece.held.range, piece.held.whole);
+        let opened = archive.get(&key).await?;
+        let from = (piece.span.start - piece.held.range.start) as usize;
+        let to = (piece.span.end - piece.held.range.start) as usize;
+        // Damage ends the scan; replay finds it as well, and says what it is.
+        let bytes = opened.payload.get(from..to);
+        let pushed = bytes.is_some_and(|bytes| scanner.push(bytes).is_ok());
+        for message in scanner.take_messages() {
+            let time = canary::read(&message.prefix, &message.text);
+            newest = time.map(|time| canary_at(message.start, time)).or(newest);
+        }
+        if !pushed {
+            break;
+        }
+    }
+    let complete = scanner.complete_to();
+    Ok(((complete > start).then_some(complete), newest))
+}
+
+fn canary_at(lsn: Lsn, time: Timestamp) -> Canary {
+    Canary { lsn, time }
+}
