@@ -11,8 +11,8 @@ export RUST_TEST_THREADS ?= 4
 
 .PHONY: help bench build deb demo deny fuzz setup soak lint test
 
-# Where tests/tools/setup.sh puts cargo-deny and cargo-machete.
-TOOLS := $(or $(WALVAULT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walvault)/cargo/bin
+# Where tests/tools/setup.sh puts what it installs.
+CACHE := $(or $(WALVAULT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walvault)
 
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
@@ -32,7 +32,7 @@ help:
 	@echo 'make deny    licences, sources and bans of dependencies, and whether each is used'
 	@echo 'make fuzz    every decoder, FUZZ_SECONDS (60) each; what is found stays in fuzz/artifacts'
 	@echo 'make soak    the simulation of SOAK_WORLDS (100000), then real faults for SOAK_SECONDS (300) each; prints seeds'
-	@echo "make bench   the figures of docs/performance.md"
+	@echo "make bench   the comparisons of docs/performance.md: half an hour, on a machine at rest"
 	@echo 'make test    setup, lint and every test'
 
 build:
@@ -50,7 +50,7 @@ setup:
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --all-features --no-deps
 	shellcheck --external-sources $(SCRIPTS)
 
 # The programs are built together with the tests that run them, so that dependencies are compiled
@@ -67,16 +67,16 @@ soak: setup
 	    $(CARGO) test --release --locked --workspace --test faults -- --nocapture
 
 bench: build
+	tests/tools/setup.sh benches
 	$(CARGO) bench --locked -p walvault-benches
 	$(CARGO) build --release --locked -p walvault-benches
-	benches/streaming.py
-	benches/backup.py
+	$(CACHE)/bench-python/bin/python benches/all.py
 
 # The database of advisories is on the Internet; where it cannot be had, the rest is checked, and that is said.
 deny:
-	$(TOOLS)/cargo-machete
-	$(TOOLS)/cargo-deny --locked check bans licenses sources
-	@if $(TOOLS)/cargo-deny fetch db 2>/dev/null; then $(TOOLS)/cargo-deny --locked check advisories; \
+	$(CACHE)/cargo/bin/cargo-machete
+	$(CACHE)/cargo/bin/cargo-deny --locked check bans licenses sources
+	@if $(CACHE)/cargo/bin/cargo-deny fetch db 2>/dev/null; then $(CACHE)/cargo/bin/cargo-deny --locked check advisories; \
 	else echo 'make deny: the database of advisories could not be fetched; advisories are not checked' >&2; fi
 
 # Needs a nightly compiler and cargo-fuzz. `cargo test` runs the same functions over the same corpus on the stable one.

@@ -224,7 +224,6 @@ fn only_the_archive_says_what_is_absent() {
     assert_eq!(archived.fetch(&segments[2]).code, Some(202));
 }
 
-/// A standby asks for the next segment until it is there.
 /// PostgreSQL replaces its own segment with what is fetched (`KeepFileRestoredFromArchive`), and reads
 /// its own where nothing is.
 #[test]
@@ -257,6 +256,7 @@ fn what_the_server_has_beyond_the_archive_is_its_own() {
     let _ = archived.fetch(&name).succeeded();
 }
 
+/// A standby asks for the next segment until it is there.
 #[test]
 fn what_was_absent_is_found_once_it_is_archived() {
     let archived = Archived::new(ArchiveKind::Directory, 2);

@@ -2,6 +2,7 @@
 # Installs what walvault's tests need on a Debian 12 machine that has Rust, gcc, Python and Node.
 #
 #   tests/tools/setup.sh               everything
+#   tests/tools/setup.sh benches       what the benchmarks need: pgBackRest, lz4, Garage, Python's matplotlib
 #   tests/tools/setup.sh postgresql    only PostgreSQL from Debian's packages, if there is none: all the demo needs
 #
 # What is already there is left alone, so that it can be run as often as one likes. Needs root, or
@@ -115,15 +116,15 @@ postgres_major() {
     rm -rf "$staging"
 }
 
-# A virtual environment for moto and for the opener of archives.
+# A virtual environment: one for moto and the opener of archives, one for plots.
 python_environment() {
-    local root=$cache/python requirements=${BASH_SOURCE[0]%/*}/requirements.txt
+    local root=$cache/$1 requirements=$2
     if cmp --silent "$requirements" "$root/requirements.txt"; then
         return 0
     fi
     # Debian's Python comes without the part that makes environments.
     python3 -c 'import ensurepip' 2>/dev/null || debian_packages python3-venv
-    echo "setup: installing moto and other Python packages"
+    echo "setup: installing Python packages for $1"
     mkdir -p "$cache"
     python3 -m venv --clear "$root"
     "$root/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
@@ -191,6 +192,12 @@ helm() {
 }
 
 case ${1:-all} in
+benches)
+    postgresql_15
+    debian_packages pgbackrest lz4
+    garage
+    python_environment bench-python "${BASH_SOURCE[0]%/*}/../../benches/requirements.txt"
+    ;;
 postgresql) debian_postgres_bin >/dev/null || postgresql_15 ;;
 all)
     postgresql_15
@@ -206,10 +213,10 @@ all)
     helm
     cargo_tool cargo-machete "$machete_version"
     cargo_tool cargo-deny "$deny_version"
-    python_environment
+    python_environment python "${BASH_SOURCE[0]%/*}/requirements.txt"
     ;;
 *)
-    echo "usage: $0 [postgresql]" >&2
+    echo "usage: $0 [benches|postgresql]" >&2
     exit 2
     ;;
 esac
