@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cache::{client_program, server_bin};
 use crate::outcome::Outcome;
-use crate::process::Process;
+use crate::process::{Process, with_argument};
 use crate::user::{give_to_server_user, server_command, server_dir, write_as_server_user};
 use crate::{cache, http, wait};
 
@@ -85,8 +86,22 @@ impl Patroni {
     /// # Panics
     /// When it cannot be removed.
     pub fn lose(&mut self, member: usize) {
-        self.members[member].process = None;
+        self.kill(member);
         fs::remove_dir_all(self.data_directory(member)).expect("the data directory is removed");
+    }
+
+    /// Kills a member, and its server, which Patroni starts so that it outlives it.
+    fn kill(&mut self, member: usize) {
+        self.members[member].process = None;
+        let data = self.data_directory(member);
+        let servers = || with_argument("-D", &data);
+        wait::wait_for("the end of a member's server", || {
+            for server in servers() {
+                // One that ended in between is what was wanted.
+                let _ = kill_process(server, Signal::KILL);
+            }
+            servers().is_empty()
+        });
     }
 
     /// Waits until there is a leader, and tells which.
@@ -252,4 +267,12 @@ fn installed(program: &str) -> &str {
         "{program} is missing; run tests/tools/setup.sh"
     );
     program
+}
+
+impl Drop for Patroni {
+    fn drop(&mut self) {
+        for member in 0..self.members.len() {
+            self.kill(member);
+        }
+    }
 }

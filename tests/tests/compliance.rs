@@ -271,11 +271,13 @@ impl World {
              [archive]\nurl = \"file://{}\"\ncopy = [{{ url = \"file://{}\" }}]\n\
              [encryption]\nkey_file = \"{}\"\n\
              [audit]\nsigning_key_file = \"{}\"\n\
+             [drill]\nescrow_identities = [\"{}\"]\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n",
             archive.display(),
             copy.display(),
             self.path(key).display(),
             self.path("signing.key").display(),
+            self.path("escrow.txt").display(),
         );
         write_as_server_user(&self.path(name), text);
     }
@@ -495,7 +497,13 @@ fn the_year_goes_round() {
     world.set("FROM", now - std::time::Duration::from_secs(86_400));
     world.set("TO", now);
     let said = world.run("procedures.md");
-    for text in ["sound", "read back", "Certificate of deletion", "hold"] {
+    for text in [
+        "passed",
+        "sound",
+        "read back",
+        "Certificate of deletion",
+        "hold",
+    ] {
         assert!(said.stdout.contains(text), "no '{text}' in {said}");
     }
     for made in ["cold/README.txt", "report.html", "bundle/MANIFEST.json"] {

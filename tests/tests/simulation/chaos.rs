@@ -61,8 +61,9 @@ struct Chaos {
     commits_wait: watch::Sender<bool>,
     /// The process beside each node, if one runs.
     processes: Vec<Option<(JoinHandle<()>, CancellationToken)>>,
-    /// Backups and prunes.
-    upkeep: Vec<JoinHandle<()>>,
+    /// The backup that is taken. PostgreSQL sees to it that there is one at a time.
+    backup: Option<JoinHandle<()>>,
+    prunes: Vec<JoinHandle<()>>,
     started: u32,
     settings: Settings,
 }
@@ -81,7 +82,8 @@ impl Chaos {
             world: world.clone(),
             commits_wait: watch::Sender::new(false),
             processes: vec![None],
-            upkeep: Vec::new(),
+            backup: None,
+            prunes: Vec::new(),
             started: 0,
             settings,
         }
@@ -241,9 +243,10 @@ impl Chaos {
     }
 
     fn back_up(&mut self, node: usize) {
-        if self.world.lock().nodes[node].up {
+        let busy = self.backup.as_ref().is_some_and(|task| !task.is_finished());
+        if !busy && self.world.lock().nodes[node].up {
             let task = self.upkeep().back_up(node);
-            self.upkeep.push(tokio::spawn(task));
+            self.backup = Some(tokio::spawn(task));
         }
     }
 
@@ -257,7 +260,7 @@ impl Chaos {
             count => policy.keep_last = Some(count as u32),
         }
         let task = self.upkeep().prune(policy);
-        self.upkeep.push(tokio::spawn(task));
+        self.prunes.push(tokio::spawn(task));
     }
 
     fn upkeep(&mut self) -> Upkeep {
@@ -270,7 +273,7 @@ impl Chaos {
 
     /// Ends backups and prunes wherever they are. Their lock expires before anybody else comes.
     fn kill_upkeep(&mut self) {
-        for task in self.upkeep.drain(..) {
+        for task in self.backup.take().into_iter().chain(self.prunes.drain(..)) {
             task.abort();
         }
         let mut state = self.world.lock();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::lock::Lock;
 use walvault_archive::prune::{Asked, PruneError, apply, plan};
@@ -12,8 +12,9 @@ use walvault_archive::record::{BackupFiles, BackupRecord, PartRecord};
 use walvault_archive::retention::RetentionPolicy;
 use walvault_archive::store::{RetryPolicy, Retrying};
 use walvault_archive::{Archive, Catalog, Error};
+use walvault_daemon::backup::{Patience, WalSecured, Watched};
 use walvault_protocol::wal::synthetic::SYSTEM;
-use walvault_protocol::{Lsn, ServerVersion, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, ServerVersion, TimelineId};
 use walvault_restore::marks::ArchiveMarks;
 use walvault_restore::plan::{Request, plan as plan_restore};
 use walvault_restore::target::{Point, Target, TimelineChoice};
@@ -25,6 +26,13 @@ use crate::world::World;
 
 /// How long a backup waits for the WAL that makes it consistent.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it looks for that: not by chance, since chance is the world's.
+const LOOKS: Patience = Patience {
+    poll_min: Duration::from_millis(200),
+    poll_max: Duration::from_millis(200),
+    stall: PATIENCE,
+};
 
 /// A process that is none of the sidecars.
 pub struct Upkeep {
@@ -96,8 +104,12 @@ impl Upkeep {
         archive
             .put_record(&ObjectKey::BackupFiles(id.clone()), &files)
             .await?;
-        while self.world.lock().promised(backup.line) < backup.stop {
-            sleep(Duration::from_millis(200)).await;
+        let timeline = TimelineId::new(backup.line as u32 + 1).expect("not zero");
+        let needed = LsnRange::new(backup.start, backup.stop);
+        let mut watched = Watched::new(archive.clone(), LOOKS);
+        if let Err(error) = watched.secure(timeline, needed).await {
+            self.note(&format!("no backup: {error}"));
+            return Ok(());
         }
         archive
             .put_record(&ObjectKey::BackupRecord(id.clone()), &record(&backup))
