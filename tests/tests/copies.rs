@@ -218,6 +218,12 @@ fn with_the_first_one_archive_away_stops_nothing_and_is_caught_up() {
         load.acknowledged().len() > known + 50
     });
     drop(load);
+    // A commit that nobody waits for any more is seen by others only once it is archived.
+    wait_for("the last commits", || {
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+             AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        server.query(others) == "0"
+    });
     let rows = log.rows(&server);
     daemon.wait_until_archived(&server);
     wait_until_level(&daemon);
@@ -300,6 +306,13 @@ fn a_place_that_is_added_is_filled_while_wal_goes_on() {
     fs::remove_dir_all(scenario.path("archive")).expect("lost");
     config.unset("archive", "copy").set("archive", "url", &copy);
     scenario.configure(&config);
+    // Who did what is known from there, too.
+    let verified = scenario
+        .walvault(&["audit", "verify", "--json"])
+        .succeeded();
+    let verified: Value = serde_json::from_str(&verified.stdout).expect("JSON");
+    let chains = verified["chains"].as_array().map(Vec::len);
+    assert!(chains >= Some(2), "{verified:#}");
     let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
     assert_rows(&log.rows(&restored), &rows, &restored.log());
 }

@@ -97,6 +97,7 @@ fn what_is_put_is_locked_and_what_stays_remains_so() {
         "wal/",
         "tail/",
         "backups/",
+        "audit/",
     ] {
         let of = |version: &&Value| {
             version["key"]
@@ -115,6 +116,10 @@ fn what_is_put_is_locked_and_what_stays_remains_so() {
                 locked.is_some_and(|left| left > 600.0 && left < 1201.0),
                 "{version}"
             ),
+            Some("audit") => {
+                let years = locked.unwrap_or_default() / (365.0 * 86_400.0);
+                assert!(years > 5.9 && years < 6.1, "{version}");
+            }
             _ => assert!(locked.is_some_and(|left| left > 3000.0), "{version}"),
         }
         let class = match key {

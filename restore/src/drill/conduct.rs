@@ -368,6 +368,7 @@ impl Drill<'_> {
                 .as_ref()
                 .and_then(|commit| commit.time),
             canary: seen.canary.as_ref().map(|canary| canary.time),
+            backup: Some(planned.backup.stopped_at),
         };
         account.record.canary = seen.canary;
         judge_canary(account, newest, until, every);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::retention::{RetentionPolicy, before};
-use walvault_protocol::{Lsn, SegmentNumber};
+use walvault_protocol::{Lsn, SegmentNumber, TimelineId};
 
 use crate::world::State;
 
@@ -75,7 +75,7 @@ impl State {
         let newest = || {
             (0..self.lines.len())
                 .rev()
-                .find(|line| self.promises.contains_key(line))
+                .find(|line| self.is_known(*line))
         };
         let oldest = self
             .leading_to(line)
@@ -89,6 +89,16 @@ impl State {
             };
             (newest() == Some(line)).then_some(begin)
         })
+    }
+
+    /// Whether the archive has anything of a timeline.
+    fn is_known(&self, line: usize) -> bool {
+        let timeline = TimelineId::new(line as u32 + 1).expect("not zero");
+        let size = self.segment();
+        let history = ObjectKey::History(timeline);
+        let mut keys = self.objects.keys();
+        self.promises.contains_key(&line)
+            || keys.any(|key| ObjectKey::parse(key, size).as_ref() == Some(&history))
     }
 
     /// The backups that `policy` keeps by what it says of them, whatever is done later.
