@@ -536,6 +536,8 @@ fn walvaultd_drills_by_schedule_and_tells_of_it() {
     wait_for("a canary", || {
         gauge(admin, "walvault_canary_last_timestamp_seconds") > Some(backed_up)
     });
+    // The server writes out what waits for nobody with the next that does.
+    let _ = source.log.commit(server);
     daemon.wait_until_archived(server);
     assert!(daemon.stop().success());
     let by_hand = source.drilled(&["data-corruption", "--target-immediate"]);
