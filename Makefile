@@ -32,7 +32,7 @@ help:
 	@echo 'make deny    licences, sources and bans of dependencies, and whether each is used'
 	@echo 'make fuzz    every decoder, FUZZ_SECONDS (60) each; what is found stays in fuzz/artifacts'
 	@echo 'make soak    the simulation of SOAK_WORLDS (100000), then real faults for SOAK_SECONDS (300) each; prints seeds'
-	@echo "make bench   the comparisons of docs/performance.md: half an hour, on a machine at rest"
+	@echo "make bench   the comparisons of docs/performance.md, on a machine at rest"
 	@echo 'make test    setup, lint and every test'
 
 build:

@@ -537,7 +537,7 @@ fn walvaultd_drills_by_schedule_and_tells_of_it() {
     wait_for("a canary", || {
         gauge(admin, "walvault_canary_last_timestamp_seconds") > Some(backed_up)
     });
-    // The server writes out what waits for nobody with the next that does.
+    // What waits for nobody is flushed a moment later, and with a commit at the latest.
     let _ = source.log.commit(server);
     daemon.wait_until_archived(server);
     assert!(daemon.stop().success());
