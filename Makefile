@@ -70,7 +70,7 @@ bench: build
 	tests/tools/setup.sh benches
 	$(CARGO) bench --locked -p walvault-benches
 	$(CARGO) build --release --locked -p walvault-benches
-	$(CACHE)/bench-python/bin/python benches/all.py
+	$(CACHE)/bench-python/bin/python benches/all.py --json target/bench.json
 
 # The database of advisories is on the Internet; where it cannot be had, the rest is checked, and that is said.
 deny:
@@ -84,5 +84,6 @@ fuzz:
 	@rustup run nightly rustc --version || { echo "make fuzz: no nightly compiler; 'rustup toolchain install nightly' brings one" >&2; exit 1; }
 	@$(CARGO) fuzz --version || { echo "make fuzz: no cargo-fuzz; 'cargo install cargo-fuzz' brings it" >&2; exit 1; }
 	for target in $(FUZZ_TARGETS); do \
-	    $(CARGO) +nightly fuzz run "$$target" "fuzz/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=1024; \
+	    mkdir -p "fuzz/grown/$$target"; \
+	    $(CARGO) +nightly fuzz run "$$target" "fuzz/grown/$$target" "fuzz/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=1024; \
 	done

@@ -571,7 +571,7 @@ async fn begin(
         archive_id: hex::encode(id),
         system_id,
         segment_size,
-        created_at: jiff::Timestamp::now(),
+        created_at: chance::now(),
         created_by: concat!("walvault ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
     let json = serde_json::to_vec_pretty(&record).expect("a record is plain JSON");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::Archive;
+use crate::chance;
 use crate::error::Error;
 use crate::layout::{LOCKS_PREFIX, ObjectKey};
 use crate::store::StoreError;
@@ -55,7 +56,7 @@ impl Lock {
     /// # Errors
     /// [`Error::Locked`] when somebody else still has it.
     pub async fn take(archive: &Archive, holder: &str, patience: Duration) -> Result<Lock, Error> {
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         loop {
             let busy = match attempt(archive, holder).await? {
                 Ok(lock) => return Ok(lock),
@@ -77,12 +78,12 @@ impl Lock {
     /// # Errors
     /// [`Error::Locked`] when it expired and somebody else took it.
     pub async fn renew(&mut self) -> Result<(), Error> {
-        let age = jiff::Timestamp::now().duration_since(self.record.taken_at);
+        let age = chance::now().duration_since(self.record.taken_at);
         if age < jiff::SignedDuration::try_from(RENEW_AFTER).unwrap_or_default() {
             return Ok(());
         }
         let next = self.number + 1;
-        let record = new_record(&self.record.holder)?;
+        let record = new_record(&self.record.holder);
         match self
             .archive
             .put_record(&ObjectKey::Lock(next), &record)
@@ -125,7 +126,7 @@ impl Lock {
 /// The lock, or who has it.
 async fn attempt(archive: &Archive, holder: &str) -> Result<Result<Lock, LockRecord>, Error> {
     let mut highest = 0;
-    let now = jiff::Timestamp::now();
+    let now = chance::now();
     for object in archive.list(LOCKS_PREFIX).await? {
         let ObjectKey::Lock(number) = object.key else {
             continue;
@@ -140,7 +141,7 @@ async fn attempt(archive: &Archive, holder: &str) -> Result<Result<Lock, LockRec
         }
     }
     let number = highest + 1;
-    let record = new_record(holder)?;
+    let record = new_record(holder);
     match archive.put_record(&ObjectKey::Lock(number), &record).await {
         Ok(_) => {}
         Err(Error::Store(StoreError::Exists { .. })) => {
@@ -164,17 +165,17 @@ async fn attempt(archive: &Archive, holder: &str) -> Result<Result<Lock, LockRec
     }
 }
 
-fn new_record(holder: &str) -> Result<LockRecord, Error> {
-    let taken_at = jiff::Timestamp::now();
-    Ok(LockRecord {
+fn new_record(holder: &str) -> LockRecord {
+    let taken_at = chance::now();
+    LockRecord {
         version: 1,
         holder: holder.to_owned(),
         taken_at,
         expires_at: taken_at
             .checked_add(LIFETIME)
             .unwrap_or(jiff::Timestamp::MAX),
-        token: format!("{:016x}", getrandom::u64()?),
-    })
+        token: format!("{:016x}", chance::token()),
+    }
 }
 
 #[cfg(test)]
@@ -258,7 +259,7 @@ mod tests {
     #[tokio::test]
     async fn a_lock_whose_holder_was_killed_expires() -> Result<(), Error> {
         let archive = archive().await?;
-        let mut stale = new_record("killed")?;
+        let mut stale = new_record("killed");
         stale.expires_at = jiff::Timestamp::now();
         archive.put_record(&ObjectKey::Lock(4), &stale).await?;
         let lock = Lock::take(&archive, "next", Duration::ZERO).await?;

@@ -20,7 +20,7 @@ use walvault_restore::wal::{Fetched, WalFile, fetch};
 use crate::sidecar::{Process, key};
 use crate::store::SimulatedStore;
 use crate::upkeep::{Upkeep, plan_restores};
-use crate::world::{Node, Planted, World};
+use crate::world::{BEGIN, Node, Planted, World};
 
 /// How many things happen before all comes to rest.
 const STEPS: u64 = 40;
@@ -36,13 +36,13 @@ pub struct Outcome {
 /// Runs the world of `seed`.
 pub fn run(seed: u64, planted: Planted) -> Outcome {
     std::thread::spawn(move || {
-        chance::simulate(seed);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .expect("a runtime");
         runtime.block_on(async {
+            chance::simulate(seed, BEGIN);
             let world = World::new(seed, planted);
             Chaos::new(&world).live().await;
             let mut state = world.lock();
@@ -56,11 +56,20 @@ pub fn run(seed: u64, planted: Planted) -> Outcome {
     .expect("a world does not panic")
 }
 
+/// A process that was started.
+struct Running {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+    commits_wait: watch::Sender<bool>,
+}
+
 struct Chaos {
     world: World,
-    commits_wait: watch::Sender<bool>,
+    /// Whether commits wait. Each process is told by itself: in which order one channel wakes those
+    /// who listen is drawn by tokio, and no seed would repeat it.
+    commits_wait: bool,
     /// The process beside each node, if one runs.
-    processes: Vec<Option<(JoinHandle<()>, CancellationToken)>>,
+    processes: Vec<Option<Running>>,
     /// The backup that is taken. PostgreSQL sees to it that there is one at a time.
     backup: Option<JoinHandle<()>>,
     prunes: Vec<JoinHandle<()>>,
@@ -80,7 +89,7 @@ impl Chaos {
         };
         Chaos {
             world: world.clone(),
-            commits_wait: watch::Sender::new(false),
+            commits_wait: false,
             processes: vec![None],
             backup: None,
             prunes: Vec::new(),
@@ -145,16 +154,18 @@ impl Chaos {
                 state.switch_wal(line);
             }
             50..58 => {
-                let waits = self.world.one_in(2);
-                self.commits_wait.send_replace(waits);
+                self.commits_wait = self.world.one_in(2);
+                for running in self.processes.iter().flatten() {
+                    running.commits_wait.send_replace(self.commits_wait);
+                }
             }
             58..68 => {
                 self.kill(node);
                 self.start(node);
             }
             68..72 => {
-                if let Some((_, stop)) = &self.processes[node] {
-                    stop.cancel();
+                if let Some(running) = &self.processes[node] {
+                    running.stop.cancel();
                 }
             }
             72..78 => self.world.lock().nodes[node].connections += 1,
@@ -212,17 +223,18 @@ impl Chaos {
     fn start(&mut self, node: usize) {
         if self.processes[node]
             .as_ref()
-            .is_some_and(|(task, _)| !task.is_finished())
+            .is_some_and(|running| !running.task.is_finished())
         {
             return;
         }
         self.started += 1;
+        let commits_wait = watch::Sender::new(self.commits_wait);
         let process = Process {
             world: self.world.clone(),
             number: self.started,
             node,
             settings: self.settings,
-            commits_wait: self.commits_wait.subscribe(),
+            commits_wait: commits_wait.subscribe(),
         };
         self.world.lock().note(format!(
             "process {} starts beside node {node}",
@@ -230,15 +242,19 @@ impl Chaos {
         ));
         let stop = CancellationToken::new();
         let task = tokio::spawn(process.run(stop.clone()));
-        self.processes[node] = Some((task, stop));
+        self.processes[node] = Some(Running {
+            task,
+            stop,
+            commits_wait,
+        });
     }
 
     fn kill(&mut self, node: usize) {
-        if let Some((task, _)) = self.processes[node].take() {
+        if let Some(running) = self.processes[node].take() {
             self.world
                 .lock()
                 .note(format!("the process beside node {node} is killed"));
-            task.abort();
+            running.task.abort();
         }
     }
 

@@ -21,6 +21,8 @@ use world::Planted;
 
 /// How many worlds a test run sees.
 const SEEDS: u64 = 3000;
+/// How many of them are run twice.
+const REPEATS: u64 = 300;
 /// How many worlds a planted bug may survive.
 const PATIENCE: u64 = 300;
 
@@ -54,7 +56,8 @@ fn what_was_reported_as_flushed_is_never_lost() {
 
 #[test]
 fn a_seed_repeats_itself_exactly() {
-    for seed in 0..8 {
+    let seeds = number("WALVAULT_REPEATS").unwrap_or(REPEATS);
+    for seed in 0..seeds {
         let (first, second) = (run(seed, Planted::Nothing), run(seed, Planted::Nothing));
         assert_eq!(first.trace, second.trace, "seed {seed}");
     }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
+use walvault_archive::chance;
 use walvault_archive::layout::{ObjectKey, unit_containing};
 use walvault_archive::store::{
     Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, StoreError,
@@ -193,8 +194,7 @@ impl ObjectStore for SimulatedStore {
             if let Some(ObjectKey::Writer(epoch)) = parsed {
                 state.epoch_taken(epoch, process);
             }
-            let now = state.now();
-            state.stored.insert(name.clone(), now);
+            state.stored.insert(name.clone(), chance::now());
             state.objects.insert(name, body.bytes);
             Ok(())
         };

@@ -11,7 +11,7 @@ use walvault_archive::prune::{Asked, PruneError, apply, plan};
 use walvault_archive::record::{BackupFiles, BackupRecord, PartRecord};
 use walvault_archive::retention::RetentionPolicy;
 use walvault_archive::store::{RetryPolicy, Retrying};
-use walvault_archive::{Archive, Catalog, Error};
+use walvault_archive::{Archive, Catalog, Error, chance};
 use walvault_daemon::backup::{Patience, WalSecured, Watched};
 use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, LsnRange, ServerVersion, TimelineId};
@@ -71,11 +71,11 @@ impl Upkeep {
             let start = state.end(line);
             state.write(line, written);
             let backup = Backup {
-                id: BackupId::new(state.now(), random),
+                id: BackupId::new(chance::now(), random),
                 line,
                 start,
                 stop: state.end(line),
-                stopped_at: state.now(),
+                stopped_at: chance::now(),
             };
             state.note(format!("process {}: {backup:?} is taken", self.number));
             state.backups.push(backup.clone());
@@ -121,8 +121,6 @@ impl Upkeep {
     pub async fn prune(self, policy: RetentionPolicy) {
         match self.try_prune(&policy).await {
             Ok(()) => self.note("pruned"),
-            // Locks expire by the clock of the real world, which no trace may tell of.
-            Err(PruneError::Archive(Error::Locked { .. })) => self.note("the lock is taken"),
             Err(error) => self.note(&format!("not pruned: {error}")),
         }
     }
@@ -130,7 +128,7 @@ impl Upkeep {
     async fn try_prune(&self, policy: &RetentionPolicy) -> Result<(), PruneError> {
         let archive = self.archive().await?;
         let mut lock = Lock::take(&archive, "a prune", Duration::ZERO).await?;
-        let now = self.world.lock().now();
+        let now = chance::now();
         let asked = Asked {
             policy: policy.clone(),
             now,

@@ -32,8 +32,8 @@ pub enum Planted {
     PruneTooFar,
 }
 
-/// When worlds begin, in milliseconds of Unix time.
-const BEGIN: i64 = 1_800_000_000_000;
+/// When worlds begin.
+pub const BEGIN: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
 /// How long a writer that was overtaken may go on: it looks every few seconds, and the store may
 /// be slow to answer.
@@ -149,12 +149,6 @@ impl State {
     pub fn note(&mut self, what: String) {
         let at = self.begun.elapsed().as_millis();
         self.trace.push(format!("{at:>8} {what}"));
-    }
-
-    /// The time by everybody's clock.
-    pub fn now(&self) -> Timestamp {
-        let elapsed = i64::try_from(self.begun.elapsed().as_millis()).expect("a short life");
-        Timestamp::from_millisecond(BEGIN + elapsed).expect("a time")
     }
 
     pub fn violate(&mut self, what: String) {
