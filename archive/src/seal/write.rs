@@ -199,6 +199,8 @@ impl SealWriter {
         self.out.extend_from_slice(stored.as_ref());
         self.digest.update(stored.as_ref());
         let whole = self.digest.finish();
+        // It grew by doubling, and may wait for long: up to half of what it takes would be room.
+        self.out.shrink_to_fit();
         self.account.count(self.out.len() as u64);
         SealedObject {
             payload_len: meta.length,

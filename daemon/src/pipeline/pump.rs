@@ -336,7 +336,8 @@ impl Pump {
 
     fn has_room(&self) -> bool {
         let under_way = self.uploader.memory();
-        under_way == 0 || under_way + self.chunker.held() < self.settings.memory
+        // What is gathered will be sealed, which at worst takes as much again.
+        under_way == 0 || under_way + 2 * self.chunker.held() < self.settings.memory
     }
 
     fn heard(&mut self) {

@@ -250,7 +250,7 @@ impl Job {
             }
         };
         let size = sealed.body.bytes.len() as u64;
-        self.held.resize(size);
+        self.held.resize(allocated(size));
         let _ = self.events.send(Uploaded::Freed);
         let put = WalPut {
             timeline,
@@ -330,6 +330,12 @@ impl Way {
             }
         }
     }
+}
+
+/// What the allocator takes for a large block of so many bytes: the next of its size classes, of which
+/// there are four to each doubling (jemalloc(3), "Implementation notes").
+fn allocated(bytes: u64) -> u64 {
+    bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(1))
 }
 
 /// Bytes on the account as long as it lives.
