@@ -53,18 +53,20 @@ lint:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --all-features --no-deps
 	shellcheck --external-sources $(SCRIPTS)
 
-# The programs are built together with the tests that run them, so that dependencies are compiled
-# once, with the same features.
+# The programs are built together with the tests that run them, and without the benchmarks, whose
+# dependencies ask for more features of others: so `make build` and `make test` compile those once.
+TESTED := --workspace --exclude walvault-benches
+
 test: setup lint deny
-	$(CARGO) build --release --locked --workspace --bins --tests
-	$(CARGO) test --release --locked --workspace --no-fail-fast
+	$(CARGO) build --release --locked $(TESTED) --bins --tests
+	$(CARGO) test --release --locked $(TESTED) --no-fail-fast
 
 # What a seed shows is repeated with WALVAULT_SEED=<seed> and the same command.
 soak: setup
-	$(CARGO) build --release --locked --workspace --bins --tests
-	WALVAULT_SEEDS=$(SOAK_WORLDS) $(CARGO) test --release --locked --workspace --test simulation -- --nocapture
+	$(CARGO) build --release --locked $(TESTED) --bins --tests
+	WALVAULT_SEEDS=$(SOAK_WORLDS) $(CARGO) test --release --locked $(TESTED) --test simulation -- --nocapture
 	WALVAULT_SOAK_SECONDS=$(SOAK_SECONDS) WALVAULT_SOAK_FAILOVERS=$(SOAK_FAILOVERS) \
-	    $(CARGO) test --release --locked --workspace --test faults -- --nocapture
+	    $(CARGO) test --release --locked $(TESTED) --test faults -- --nocapture
 
 bench: build
 	tests/tools/setup.sh benches
