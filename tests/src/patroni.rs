@@ -237,6 +237,7 @@ impl Patroni {
                     "unix_socket_directories": self.dir(member),
                     "shared_buffers": "16MB",
                     "fsync": "off",
+                    "dynamic_shared_memory_type": "mmap",
                     "timezone": "UTC",
                 },
                 "pg_hba": [

@@ -21,14 +21,15 @@ pub struct Builder {
 }
 
 /// Small, in UTC, telling when each transaction was committed, as `pg_xact_commit_timestamp`
-/// gives it.
-const SETTINGS: [(&str, &str); 6] = [
+/// gives it. Its shared memory is in the data directory, and goes with that when it is killed.
+const SETTINGS: [(&str, &str); 7] = [
     ("track_commit_timestamp", "on"),
     ("shared_buffers", "16MB"),
     ("max_connections", "40"),
     ("timezone", "UTC"),
     ("log_timezone", "UTC"),
     ("jit", "off"),
+    ("dynamic_shared_memory_type", "mmap"),
 ];
 
 impl Builder {
