@@ -3,7 +3,7 @@
 
 Both compress with LZ4 and encrypt, walvault with AES-256-GCM, pgBackRest with AES-256-CBC; pgBackRest has two processes and its
 asynchronous queues. Starts PostgreSQL 15 in a temporary directory, ends it by process id. Needs Debian's pgbackrest.
-Usage: benches/pgbackrest.py [--gib 2] [--turns 3] [--only backup|archive|fetch]
+Usage: benches/pgbackrest.py [--gib 2] [--turns 3] [--only fetch|backup]
 """
 
 import argparse
@@ -99,11 +99,23 @@ key_file = "{keys}/key"
         ours, theirs = ([statistics.median(one[of] for one in side) for of in (0, 1)] for side in (ours, theirs))
         self.say(figure, f"{ours[0]:.2f} s, {ours[1]:.1f} CPU s", f"{theirs[0]:.2f} s, {theirs[1]:.1f} CPU s", f"{ours[0] / theirs[0]:.2f}")
 
+    def archive_by(self, command, last):
+        """Sets the archive_command and waits until it has taken the segment `last`."""
+        self.postgres.sql(f"alter system set archive_command = '{command}'")
+        self.postgres.sql("select pg_reload_conf()")
+        archived = "select coalesce(last_archived_wal, '') from pg_stat_archiver"
+        if last:
+            wait_for("archiving", lambda: (self.postgres.try_sql(archived) or "") >= last, 600)
+
     def archive(self):
         """WAL that waits, until it is archived: of pgBackRest by archive_command, of walvault from the slot."""
         postgres = self.postgres
+        # What filling it wrote is not part of it.
+        before = postgres.sql("select pg_walfile_name(pg_switch_wal())")
+        self.archive_by("/bin/true", before)
+        self.archive_by("", None)
         postgres.sql("select pg_create_physical_replication_slot('bench', true)")
-        self.begin = postgres.sql("select pg_walfile_name(pg_switch_wal())")
+        self.begin = before
         start = postgres.sql("select pg_current_wal_lsn()")
         postgres.pgbench("-i", "-s", "10", "-q")
         while int(postgres.sql(f"select pg_wal_lsn_diff(pg_current_wal_lsn(), '{start}')::bigint")) < self.arguments.gib * (1 << 30):
@@ -118,11 +130,8 @@ key_file = "{keys}/key"
         wait_for("walvault's archiving", lambda: postgres.try_sql(flushed) == "t", 600)
         ours = mib / (time.monotonic() - begun)
         sidecar.end()
-        command = " ".join(str(word) for word in self.pgbackrest("archive-push", "%p")[-4:])
-        postgres.sql(f"alter system set archive_command = '{command}'")
         begun = time.monotonic()
-        postgres.sql("select pg_reload_conf()")
-        wait_for("pgBackRest's archiving", lambda: (postgres.try_sql("select last_archived_wal from pg_stat_archiver") or "") >= last, 600)
+        self.archive_by(f"pgbackrest --config={self.conf} --stanza=bench archive-push %p", last)
         theirs = mib / (time.monotonic() - begun)
         self.say(f"archiving {mib / 1024:.1f} GiB of WAL that waits", f"{ours:.0f} MiB/s", f"{theirs:.0f} MiB/s", f"{ours / theirs:.2f}")
 
@@ -176,7 +185,7 @@ def main():
     parser.add_argument("--segments", type=int, default=60)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--only", choices=["backup", "fetch"], action="append", help="after archiving, which both need")
+    parser.add_argument("--only", choices=["fetch", "backup"], action="append", help="after archiving, which both need")
     arguments = parser.parse_args()
     if not shutil.which("pgbackrest"):
         sys.exit("there is no pgbackrest; on Debian, 'apt-get install pgbackrest' brings it")
@@ -185,7 +194,8 @@ def main():
         try:
             fill(bench.postgres, bench.home, arguments.gib)
             bench.archive()
-            for part in arguments.only or ["backup", "fetch"]:
+            # pgBackRest removes WAL from before its oldest backup.
+            for part in arguments.only or ["fetch", "backup"]:
                 getattr(bench, part)()
         finally:
             bench.postgres.end()

@@ -232,6 +232,9 @@ class Bench:
         (home / "pg").mkdir()
         (home / "garage").mkdir()
         self.postgres, self.garage = Postgres(home / "pg"), Garage(home / "garage")
+        # Idle is a server that writes nothing, not one that cleans up after pgbench.
+        self.postgres.sql("alter system set autovacuum = off")
+        self.postgres.sql("select pg_reload_conf()")
         self.key = home / "key"
         run([ROOT / "target/release/walvault", "keys", "generate", "--out", self.key])
         self.rows = []
