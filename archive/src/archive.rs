@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use walvault_protocol::{SegmentSize, SystemId};
 
-use crate::chance;
+use crate::clock;
+use crate::compute;
 use crate::error::Error;
 use crate::format::{Codec, Header, Kind};
 use crate::keys::{DataKey, KeyAccess, Keyring};
@@ -331,7 +332,7 @@ impl Archive {
         let (id, kind) = (self.inner.id, kind_of(key));
         let sealed_name = name.clone();
         let open = move || Sealed::parse(bytes)?.open(&data_key, &id, kind, &sealed_name);
-        chance::elsewhere(open)
+        compute::elsewhere(open)
             .await
             .map_err(|source| self.corrupt(&name, source))
     }
@@ -409,22 +410,27 @@ impl Archive {
     /// # Errors
     /// When the store cannot be asked.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
-        let listed = |object: ObjectMeta| {
-            Some(Listed {
-                key: ObjectKey::parse(&object.key, self.segment_size())?,
-                size: object.size,
-                modified: object.modified,
-            })
-        };
         let (mut objects, mut after) = (Vec::new(), None);
         loop {
             let page = self.inner.store.list(prefix, after.as_deref()).await?;
-            objects.extend(page.objects.into_iter().filter_map(listed));
+            objects.extend(
+                page.objects
+                    .into_iter()
+                    .filter_map(|object| self.listed(object)),
+            );
             match page.next {
                 Some(next) => after = Some(next),
                 None => return Ok(objects),
             }
         }
+    }
+
+    fn listed(&self, object: ObjectMeta) -> Option<Listed> {
+        Some(Listed {
+            key: ObjectKey::parse(&object.key, self.segment_size())?,
+            size: object.size,
+            modified: object.modified,
+        })
     }
 
     /// Removes an object.
@@ -490,7 +496,7 @@ impl Fetched {
                 (opened, begun, state, take)
             };
             let opened;
-            (opened, begun, state, take) = chance::elsewhere(open).await;
+            (opened, begun, state, take) = compute::elsewhere(open).await;
             match opened {
                 Ok(_) => return Ok(state),
                 Err(FrameError::Take(error)) => return Err(error),
@@ -571,7 +577,7 @@ async fn begin(
         archive_id: hex::encode(id),
         system_id,
         segment_size,
-        created_at: chance::now(),
+        created_at: clock::now(),
         created_by: concat!("walvault ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
     let json = serde_json::to_vec_pretty(&record).expect("a record is plain JSON");

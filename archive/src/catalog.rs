@@ -138,30 +138,14 @@ impl Catalog {
         let mut catalog = Catalog::from_listing(archive.segment_size(), listing);
         for object in &wal {
             if let ObjectKey::History(timeline) = object.key {
-                let content = match archive.get(&object.key).await {
-                    Ok(opened) => opened.payload,
-                    Err(error) if may_be_withheld && error.is_withheld() => {
-                        catalog.withheld_histories.insert(timeline);
-                        continue;
-                    }
-                    Err(error) => {
-                        damage.collect(archive.name(&object.key), error)?;
-                        continue;
-                    }
-                };
-                match TimelineHistory::parse(timeline, &content) {
+                match archive.history(timeline).await {
                     Ok(history) => {
                         catalog.histories.insert(timeline, history);
                     }
-                    Err(error) => {
-                        let name = archive.name(&object.key);
-                        let error = Error::Record {
-                            url: archive.url().to_owned(),
-                            key: name.clone(),
-                            reason: error.to_string(),
-                        };
-                        damage.collect(name, error)?;
+                    Err(error) if may_be_withheld && error.is_withheld() => {
+                        catalog.withheld_histories.insert(timeline);
                     }
+                    Err(error) => damage.collect(archive.name(&object.key), error)?,
                 }
             }
         }
@@ -348,6 +332,14 @@ impl Catalog {
             }
             at = reached;
         }
+    }
+
+    /// How far replay can go from `backup` on the way to `history`'s timeline, without a hole. Where
+    /// the segment that replay begins in is not held from its own beginning, replay cannot begin,
+    /// and the answer lies before the backup's start.
+    #[must_use]
+    pub fn reach_from(&self, history: &TimelineHistory, backup: &BackupRecord) -> Lsn {
+        self.reach(history, backup.wal_needed(self.segment_size).start)
     }
 
     /// The commit index of one object of WAL.

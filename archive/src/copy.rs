@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::archive::{Archive, Listed, kind_of};
-use crate::chance;
+use crate::compute;
 use crate::error::Error;
 use crate::layout::{
     AUDIT_PREFIX, BACKUPS_PREFIX, BackupId, DRILLS_PREFIX, GAPS_PREFIX, KEYS_PREFIX, ObjectKey,
@@ -311,7 +311,7 @@ async fn copy_one(
         Err(error) => return Err(error.into()),
     };
     let size = bytes.len() as u64;
-    let checked = chance::elsewhere(move || check(&key, bytes));
+    let checked = compute::elsewhere(move || check(&key, bytes));
     let body = match checked.await {
         Ok(body) => body,
         Err(reason) => return Ok(Outcome::Damaged(Damaged { key: name, reason })),

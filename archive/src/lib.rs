@@ -10,6 +10,8 @@ mod aws;
 pub mod canary;
 pub mod catalog;
 pub mod chance;
+pub mod clock;
+pub mod compute;
 pub mod config;
 pub mod copy;
 pub mod coverage;
@@ -25,6 +27,7 @@ pub mod prune;
 pub mod record;
 pub mod retention;
 pub mod seal;
+pub mod simulated;
 pub mod store;
 pub mod verify;
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::Archive;
 use crate::chance;
+use crate::clock;
 use crate::error::Error;
 use crate::layout::{LOCKS_PREFIX, ObjectKey};
 use crate::store::StoreError;
@@ -25,7 +26,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 const RENEW_AFTER: Duration = Duration::from_secs(200);
 
 /// How often a lock that is taken is looked at again.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// `locks/upkeep/<number>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,12 +74,31 @@ impl Lock {
         }
     }
 
+    /// Whether somebody has the lock. A record that is not for this host to read, or that does not
+    /// read, is taken to have been made when it was stored.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn is_held(archive: &Archive) -> Result<bool, Error> {
+        for object in archive.list(LOCKS_PREFIX).await? {
+            let lifetime = match archive.get_record::<LockRecord>(&object.key).await {
+                Ok(held) => Some(held.expires_at),
+                Err(error) if error.is_missing() => continue,
+                Err(_) => object.modified.checked_add(LIFETIME).ok(),
+            };
+            if lifetime.is_none_or(|end| clock::now() < end) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Makes it good for its whole life again, where that is due.
     ///
     /// # Errors
     /// [`Error::Locked`] when it expired and somebody else took it.
     pub async fn renew(&mut self) -> Result<(), Error> {
-        let age = chance::now().duration_since(self.record.taken_at);
+        let age = clock::now().duration_since(self.record.taken_at);
         if age < jiff::SignedDuration::try_from(RENEW_AFTER).unwrap_or_default() {
             return Ok(());
         }
@@ -126,7 +146,7 @@ impl Lock {
 /// The lock, or who has it.
 async fn attempt(archive: &Archive, holder: &str) -> Result<Result<Lock, LockRecord>, Error> {
     let mut highest = 0;
-    let now = chance::now();
+    let now = clock::now();
     for object in archive.list(LOCKS_PREFIX).await? {
         let ObjectKey::Lock(number) = object.key else {
             continue;
@@ -166,7 +186,7 @@ async fn attempt(archive: &Archive, holder: &str) -> Result<Result<Lock, LockRec
 }
 
 fn new_record(holder: &str) -> LockRecord {
-    let taken_at = chance::now();
+    let taken_at = clock::now();
     LockRecord {
         version: 1,
         holder: holder.to_owned(),
@@ -254,6 +274,21 @@ mod tests {
         let lost = slow.renew().await;
         assert!(matches!(lost, Err(Error::Locked { .. })), "{lost:?}");
         next.release().await
+    }
+
+    #[tokio::test]
+    async fn whether_it_is_held_is_seen_without_taking_it() -> Result<(), Error> {
+        let archive = archive().await?;
+        assert!(!Lock::is_held(&archive).await?);
+        let lock = Lock::take(&archive, "somebody", Duration::ZERO).await?;
+        assert!(Lock::is_held(&archive).await?);
+        lock.release().await?;
+        assert!(!Lock::is_held(&archive).await?);
+        let mut killed = new_record("killed");
+        killed.expires_at = jiff::Timestamp::now();
+        archive.put_record(&ObjectKey::Lock(3), &killed).await?;
+        assert!(!Lock::is_held(&archive).await?);
+        Ok(())
     }
 
     #[tokio::test]

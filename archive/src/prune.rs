@@ -23,6 +23,7 @@ mod noted;
 mod orphans;
 mod plan;
 mod record;
+mod under_way;
 
 pub use apply::{PruneReport, apply};
 pub use certify::{Certificate, Held, certify};
@@ -104,6 +105,8 @@ pub enum WalReason {
     Unfounded,
     /// Stored within the grace time.
     Recent,
+    /// A backup is being taken that may need it.
+    BackupUnderWay,
     /// It ends before the first kept backup on its way begins.
     BeforeFirstBackup,
     /// No kept backup leads to it.

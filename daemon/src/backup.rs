@@ -19,6 +19,7 @@ use walvault_protocol::client::{BackupStream, Session, Tablespace};
 use walvault_protocol::manifest::BackupManifest;
 
 pub mod attempt;
+mod complete;
 mod copy;
 mod cutter;
 pub mod desk;
@@ -35,6 +36,7 @@ pub mod tarball;
 mod upload;
 mod verify;
 
+pub use complete::complete;
 pub use error::{BackupError, Difference};
 pub use lock::{lock, lock_name};
 pub use options::{BackupOptions, Label};
@@ -119,17 +121,10 @@ pub async fn take(
         parts: copied.parts,
         files: copied.files,
     };
-    let stored_files = archive
-        .put_record(&ObjectKey::BackupFiles(id.clone()), &files)
-        .await?;
-
-    progress.stage(&Stage::Wal { range: needed });
-    wal.secure(started.timeline, needed).await?;
-
     let parts_stored: u64 = files.parts.iter().map(|part| part.stored).sum();
     let record = BackupRecord {
         version: 1,
-        id: id.clone(),
+        id,
         kind: "full".to_owned(),
         label: options.label.as_str().to_owned(),
         system_id,
@@ -140,15 +135,15 @@ pub async fn take(
         started_at,
         stopped_at,
         size: files.files.iter().map(|file| file.size).sum(),
-        stored_size: parts_stored + stored_manifest + stored_files,
+        stored_size: parts_stored + stored_manifest,
         file_count: verify::plain_files(&files.files).count() as u64,
         tablespaces: tablespaces.iter().filter_map(outside).collect(),
         part_count: files.parts.len() as u64,
         kept: options.keep,
     };
-    archive
-        .put_record(&ObjectKey::BackupRecord(id), &record)
-        .await?;
+    let range = record.wal_needed(archive.segment_size());
+    progress.stage(&Stage::Wal { range });
+    let record = complete(archive, &files, record, wal).await?;
     progress.stage(&Stage::Done);
     Ok(record)
 }

@@ -233,7 +233,10 @@ async fn a_backup_holds_every_byte() {
     assert_eq!(bench.backups().await, std::slice::from_ref(&record));
     let catalog = Catalog::load(&bench.archive).await.unwrap();
     let coverage = &catalog.wal(record.timeline).unwrap().coverage;
-    assert!(coverage.covers(&record.wal_needed()), "{coverage:?}");
+    assert!(
+        coverage.covers(&record.wal_needed(catalog.segment_size())),
+        "{coverage:?}"
+    );
 
     assert_eq!(record.label, "it's a test");
     assert_eq!(record.tablespaces.len(), 1);

@@ -48,10 +48,10 @@ impl<'a> Line<'a> {
                 .is_none_or(|left| backup.stop_lsn <= left)
     }
 
-    /// How far replay can go from `from` without a hole.
+    /// How far replay can go from `backup` without a hole; before its start when replay cannot begin.
     #[must_use]
-    pub fn reach(&self, from: Lsn) -> Lsn {
-        self.catalog.reach(&self.history, from)
+    pub fn reach_from(&self, backup: &BackupRecord) -> Lsn {
+        self.catalog.reach_from(&self.history, backup)
     }
 
     /// The end of everything held on it, holes or not.

@@ -13,7 +13,7 @@ use walvault_archive::catalog::Catalog;
 use walvault_archive::layout::{MAX_WAL_OBJECT, ObjectKey, WAL_PREFIX, WalObject, tail_prefix};
 use walvault_archive::{Archive, Error};
 use walvault_protocol::segment::segment_name;
-use walvault_protocol::{LsnRange, SegmentNumber, TimelineHistory, TimelineId, WalFileName};
+use walvault_protocol::{LsnRange, SegmentNumber, TimelineId, WalFileName};
 
 use crate::line::{Line, Piece};
 
@@ -223,17 +223,11 @@ async fn forks_within(
     if timeline == TimelineId::FIRST {
         return Ok(false);
     }
-    let content = match archive.get(&ObjectKey::History(timeline)).await {
-        Ok(opened) => opened.payload,
-        Err(error) if error.is_missing() => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let history = TimelineHistory::parse(timeline, &content).map_err(|error| Error::Record {
-        url: archive.url().to_owned(),
-        key: archive.name(&ObjectKey::History(timeline)),
-        reason: error.to_string(),
-    })?;
-    Ok(range.contains(history.begins_at()))
+    match archive.history(timeline).await {
+        Ok(history) => Ok(range.contains(history.begins_at())),
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes `pieces`; `false` if one of them has gone.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::archive::again::again;
 use crate::archive::{Archive, kind_of};
-use crate::chance;
+use crate::compute;
 use crate::error::Error;
 use crate::format::{FOOTER_LEN, HEADER_LEN, Header};
 use crate::layout::ObjectKey;
@@ -70,7 +70,7 @@ impl Archive {
     async fn get_hashed(&self, name: &str) -> Result<(Bytes, Digests), Error> {
         let bytes = self.inner.store.get(name, None).await?;
         let hashed = bytes.clone();
-        let digests = chance::elsewhere(move || check_digest(&hashed)).await;
+        let digests = compute::elsewhere(move || check_digest(&hashed)).await;
         Ok((bytes, digests.map_err(|error| self.corrupt(name, error))?))
     }
 }

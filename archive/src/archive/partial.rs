@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::again::{Again, again};
 use super::{META_GUESS, kind_of};
-use crate::chance;
+use crate::compute;
 use crate::format::{FOOTER_LEN, FRAME_SIZE, HEADER_LEN, Meta};
 use crate::keys::DataKey;
 use crate::layout::ObjectKey;
@@ -80,7 +80,7 @@ impl Archive {
                     (opened, next, state, take)
                 };
                 let opened;
-                (opened, next, state, take) = chance::elsewhere(open).await;
+                (opened, next, state, take) = compute::elsewhere(open).await;
                 match opened {
                     Ok(()) => next = end,
                     Err(FrameError::Take(error)) => return Err(error),

@@ -1,10 +1,10 @@
-//! WAL on its way into the archive, and the receipt for it.
+//! WAL on its way into the archive, the receipt for it, and what is there of a timeline.
 
-use walvault_protocol::{LsnRange, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
-use super::Archive;
+use super::{Archive, Listed};
 use crate::error::Error;
-use crate::layout::{ObjectKey, WalObject};
+use crate::layout::{ObjectKey, WalObject, unit_containing, wal_prefix, wal_unit};
 use crate::seal::SealedObject;
 use crate::store::StoreError;
 
@@ -86,6 +86,58 @@ impl Archive {
                 self.compare(object, &key).await.map(|()| stored)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// How `timeline` came to be, by its history file.
+    ///
+    /// # Errors
+    /// When the history file is not there, or cannot be read.
+    pub async fn history(&self, timeline: TimelineId) -> Result<TimelineHistory, Error> {
+        let key = ObjectKey::History(timeline);
+        let content = self.get(&key).await?.payload;
+        TimelineHistory::parse(timeline, &content).map_err(|error| Error::Record {
+            url: self.url().to_owned(),
+            key: self.name(&key),
+            reason: error.to_string(),
+        })
+    }
+
+    /// The whole units of `timeline` that hold some of `range`. Only names from there on are listed,
+    /// since an archive may hold years of WAL.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn list_units(
+        &self,
+        timeline: TimelineId,
+        range: LsnRange,
+    ) -> Result<Vec<Listed>, Error> {
+        let size = self.segment_size();
+        let prefix = wal_prefix(timeline);
+        let first = unit_containing(range.start, size);
+        // The name before the first one that matters, if there is one.
+        let mut after = first.start.0.checked_sub(wal_unit(size)).map(|before| {
+            let range = unit_containing(Lsn(before), size);
+            self.name(&wal_key(timeline, range, true))
+        });
+        let mut units = Vec::new();
+        loop {
+            let page = self.inner.store.list(&prefix, after.as_deref()).await?;
+            for object in page.objects {
+                let Some(object) = self.listed(object) else {
+                    continue;
+                };
+                match object.key {
+                    ObjectKey::Wal(unit) if unit.range.start >= range.end => return Ok(units),
+                    ObjectKey::Wal(unit) if unit.range.end > range.start => units.push(object),
+                    _ => {}
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(units),
+            }
         }
     }
 

@@ -1,4 +1,5 @@
 use walvault_protocol::segment::SegmentNumber;
+use walvault_protocol::{ServerVersion, SystemId};
 
 use super::*;
 
@@ -55,6 +56,45 @@ fn replay_reaches_the_first_hole() {
     assert_eq!(catalog.reach(&history, Lsn(0x300_0028)), Lsn(0x500_0100));
     assert_eq!(catalog.reach(&history, Lsn(0x600_0000)), Lsn(0x700_0000));
     assert_eq!(catalog.reach(&history, Lsn(0x200_0000)), Lsn(0x200_0000));
+}
+
+#[test]
+fn replay_begins_at_the_beginning_of_a_segment() {
+    let record = |timeline, start, end| BackupRecord {
+        version: 1,
+        id: BackupId::new(jiff::Timestamp::UNIX_EPOCH, 1),
+        kind: "full".to_owned(),
+        label: String::new(),
+        system_id: SystemId(1),
+        server_version: ServerVersion(150_000),
+        timeline: tli(timeline),
+        start_lsn: Lsn(start),
+        stop_lsn: Lsn(end),
+        started_at: jiff::Timestamp::UNIX_EPOCH,
+        stopped_at: jiff::Timestamp::UNIX_EPOCH,
+        size: 1,
+        stored_size: 1,
+        file_count: 0,
+        tablespaces: Vec::new(),
+        part_count: 1,
+        kept: false,
+    };
+    let fork = [(2, "1\t0/4400000\tfork\n")];
+    // Timeline 2 is held from its first byte on; what is before that is timeline 1's, if anyone's.
+    let second = chunk(2, 0x440_0000, 0x490_0000);
+    let lacking = catalog(&[segment(1, 2), second.clone()], &fork);
+    let held = catalog(&[chunk(1, 0x400_0000, 0x480_0000), second], &fork);
+    for (start, end) in [(0x440_0028, 0x480_0000), (0x480_0028, 0x490_0000)] {
+        let backup = record(2, start, end);
+        let reach = |catalog: &Catalog| catalog.reach_from(&catalog.history(tli(2)), &backup);
+        assert_eq!(reach(&lacking), Lsn(0x400_0000));
+        assert_eq!(reach(&held), Lsn(0x490_0000));
+    }
+    // What timeline 1 went on to write is no beginning of timeline 2's.
+    let abandoned = record(1, 0x440_0028, 0x480_0000);
+    let without_its_beginning = catalog(&[chunk(1, 0x440_0000, 0x480_0000)], &[]);
+    let history = without_its_beginning.history(tli(1));
+    assert!(without_its_beginning.reach_from(&history, &abandoned) < abandoned.start_lsn);
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Catalog {
         for backup in self.backups() {
             for timeline in self.tips_from(backup.timeline, backup.stop_lsn) {
                 let history = self.history(timeline);
-                let end = self.reach(&history, backup.start_lsn);
+                let end = self.reach_from(&history, backup);
                 if end < backup.stop_lsn {
                     continue;
                 }

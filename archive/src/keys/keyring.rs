@@ -16,7 +16,7 @@ use super::kms::KmsError;
 use super::sealing_key::SealingKey;
 use super::wrap::KeyRecord;
 use super::{DataKey, KeyPurpose, Recipient};
-use crate::chance;
+use crate::clock;
 use crate::layout::KeyId;
 use crate::store::{Body, SharedStore, StoreError};
 
@@ -264,7 +264,7 @@ impl Keyring {
     /// Why the epoch of `record`, under which `sealed` bytes were stored, has to end.
     fn is_due(&self, record: &KeyRecord, sealed: u64) -> Option<&'static str> {
         let policy = self.access.rotation();
-        let age = chance::now().duration_since(record.created_at);
+        let age = clock::now().duration_since(record.created_at);
         let old = policy.after.as_secs() > 0 && age.as_secs() >= policy.after.as_secs() as i64;
         let full = policy.after_bytes > 0 && sealed >= policy.after_bytes;
         let names = record.recipient_names();
@@ -311,7 +311,7 @@ impl Keyring {
         let newest = epochs.iter().filter_map(KeyEpoch::created_at).max();
         let tick = jiff::SignedDuration::from_millis(1);
         let after = newest.and_then(|newest| newest.checked_add(tick).ok());
-        let created_at = after.map_or_else(chance::now, |after| after.max(chance::now()));
+        let created_at = after.map_or_else(clock::now, |after| after.max(clock::now()));
         let key = Arc::new(DataKey::generate()?);
         let recipients = self.access.recipients();
         let wrapped = Box::pin(self.access.wrap(&self.archive, &key, recipients)).await?;

@@ -78,7 +78,7 @@ pub async fn certify(archive: &Archive, plan: &PrunePlan) -> Result<Certificate,
     let catalog = Catalog::load(archive).await?;
     for backup in catalog.backups() {
         let history = catalog.history(backup.timeline);
-        match catalog.reach(&history, backup.start_lsn) >= backup.stop_lsn {
+        match catalog.reach_from(&history, backup) >= backup.stop_lsn {
             true => certificate.restorable.push(backup.id.clone()),
             false => certificate.lacking.push(backup.id.clone()),
         }

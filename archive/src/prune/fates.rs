@@ -163,8 +163,7 @@ impl<'a> Lines<'a> {
     /// Whether all the WAL is held that makes a backup consistent.
     fn is_restorable(&self, backup: &BackupRecord) -> bool {
         let reaches = |history: &TimelineHistory| {
-            holds(history, backup)
-                && self.catalog.reach(history, backup.start_lsn) >= backup.stop_lsn
+            holds(history, backup) && self.catalog.reach_from(history, backup) >= backup.stop_lsn
         };
         self.histories.iter().any(reaches)
     }

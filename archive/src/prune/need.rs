@@ -1,6 +1,6 @@
 //! Which WAL the backups that stay are restored with.
 
-use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use crate::catalog::Catalog;
 use crate::layout::BackupId;
@@ -35,9 +35,7 @@ impl<'a> Needs<'a> {
         let size = catalog.segment_size();
         let need = |backup: &'a BackupRecord| Need {
             backup,
-            from: SegmentNumber::containing(backup.start_lsn, size)
-                .range(size)
-                .start,
+            from: backup.wal_needed(size).start,
             trimmed_at: trim(backup).then_some(backup.stop_lsn),
         };
         let mut needs: Vec<Need<'a>> = backups.into_iter().map(need).collect();

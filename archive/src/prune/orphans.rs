@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Orphan, OrphanKind, Removal, Removals};
-use crate::archive::Archive;
+use crate::archive::{Archive, Listed};
 use crate::catalog::Catalog;
 use crate::error::Error;
-use crate::layout::{BackupId, ObjectKey, backup_prefix};
+use crate::layout::{BackupId, ObjectKey};
 use crate::record::PartRecord;
 
 /// Parts by the backup under whose name they are stored.
@@ -36,31 +36,25 @@ pub(super) async fn borrowed<'a>(
     Ok(parts)
 }
 
-/// Collects what is older than `before`.
+/// Collects what is `left` of backups, and whatever else is older than `before`.
 pub(super) async fn collect(
     archive: &Archive,
     catalog: &Catalog,
+    left: Vec<Listed>,
     borrowed: &Parts,
     before: Timestamp,
     removals: &mut Removals,
 ) -> Result<Vec<Orphan>, Error> {
     let mut orphans = Vec::new();
-    for id in catalog.unfinished() {
-        let objects = archive.list(&backup_prefix(id)).await?;
-        // One that is being taken stores an object now and then.
-        if objects.iter().any(|object| object.modified >= before) {
+    for object in left {
+        if is_borrowed(&object.key, borrowed) {
             continue;
         }
-        for object in objects {
-            if is_borrowed(&object.key, borrowed) {
-                continue;
-            }
-            orphans.push(orphan(archive, OrphanKind::UnfinishedBackup, &object));
-            removals.orphans.push(Removal {
-                key: object.key,
-                size: object.size,
-            });
-        }
+        orphans.push(orphan(archive, OrphanKind::UnfinishedBackup, &object));
+        removals.orphans.push(Removal {
+            key: object.key,
+            size: object.size,
+        });
     }
     let going: BTreeSet<String> = removals
         .wal
@@ -104,7 +98,7 @@ pub(super) fn is_borrowed(key: &ObjectKey, borrowed: &Parts) -> bool {
     }
 }
 
-fn orphan(archive: &Archive, kind: OrphanKind, object: &crate::archive::Listed) -> Orphan {
+fn orphan(archive: &Archive, kind: OrphanKind, object: &Listed) -> Orphan {
     Orphan {
         kind,
         key: archive.name(&object.key),

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walvault_protocol::{LsnRange, SegmentNumber, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
 
 use super::need::Needs;
 use super::orphans::{self, is_borrowed};
+use super::under_way::UnderWay;
 use super::{BackupFate, PruneError, PrunePlan, Removal, Removals, WalFate, WalReason, fates};
 use crate::archive::{Archive, wal_key};
-use crate::catalog::{Catalog, WalHeld};
+use crate::catalog::{Catalog, TimelineWal, WalHeld};
 use crate::error::Error;
 use crate::layout::{BackupId, ObjectKey, backup_prefix};
 use crate::record::BackupRecord;
@@ -61,7 +62,9 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
     }
     let going: BTreeSet<&BackupId> = ids(&judged, true).collect();
     let mut removals = Removals::default();
-    let borrowed = match going.is_empty() && catalog.unfinished().is_empty() {
+    let grace = before(now, policy.grace);
+    let under_way = UnderWay::look(archive, &catalog, grace).await?;
+    let borrowed = match going.is_empty() && under_way.left.is_empty() {
         true => orphans::Parts::new(),
         false => orphans::borrowed(archive, ids(&judged, false)).await?,
     };
@@ -83,9 +86,10 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
         .iter()
         .filter(|backup| !going.contains(&backup.id))
         .collect();
-    let wal = wal(&catalog, policy, &staying, now, &mut removals);
-    let grace = before(now, policy.grace);
-    let orphans = orphans::collect(archive, &catalog, &borrowed, grace, &mut removals).await?;
+    let wal = wal(&catalog, asked, &staying, &under_way, &mut removals);
+    let left = under_way.left;
+    let orphans =
+        orphans::collect(archive, &catalog, left, &borrowed, grace, &mut removals).await?;
     Ok(PrunePlan {
         made_at: now,
         policy: policy.clone(),
@@ -123,11 +127,12 @@ fn check_clock(catalog: &Catalog, asked: &Asked) -> Result<(), PruneError> {
 /// Decides about every object of WAL and every gap.
 fn wal(
     catalog: &Catalog,
-    policy: &RetentionPolicy,
+    asked: &Asked,
     staying: &[&BackupRecord],
-    now: Timestamp,
+    under_way: &UnderWay,
     removals: &mut Removals,
 ) -> Vec<WalFate> {
+    let (policy, now) = (&asked.policy, asked.now);
     let untrimmed: Option<BTreeSet<&BackupId>> = policy.wal_window_start(now).map(|start| {
         let pivots = fates::begin_window(catalog, staying, start);
         let within = staying.iter().filter(|backup| backup.stopped_at > start);
@@ -150,11 +155,19 @@ fn wal(
         latest: catalog.latest_timeline(),
         grace: before(now, policy.grace),
         needs: &needs,
+        under_way,
+        margin: policy.grace + SKEW,
     };
     let mut fates: Vec<WalFate> = Vec::new();
     for (timeline, wal) in catalog.timelines() {
+        let awaited = judge.awaited(wal);
         for held in &wal.objects {
-            let (goes, because) = judge.of(timeline, held);
+            let (goes, because) = match judge.of(timeline, held) {
+                (true, _) if awaited.is_some_and(|from| held.range.end > from) => {
+                    (false, WalReason::BackupUnderWay)
+                }
+                judged => judged,
+            };
             if goes {
                 removals.wal.push(Removal {
                     key: wal_key(timeline, held.range, held.whole),
@@ -184,9 +197,17 @@ struct Judge<'a> {
     latest: Option<TimelineId>,
     grace: Timestamp,
     needs: &'a Needs<'a>,
+    under_way: &'a UnderWay,
+    /// How long before a backup was begun the WAL that it starts from may have been stored.
+    margin: Duration,
 }
 
 impl Judge<'_> {
+    /// From where on a backup that is being taken may need `wal`.
+    fn awaited(&self, wal: &TimelineWal) -> Option<Lsn> {
+        self.under_way.needs_from(self.catalog, wal, self.margin)
+    }
+
     /// Whether an object of WAL goes, and why.
     fn of(&self, timeline: TimelineId, held: &WalHeld) -> (bool, WalReason) {
         if !self.has_backup {

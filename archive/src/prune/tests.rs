@@ -220,6 +220,33 @@ async fn the_plan_says_which_rule_keeps_or_frees_each_thing() {
     assert_eq!(gone, BTreeSet::from([first]));
 }
 
+#[tokio::test]
+async fn what_a_backup_under_way_may_need_stays_until_nobody_goes_on_with_it() {
+    use Event::{Backup, Fork, Hours, Unfinished, Wal};
+    let mut history = history([
+        Backup(false),
+        Wal(4),
+        // What timeline 1 wrote behind the fork leads nowhere, and the first backup goes.
+        Fork(2),
+        Wal(1),
+        Backup(false),
+        Hours(2),
+        Unfinished,
+        Hours(23),
+    ])
+    .await;
+    let plan = history.plan(&last(1)).await.expect("a plan");
+    assert!(plan.removals.wal.is_empty(), "{:?}", plan.removals.wal);
+    let stays = |fate: &&WalFate| fate.because == WalReason::BackupUnderWay;
+    assert!(plan.wal.iter().any(|fate| stays(&fate)), "{:?}", plan.wal);
+    assert!(plan.orphans.is_empty());
+    history.happen(Hours(2)).await.expect("it holds");
+    let plan = history.plan(&last(1)).await.expect("a plan");
+    assert!(!plan.wal.iter().any(|fate| stays(&fate)), "{:?}", plan.wal);
+    assert!(!plan.removals.wal.is_empty());
+    assert_eq!(plan.orphans.len(), 1);
+}
+
 /// Prunes, and says what that did.
 async fn pruned(history: &History, policy: &RetentionPolicy) -> PruneReport {
     let plan = history.plan(policy).await.expect("a plan");

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use walvault_protocol::{Lsn, LsnRange, ServerVersion, SystemId, TimelineId};
+use walvault_protocol::{
+    Lsn, LsnRange, SegmentNumber, SegmentSize, ServerVersion, SystemId, TimelineId,
+};
 
 use crate::layout::BackupId;
 
@@ -48,10 +50,13 @@ pub struct BackupRecord {
 }
 
 impl BackupRecord {
-    /// The WAL without which it cannot be restored at all.
+    /// The WAL without which it cannot be restored at all: from the beginning of the segment, of
+    /// `size`, that replay begins in, since PostgreSQL asks for whole segments and reads the header
+    /// that each begins with.
     #[must_use]
-    pub fn wal_needed(&self) -> LsnRange {
-        LsnRange::new(self.start_lsn, self.stop_lsn)
+    pub fn wal_needed(&self, size: SegmentSize) -> LsnRange {
+        let begin = SegmentNumber::containing(self.start_lsn, size).start(size);
+        LsnRange::new(begin, self.stop_lsn)
     }
 }
 

@@ -12,7 +12,7 @@ use super::pages::{self, Pages};
 use super::{Choice, FindingKind, Run};
 use crate::archive::Archive;
 use crate::catalog::is_damage;
-use crate::chance;
+use crate::compute;
 use crate::error::Error;
 use crate::layout::{BackupId, ObjectKey, backup_prefix};
 use crate::record::{BackupFiles, BackupRecord, FileKind, FilePath, PartRecord};
@@ -84,7 +84,7 @@ pub(super) async fn check(run: &mut Run, record: &BackupRecord) -> Result<(), Er
     while let Some((index, name, size, got)) = fetched.next().await {
         let got = match got {
             Ok((opened, sha256)) => {
-                let taking = chance::elsewhere(move || {
+                let taking = compute::elsewhere(move || {
                     contents.take(index, &opened.payload);
                     contents
                 });

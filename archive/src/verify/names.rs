@@ -54,9 +54,8 @@ pub(super) fn belongs_to(catalog: &Catalog, id: &BackupId, key: &ObjectKey) -> b
     let record = catalog.backups().iter().find(|record| record.id == *id);
     let needed = |timeline: TimelineId, range: LsnRange| {
         record.is_some_and(|record| {
-            timeline == record.timeline
-                && range.start < record.stop_lsn
-                && range.end > record.start_lsn
+            let wal = record.wal_needed(catalog.segment_size());
+            timeline == record.timeline && range.start < wal.end && range.end > wal.start
         })
     };
     match key {
@@ -115,7 +114,7 @@ async fn backup(
     let reach = catalog
         .tips_from(record.timeline, record.stop_lsn)
         .into_iter()
-        .map(|timeline| catalog.reach(&catalog.history(timeline), record.start_lsn))
+        .map(|timeline| catalog.reach_from(&catalog.history(timeline), record))
         .max();
     if let Some(reach) = reach.filter(|reach| *reach < record.stop_lsn) {
         let stop = record.stop_lsn;

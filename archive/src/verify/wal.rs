@@ -8,7 +8,7 @@ use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
 use super::{Finding, FindingKind, Run};
 use crate::archive::wal_key;
 use crate::catalog::{Catalog, WalHeld};
-use crate::chance;
+use crate::compute;
 use crate::error::Error;
 use crate::layout::ObjectKey;
 
@@ -48,7 +48,7 @@ pub(super) async fn check(run: &mut Run, catalog: &Catalog) -> Result<(), Error>
             let (name, size) = (piece.name.clone(), piece.held.size);
             let got = match got {
                 Ok((opened, sha256)) => {
-                    let scanned = chance::elsewhere(move || {
+                    let scanned = compute::elsewhere(move || {
                         let taken = chain.take(&piece, &opened.payload);
                         (chain, taken)
                     });
@@ -88,7 +88,7 @@ fn pieces(run: &Run, catalog: &Catalog, timeline: TimelineId) -> Vec<Piece> {
         let record = catalog.backups().iter().find(|record| record.id == *id);
         record
             .filter(|record| record.timeline == timeline)
-            .map(|record| LsnRange::new(segment(record.start_lsn).start, record.stop_lsn))
+            .map(|record| record.wal_needed(size))
     });
     let mut pieces = Vec::new();
     for range in ranges.unwrap_or_default() {

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use walvault_archive::Error as ArchiveError;
+use walvault_archive::layout::BackupId;
 use walvault_archive::record::FilePath;
 use walvault_protocol::client::ClientError;
 use walvault_protocol::manifest::ManifestError;
@@ -139,6 +140,16 @@ pub enum BackupError {
         reached: Lsn,
         /// How long nothing came.
         waited: Duration,
+    },
+    /// What the backup needs was there, and is gone.
+    #[error(
+        "a prune removed {what} while backup {backup} was taken, which needs it; take the backup again, and set grace in [retention] to longer than backups take"
+    )]
+    Pruned {
+        /// The backup.
+        backup: BackupId,
+        /// What is gone.
+        what: String,
     },
     /// The WAL that the backup needs could not be brought into the archive.
     #[error("the backup is stored, but its WAL could not be archived: {0}")]

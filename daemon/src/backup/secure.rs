@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
-use walvault_archive::layout::{
-    ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject, unit_containing, wal_unit,
-};
-use walvault_archive::{Archive, Coverage, Error as ArchiveError};
+use walvault_archive::layout::TAIL_PREFIX;
+use walvault_archive::{Archive, Catalog, Error as ArchiveError};
 use walvault_protocol::client::{ClientError, Session};
 use walvault_protocol::replication::SlotName;
-use walvault_protocol::{Lsn, LsnRange, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
 use super::BackupError;
 
@@ -18,7 +16,7 @@ use super::BackupError;
 /// must not remove what it has not secured.
 #[async_trait]
 pub trait WalSecured: Send {
-    /// Returns when every byte of `range` on `timeline` is in the archive.
+    /// Returns when every byte of `range`, on the way to `timeline`, is in the archive.
     ///
     /// # Errors
     /// When that is not going to happen.
@@ -113,52 +111,34 @@ impl WalSecured for Watched {
     }
 }
 
-/// How far the archive holds `range` without a hole. Only names from there on are listed, since an
-/// archive may hold years of WAL.
-async fn held(
+/// How far the archive holds `range` without a hole, from no later than its start on.
+pub(super) async fn held(
     archive: &Archive,
     timeline: TimelineId,
     range: LsnRange,
 ) -> Result<Lsn, ArchiveError> {
-    let size = archive.segment_size();
-    let mut coverage = Coverage::default();
-    let first = unit_containing(range.start, size);
-    // The name before the first one that matters, if there is one.
-    let mut after = first.start.0.checked_sub(wal_unit(size)).map(|before| {
-        let range = unit_containing(Lsn(before), size);
-        archive.name(&ObjectKey::Wal(WalObject { timeline, range }))
-    });
     // Chunks go away when their unit is stored: look for them first, and none is missed.
-    for chunk in archive.list(TAIL_PREFIX).await? {
-        if let ObjectKey::Tail(of, held) = chunk.key
-            && of == timeline
-        {
-            coverage.insert(held);
-        }
+    let mut listing = archive.list(TAIL_PREFIX).await?;
+    listing.extend(archive.list_units(timeline, range).await?);
+    let size = archive.segment_size();
+    let alone = TimelineHistory::root(timeline);
+    let reached = Catalog::from_listing(size, &listing).reach(&alone, range.start);
+    if reached > range.start || timeline == TimelineId::FIRST {
+        return Ok(reached);
     }
-    'pages: loop {
-        let page = archive.store().list(WAL_PREFIX, after.as_deref()).await?;
-        for object in &page.objects {
-            if let Some(ObjectKey::Wal(WalObject {
-                timeline: of,
-                range: held,
-            })) = ObjectKey::parse(&object.key, size)
-            {
-                if (of, held.start) >= (timeline, range.end) {
-                    break 'pages;
-                }
-                if of == timeline {
-                    coverage.insert(held);
-                }
-            }
-        }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
+    // The timeline may have begun in this very segment, and an ancestor hold what is before that.
+    let history = match archive.history(timeline).await {
+        Ok(history) => history,
+        // Not there yet, or not for this host to read: the timeline's own unit will hold it all.
+        Err(error) if error.is_missing() || error.is_withheld() => return Ok(reached),
+        Err(error) => return Err(error),
+    };
+    for switch in history.switches().iter().filter(|it| it.at > range.start) {
+        let before = LsnRange::new(range.start, switch.at);
+        listing.extend(archive.list_units(switch.timeline, before).await?);
     }
-    Ok(coverage.unbroken_to(range.start).max(range.start))
+    Ok(Catalog::from_listing(size, &listing).reach(&history, range.start))
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -17,7 +17,7 @@ use walvault_archive::archive::wal_key;
 use walvault_archive::config::Ack;
 use walvault_archive::record::commit_index;
 use walvault_archive::seal::{SealedObject, Sealer};
-use walvault_archive::{Archive, Error, StoredWal, WalPut, chance};
+use walvault_archive::{Archive, Error, StoredWal, WalPut, chance, compute};
 use walvault_protocol::LsnRange;
 
 use super::Cut;
@@ -306,7 +306,7 @@ impl Job {
             return Ok(work()?);
         }
         let permit = self.sealing.acquire().await.expect("never closed");
-        let sealed = chance::elsewhere(work).await?;
+        let sealed = compute::elsewhere(work).await?;
         drop(permit);
         Ok(sealed)
     }

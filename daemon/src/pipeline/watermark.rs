@@ -56,23 +56,19 @@ pub struct Watermark {
 
 impl Watermark {
     /// Begins where streaming begins: at `start`, before which nothing is promised, or further on
-    /// where the archive already holds the WAL from `start` without a hole, on this timeline or
-    /// on the ancestors it came from.
+    /// where the archive already holds the WAL from `start` without a hole, as this timeline's. What
+    /// an ancestor's objects hold of the segment in which the timeline began is stored again as its
+    /// own: a prune that was planned before the timeline was known may be about to remove those.
     #[must_use]
     pub fn resume(catalog: &Catalog, timeline: TimelineId, start: Lsn) -> Watermark {
-        let history = catalog.history(timeline);
-        let reached = catalog.reach(&history, start);
-        let durable = if reached > start {
-            reached
-        } else {
-            Lsn::INVALID
-        };
-        Watermark {
+        let mut watermark = Watermark {
             timeline,
             start,
-            stored: Coverage::from_iter([LsnRange::new(start, reached)]),
-            durable: Durable(durable),
-        }
+            stored: Coverage::default(),
+            durable: Durable::NOTHING,
+        };
+        watermark.learn(catalog);
+        watermark
     }
 
     /// What may be reported as flushed.
@@ -91,8 +87,8 @@ impl Watermark {
     /// Takes in what the archive was brought besides what it gave receipts for; whether the
     /// watermark moved.
     pub fn learn(&mut self, catalog: &Catalog) -> bool {
-        let history = catalog.history(self.timeline);
-        let reached = catalog.reach(&history, self.start);
+        let held = catalog.wal(self.timeline).map(|wal| &wal.coverage);
+        let reached = held.map_or(self.start, |held| held.unbroken_to(self.start));
         self.stored.insert(LsnRange::new(self.start, reached));
         self.settle()
     }
@@ -116,6 +112,7 @@ mod tests {
     use walvault_archive::archive::{WalPut, kind_of, wal_key};
     use walvault_archive::format::Codec;
     use walvault_archive::keys::{KeyFile, Secret};
+    use walvault_archive::layout::ObjectKey;
     use walvault_archive::store::memory::MemoryStore;
     use walvault_archive::{Archive, Error};
     use walvault_protocol::{SegmentSize, SystemId};
@@ -172,6 +169,20 @@ mod tests {
                 assert_eq!(moved, expected > before);
             }
         }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_an_ancestor_holds_is_not_this_timelines() -> Result<(), Error> {
+        let archive = archive().await?;
+        store(&archive, LsnRange::new(START, START + 100)).await?;
+        let second = TimelineId::new(2).expect("not zero");
+        let history = format!("1\t{}\tfork\n", START + 100);
+        let key = ObjectKey::History(second);
+        archive.put_payload(&key, history.into()).await?;
+        let catalog = Catalog::load_wal(&archive).await?;
+        let watermark = Watermark::resume(&catalog, second, START);
+        assert_eq!(watermark.durable().lsn(), Lsn::INVALID);
         Ok(())
     }
 

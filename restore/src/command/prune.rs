@@ -231,6 +231,7 @@ fn why(reason: &WalReason) -> String {
         WalReason::NoPolicy => "no retention is set".to_owned(),
         WalReason::Unfounded => "no backup of its timeline is complete".to_owned(),
         WalReason::Recent => "stored within the grace time".to_owned(),
+        WalReason::BackupUnderWay => "a backup under way may need it".to_owned(),
         WalReason::BeforeFirstBackup => "before the first backup that stays".to_owned(),
         WalReason::NoBackupLeadsHere => "no backup that stays leads there".to_owned(),
         WalReason::OutsideWalWindow => "outside wal_window".to_owned(),

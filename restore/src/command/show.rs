@@ -99,7 +99,7 @@ impl Shown {
             .into_iter()
             .map(|timeline| Reach {
                 timeline,
-                end_lsn: catalog.reach(&catalog.history(timeline), record.start_lsn),
+                end_lsn: catalog.reach_from(&catalog.history(timeline), record),
             })
             .collect();
         Ok(Shown {

@@ -12,7 +12,7 @@ use walvault_archive::keys::wrap::KeyRecord;
 use walvault_archive::layout::{BackupId, ObjectKey, wal_unit};
 use walvault_archive::record::{BackupRecord, PartRecord};
 use walvault_archive::{Archive, Catalog, Error};
-use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineHistory, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
 use super::error::ExportError;
 use super::record::{ExportRecord, Exported};
@@ -315,14 +315,14 @@ impl Selection {
             // Whichever timeline is wanted some day.
             for tip in catalog.tips_from(backup.timeline, backup.stop_lsn) {
                 let history = catalog.history(tip);
-                let reach = catalog.reach(&history, backup.start_lsn);
+                let reach = catalog.reach_from(&history, backup);
                 self.wal.extend(way(catalog, &history, backup, reach));
             }
             return Ok(());
         }
         // Recovery reads on to the record that tells it to stop, which may reach over several units.
         let history = catalog.history(plan.timeline);
-        let reach = catalog.reach(&history, backup.start_lsn);
+        let reach = catalog.reach_from(&history, backup);
         let unit = wal_unit(catalog.segment_size());
         let mut to = plan.stop.lsn.max(backup.stop_lsn);
         loop {
@@ -363,15 +363,14 @@ async fn suffices(
 /// The WAL on the way from a backup to `to`, whole segments from the one that replay begins in:
 /// PostgreSQL asks for those.
 fn way(catalog: &Catalog, history: &TimelineHistory, backup: &BackupRecord, to: Lsn) -> Wal {
-    let size = catalog.segment_size();
-    let segment = SegmentNumber::containing(backup.start_lsn, size).range(size);
+    let begin = backup.wal_needed(catalog.segment_size()).start;
     let ancestors = history.switches().iter().map(|switch| switch.timeline);
     let mut wal = Wal::new();
     for timeline in ancestors.chain([history.timeline()]) {
         let limit = history.left_at(timeline).unwrap_or(to).min(to);
         let held = catalog.wal(timeline).map(|wal| wal.objects.as_slice());
         let held = held.unwrap_or_default();
-        let wanted = |range: &LsnRange| range.end > segment.start && range.start < limit;
+        let wanted = |range: &LsnRange| range.end > begin && range.start < limit;
         for object in held.iter().filter(|object| wanted(&object.range)) {
             let whole_too = !object.whole
                 && held

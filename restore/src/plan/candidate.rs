@@ -14,7 +14,7 @@ use crate::target::{Point, Target};
 pub(super) struct Candidate<'a> {
     pub(super) backup: &'a BackupRecord,
     pub(super) line: Line<'a>,
-    /// How far replay can go from the backup's start.
+    /// How far replay can go; before the backup's start when it cannot begin.
     pub(super) reach: Lsn,
     pieces: Vec<Piece>,
 }
@@ -33,7 +33,7 @@ pub(super) enum Verdict {
 
 impl<'a> Candidate<'a> {
     pub(super) fn new(backup: &'a BackupRecord, line: Line<'a>) -> Candidate<'a> {
-        let reach = line.reach(backup.start_lsn);
+        let reach = line.reach_from(backup);
         let pieces = line.pieces(backup.start_lsn, reach);
         Candidate {
             backup,

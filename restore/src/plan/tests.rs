@@ -14,6 +14,7 @@ use crate::target::{Point, Target, TimelineChoice};
 use crate::testing;
 
 const SECOND: i64 = 1_000_000;
+const SEGMENT: u64 = 1 << 20;
 const START: u64 = 3 << 20;
 const NOON: i64 = 1_795_262_400 * SECOND;
 
@@ -52,8 +53,46 @@ impl Past {
         if self.second.is_some() { 2 } else { 1 }
     }
 
+    /// Whether all of a backup was taken before the way to `timeline` left its own.
+    fn leads_to(&self, timeline: u32, backup: &BackupRecord) -> bool {
+        match &self.second {
+            Some((fork, _)) if timeline == 2 && backup.timeline.get() == 1 => {
+                backup.start_lsn < *fork && backup.stop_lsn <= *fork
+            }
+            _ => backup.timeline.get() <= timeline,
+        }
+    }
+
+    /// Up to where PostgreSQL finds the WAL it asks for: from the first byte of the segment that a
+    /// backup starts in to the first that is missing.
+    fn reach(&self, timeline: u32, backup: &BackupRecord) -> Lsn {
+        let fork = self
+            .second
+            .as_ref()
+            .map_or(Lsn(u64::MAX), |(fork, _)| *fork);
+        let on_the_way = self
+            .objects
+            .iter()
+            .filter_map(|(on, range)| match (on, timeline) {
+                (1, 2) => Some(LsnRange {
+                    start: range.start,
+                    end: range.end.min(fork),
+                }),
+                _ => (*on == timeline).then_some(*range),
+            });
+        let on_the_way: Vec<LsnRange> = on_the_way.collect();
+        let mut at = Lsn(backup.start_lsn.0 / SEGMENT * SEGMENT);
+        while let Some(next) = on_the_way
+            .iter()
+            .find(|range| range.start <= at && at < range.end)
+        {
+            at = next.end;
+        }
+        at
+    }
+
     async fn archive(&self) -> Archive {
-        let archive = testing::archive(SegmentSize::new(1 << 20).expect("a size")).await;
+        let archive = testing::archive(SegmentSize::new(SEGMENT).expect("a size")).await;
         if let Some((fork, _)) = &self.second {
             testing::put_history(&archive, testing::tli(2), &format!("1\t{fork}\tforked\n")).await;
         }
@@ -230,12 +269,14 @@ fn records(from: u64, kinds: Vec<(u8, u64, i64)>, mut xid: u32, mut time: i64) -
     kinds.into_iter().map(&mut record).collect()
 }
 
-/// Cuts `[from, to)` into objects of random lengths and leaves some of them out.
+/// Cuts `[from, to)` into objects of random lengths, none beyond its segment, and leaves some of
+/// them out.
 fn cut(timeline: u32, from: Lsn, to: Lsn, cuts: &[(u64, bool)]) -> Vec<(u32, LsnRange)> {
     let mut objects = Vec::new();
     let mut at = from;
     for (length, is_missing) in cuts.iter().cycle().take(200) {
-        let end = Lsn((at.0 + 16 + length).min(to.0));
+        let segment_end = (at.0 / SEGMENT + 1) * SEGMENT;
+        let end = Lsn((at.0 + 16 + length).min(to.0).min(segment_end));
         if at < end && !is_missing {
             objects.push((timeline, LsnRange::new(at, end)));
         }
@@ -245,11 +286,13 @@ fn cut(timeline: u32, from: Lsn, to: Lsn, cuts: &[(u64, bool)]) -> Vec<(u32, Lsn
 }
 
 fn kinds(count: usize) -> impl Strategy<Value = Vec<(u8, u64, i64)>> {
-    prop::collection::vec((0u8..7, 0u64..20, -2i64..8), 1..count)
+    // Records so long that a few of them fill a segment.
+    let length = (0u64..20).prop_map(|length| length * 2000);
+    prop::collection::vec((0u8..7, length, -2i64..8), 1..count)
 }
 
 fn pasts() -> impl Strategy<Value = Past> {
-    let cuts = prop::collection::vec((100u64..900, prop::bool::weighted(0.04)), 1..40);
+    let cuts = prop::collection::vec((100_000u64..900_000, prop::bool::weighted(0.04)), 1..40);
     let backups = prop::collection::vec(
         (
             any::<prop::sample::Index>(),
@@ -358,9 +401,9 @@ proptest! {
             let request = Request { target: target.clone(), timeline: TimelineChoice::Latest, backup: None };
             let planned = plan(&catalog, &source, &request).await;
 
-            let way = Line::new(&catalog, catalog.latest_timeline().unwrap_or(testing::tli(1)));
-            let usable = |backup: &&BackupRecord| way.holds(backup) && way.reach(backup.start_lsn) >= backup.stop_lsn;
-            let outcome = |backup: &BackupRecord| recover(&line, backup, way.reach(backup.start_lsn), &target);
+            let reach = |backup: &BackupRecord| past.reach(timeline, backup);
+            let usable = |backup: &&BackupRecord| past.leads_to(timeline, backup) && reach(backup) >= backup.stop_lsn;
+            let outcome = |backup: &BackupRecord| recover(&line, backup, reach(backup), &target);
             // Where the WAL before a backup's end stops, nothing tells one record from another.
             // And before it was begun, PostgreSQL would stop at a state of later.
             let too_early = |backup: &BackupRecord| match target.point {
@@ -477,6 +520,12 @@ fn refusals_say_why_and_what_can_be_reached() {
         "{gap}"
     );
     past.objects.clear();
+    assert!(refusal(&past, Point::End).contains("lacks WAL [0/300000, "));
+    // All that the backup replays is held, but not the header of the segment it begins in.
+    let backup = &mut past.backups[0];
+    (backup.start_lsn, backup.stop_lsn) = (past.first[100].start, past.first[110].end);
+    let from = backup.start_lsn;
+    past.objects = cut(1, from, end, &[(2384, false)]);
     assert!(refusal(&past, Point::End).contains("lacks WAL [0/300000, "));
     past.backups.clear();
     assert!(refusal(&past, Point::End).contains("no finished base backup"));

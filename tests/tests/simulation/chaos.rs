@@ -10,7 +10,7 @@ use walvault_archive::config::Ack;
 use walvault_archive::format::Codec;
 use walvault_archive::layout::LOCKS_PREFIX;
 use walvault_archive::retention::RetentionPolicy;
-use walvault_archive::{Archive, chance};
+use walvault_archive::{Archive, simulated};
 use walvault_daemon::pipeline::Settings;
 use walvault_protocol::segment::segment_name;
 use walvault_protocol::wal::synthetic::SYSTEM;
@@ -42,7 +42,7 @@ pub fn run(seed: u64, planted: Planted) -> Outcome {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            chance::simulate(seed, BEGIN);
+            simulated::simulate(seed, BEGIN);
             let world = World::new(seed, planted);
             Chaos::new(&world).live().await;
             let mut state = world.lock();

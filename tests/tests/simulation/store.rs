@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
-use walvault_archive::chance;
+use walvault_archive::clock;
 use walvault_archive::layout::{ObjectKey, unit_containing};
 use walvault_archive::store::{
     Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, StoreError,
@@ -194,7 +194,7 @@ impl ObjectStore for SimulatedStore {
             if let Some(ObjectKey::Writer(epoch)) = parsed {
                 state.epoch_taken(epoch, process);
             }
-            state.stored.insert(name.clone(), chance::now());
+            state.stored.insert(name.clone(), clock::now());
             state.objects.insert(name, body.bytes);
             Ok(())
         };

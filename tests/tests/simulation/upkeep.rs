@@ -11,10 +11,10 @@ use walvault_archive::prune::{Asked, PruneError, apply, plan};
 use walvault_archive::record::{BackupFiles, BackupRecord, PartRecord};
 use walvault_archive::retention::RetentionPolicy;
 use walvault_archive::store::{RetryPolicy, Retrying};
-use walvault_archive::{Archive, Catalog, Error, chance};
-use walvault_daemon::backup::{Patience, WalSecured, Watched};
+use walvault_archive::{Archive, Catalog, Error, clock};
+use walvault_daemon::backup::{Patience, Watched, complete};
 use walvault_protocol::wal::synthetic::SYSTEM;
-use walvault_protocol::{Lsn, LsnRange, ServerVersion, TimelineId};
+use walvault_protocol::{Lsn, ServerVersion, TimelineId};
 use walvault_restore::marks::ArchiveMarks;
 use walvault_restore::plan::{Request, plan as plan_restore};
 use walvault_restore::target::{Point, Target, TimelineChoice};
@@ -71,11 +71,11 @@ impl Upkeep {
             let start = state.end(line);
             state.write(line, written);
             let backup = Backup {
-                id: BackupId::new(chance::now(), random),
+                id: BackupId::new(clock::now(), random),
                 line,
                 start,
                 stop: state.end(line),
-                stopped_at: chance::now(),
+                stopped_at: clock::now(),
             };
             state.note(format!("process {}: {backup:?} is taken", self.number));
             state.backups.push(backup.clone());
@@ -101,19 +101,10 @@ impl Upkeep {
             }],
             files: Vec::new(),
         };
-        archive
-            .put_record(&ObjectKey::BackupFiles(id.clone()), &files)
-            .await?;
-        let timeline = TimelineId::new(backup.line as u32 + 1).expect("not zero");
-        let needed = LsnRange::new(backup.start, backup.stop);
         let mut watched = Watched::new(archive.clone(), LOOKS);
-        if let Err(error) = watched.secure(timeline, needed).await {
+        if let Err(error) = complete(&archive, &files, record(&backup), &mut watched).await {
             self.note(&format!("no backup: {error}"));
-            return Ok(());
         }
-        archive
-            .put_record(&ObjectKey::BackupRecord(id.clone()), &record(&backup))
-            .await?;
         Ok(())
     }
 
@@ -128,7 +119,7 @@ impl Upkeep {
     async fn try_prune(&self, policy: &RetentionPolicy) -> Result<(), PruneError> {
         let archive = self.archive().await?;
         let mut lock = Lock::take(&archive, "a prune", Duration::ZERO).await?;
-        let now = chance::now();
+        let now = clock::now();
         let asked = Asked {
             policy: policy.clone(),
             now,
@@ -139,12 +130,15 @@ impl Upkeep {
         let promised = self.world.lock().kept_by(policy, now);
         self.world.lock().pruners.insert(self.number);
         apply(&archive, &plan, &mut lock, "a prune").await?;
-        lock.release().await?;
-        let mut state = self.world.lock();
-        let gone = promised.into_iter().find(|id| !state.is_listed(id));
-        if let Some(id) = gone {
-            state.violate(format!("{id} is gone, which {policy:?} keeps"));
+        {
+            // While the lock is held: the next prune may follow another policy.
+            let mut state = self.world.lock();
+            let gone = promised.into_iter().find(|id| !state.is_listed(id));
+            if let Some(id) = gone {
+                state.violate(format!("{id} is gone, which {policy:?} keeps"));
+            }
         }
+        lock.release().await?;
         Ok(())
     }
 }

@@ -316,7 +316,7 @@ impl History {
             .filter(|backup| promised.backups.contains(&backup.id))
         {
             let history = catalog.history(backup.timeline);
-            let reached = catalog.reach(&history, backup.start_lsn);
+            let reached = catalog.reach_from(&history, backup);
             if reached < backup.stop_lsn {
                 return Err(TestCaseError::fail(format!("{} is broken", backup.id)));
             }

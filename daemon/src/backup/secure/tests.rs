@@ -5,14 +5,15 @@ use walvault_archive::WalPut;
 use walvault_archive::archive::wal_key;
 use walvault_archive::format::{Codec, Kind};
 use walvault_archive::keys::KeyFile;
+use walvault_archive::layout::ObjectKey;
 use walvault_archive::store::MemoryStore;
 use walvault_protocol::{SegmentSize, SystemId};
 
 use super::*;
 
-const MIB: u64 = 1 << 20;
+pub(in crate::backup) const MIB: u64 = 1 << 20;
 
-async fn archive() -> Archive {
+pub(in crate::backup) async fn archive() -> Archive {
     let home = tempfile::tempdir().unwrap();
     let key = KeyFile::generate(&home.path().join("key")).unwrap();
     let size = SegmentSize::new(MIB).unwrap();
@@ -21,7 +22,13 @@ async fn archive() -> Archive {
         .unwrap()
 }
 
-async fn put(archive: &Archive, timeline: u32, start: u64, end: u64, whole: bool) {
+pub(in crate::backup) async fn put(
+    archive: &Archive,
+    timeline: u32,
+    start: u64,
+    end: u64,
+    whole: bool,
+) {
     let timeline = TimelineId::new(timeline).unwrap();
     let range = LsnRange::new(Lsn(start), Lsn(end));
     let kind = if whole { Kind::Wal } else { Kind::Tail };
@@ -44,12 +51,12 @@ async fn put(archive: &Archive, timeline: u32, start: u64, end: u64, whole: bool
         .unwrap();
 }
 
-fn watched(archive: &Archive) -> Watched {
+pub(in crate::backup) fn watched(archive: &Archive) -> Watched {
     Watched::new(archive.clone(), Patience::default())
 }
 
-const NEEDED: LsnRange = LsnRange {
-    start: Lsn(5 * MIB + 40),
+pub(in crate::backup) const NEEDED: LsnRange = LsnRange {
+    start: Lsn(5 * MIB),
     end: Lsn(7 * MIB + 300),
 };
 
@@ -102,9 +109,48 @@ async fn gives_up_when_the_archive_stands_still() {
 async fn the_first_segment_of_all_has_none_before_it() {
     let archive = archive().await;
     put(&archive, 1, 0, MIB, true).await;
-    let needed = LsnRange::new(Lsn(40), Lsn(1000));
+    let needed = LsnRange::new(Lsn(0), Lsn(1000));
     watched(&archive)
         .secure(TimelineId::FIRST, needed)
         .await
         .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_for_the_beginning_of_the_first_segment() {
+    let archive = archive().await;
+    let (begin, middle, end) = (NEEDED.start.0, NEEDED.start.0 + 4000, 6 * MIB);
+    put(&archive, 1, middle, end, false).await;
+    put(&archive, 1, end, 7 * MIB, true).await;
+    put(&archive, 1, 7 * MIB, 8 * MIB, true).await;
+    let lacks = watched(&archive).secure(TimelineId::FIRST, NEEDED).await;
+    let error = lacks.unwrap_err().to_string();
+    assert!(error.contains("only up to 0/500000"), "{error}");
+    put(&archive, 1, begin, middle, false).await;
+    let held = watched(&archive).secure(TimelineId::FIRST, NEEDED).await;
+    held.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_beginning_of_the_first_segment_may_be_an_ancestors() {
+    let archive = archive().await;
+    let fork = NEEDED.start.0 + 4000;
+    let second = TimelineId::new(2).unwrap();
+    put(&archive, 2, fork, 6 * MIB, false).await;
+    put(&archive, 2, 6 * MIB, 7 * MIB, true).await;
+    put(&archive, 2, 7 * MIB, 8 * MIB, true).await;
+    // Written behind the fork: not on the way to timeline 2.
+    put(&archive, 1, fork, fork + 9000, false).await;
+    let history = format!("1\t{}\tfork\n", Lsn(fork));
+    let key = ObjectKey::History(second);
+    archive.put_payload(&key, history.into()).await.unwrap();
+    let lacks = watched(&archive).secure(second, NEEDED).await;
+    assert!(
+        lacks
+            .unwrap_err()
+            .to_string()
+            .contains("only up to 0/500000")
+    );
+    put(&archive, 1, NEEDED.start.0, fork, false).await;
+    watched(&archive).secure(second, NEEDED).await.unwrap();
 }

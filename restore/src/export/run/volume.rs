@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use walvault_archive::Error;
-use walvault_archive::chance::elsewhere;
+use walvault_archive::compute::elsewhere;
 use walvault_archive::copy::check;
 use walvault_archive::format::FOOTER_LEN;
 use walvault_archive::keys::SigningKey;

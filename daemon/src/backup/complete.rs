@@ -1,0 +1,165 @@
+//! The last step of a backup: what must hold when its record is stored.
+
+use tokio::time::sleep;
+use walvault_archive::Archive;
+use walvault_archive::layout::{ObjectKey, backup_prefix};
+use walvault_archive::lock::{LOOK_EVERY, Lock};
+use walvault_archive::record::{BackupFiles, BackupRecord};
+
+use super::secure::held;
+use super::{BackupError, WalSecured};
+
+/// Stores `files` and `record` of a backup whose parts and manifest are stored, once its WAL is. The
+/// size of `files` as stored is added to the record's.
+///
+/// A prune that was planned before any of the backup could be seen may be about to remove WAL that it
+/// needs; it holds the upkeep lock until it is done. One that is planned later sees the backup.
+/// So the lock is waited for, and then all is looked at once more.
+///
+/// # Errors
+/// When the WAL does not reach the archive, or something that was there is gone.
+pub async fn complete(
+    archive: &Archive,
+    files: &BackupFiles,
+    mut record: BackupRecord,
+    wal: &mut dyn WalSecured,
+) -> Result<BackupRecord, BackupError> {
+    let range = record.wal_needed(archive.segment_size());
+    wal.secure(record.timeline, range).await?;
+    while Lock::is_held(archive).await? {
+        sleep(LOOK_EVERY).await;
+    }
+    let id = record.id.clone();
+    // The youngest object of the backup: the grace time of a prune begins anew with it.
+    let key = ObjectKey::BackupFiles(id.clone());
+    record.stored_size += archive.put_record(&key, files).await?;
+    let reached = held(archive, record.timeline, range).await?;
+    if reached < range.end {
+        let what = format!("WAL from {reached} on");
+        return Err(BackupError::Pruned { backup: id, what });
+    }
+    let there = archive.list(&backup_prefix(&id)).await?;
+    let is_there = |key: &ObjectKey| there.iter().any(|object| object.key == *key);
+    let own = files.parts.iter().filter(|part| part.backup.is_none());
+    let mut needed = own
+        .map(|part| ObjectKey::BackupPart(id.clone(), part.number))
+        .chain([ObjectKey::BackupManifest(id.clone())]);
+    if let Some(gone) = needed.find(|key| !is_there(key)) {
+        let what = archive.name(&gone);
+        return Err(BackupError::Pruned { backup: id, what });
+    }
+    archive
+        .put_record(&ObjectKey::BackupRecord(id), &record)
+        .await?;
+    Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use walvault_archive::layout::BackupId;
+    use walvault_archive::record::PartRecord;
+    use walvault_archive::{Catalog, archive::wal_key};
+    use walvault_protocol::{Lsn, LsnRange, ServerVersion, SystemId, TimelineId};
+
+    use super::*;
+    use crate::backup::secure::tests::{MIB, NEEDED, archive, put, watched};
+
+    const FIRST_SEGMENT: LsnRange = LsnRange {
+        start: Lsn(5 * MIB),
+        end: Lsn(6 * MIB),
+    };
+
+    /// An archive that holds all that a backup needs but for its list of files and its record.
+    async fn nearly_complete() -> (Archive, BackupFiles, BackupRecord) {
+        let archive = archive().await;
+        put(&archive, 1, 5 * MIB, 6 * MIB, true).await;
+        put(&archive, 1, 6 * MIB, 8 * MIB, false).await;
+        let id = BackupId::new(jiff::Timestamp::UNIX_EPOCH, 1);
+        for key in [
+            ObjectKey::BackupPart(id.clone(), 1),
+            ObjectKey::BackupManifest(id.clone()),
+        ] {
+            let payload = Bytes::from_static(b"x");
+            archive.put_payload(&key, payload).await.unwrap();
+        }
+        let files = BackupFiles {
+            version: 1,
+            parts: vec![PartRecord {
+                backup: None,
+                number: 1,
+                length: 1,
+                stored: 1,
+                sha256: String::new(),
+            }],
+            files: Vec::new(),
+        };
+        let record = BackupRecord {
+            version: 1,
+            id,
+            kind: "full".to_owned(),
+            label: String::new(),
+            system_id: SystemId(1),
+            server_version: ServerVersion(150_000),
+            timeline: TimelineId::FIRST,
+            start_lsn: NEEDED.start + 40,
+            stop_lsn: NEEDED.end,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            stopped_at: jiff::Timestamp::UNIX_EPOCH,
+            size: 1,
+            stored_size: 1,
+            file_count: 0,
+            tablespaces: Vec::new(),
+            part_count: 1,
+            kept: false,
+        };
+        (archive, files, record)
+    }
+
+    async fn listed(archive: &Archive) -> Vec<BackupRecord> {
+        let catalog = Catalog::load(archive).await.unwrap();
+        catalog.backups().to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_backup_is_listed_as_it_is_returned() {
+        let (archive, files, record) = nearly_complete().await;
+        let before = record.stored_size;
+        let done = complete(&archive, &files, record, &mut watched(&archive)).await;
+        let done = done.unwrap();
+        assert!(done.stored_size > before);
+        assert_eq!(listed(&archive).await, [done]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_prune_takes_at_the_last_moment_is_noticed() {
+        let (archive, files, record) = nearly_complete().await;
+        let prune = Lock::take(&archive, "a prune", Duration::ZERO).await;
+        let mut completing = tokio::spawn({
+            let archive = archive.clone();
+            async move { complete(&archive, &files, record, &mut watched(&archive)).await }
+        });
+        tokio::time::timeout(Duration::from_secs(20), &mut completing)
+            .await
+            .expect_err("waits for the prune");
+        let gone = wal_key(TimelineId::FIRST, FIRST_SEGMENT, true);
+        archive.delete(&gone).await.unwrap();
+        prune.unwrap().release().await.unwrap();
+        let error = completing.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("removed WAL from 0/500000 on"), "{error}");
+        assert!(listed(&archive).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_gone_is_noticed() {
+        let (archive, files, record) = nearly_complete().await;
+        let gone = ObjectKey::BackupPart(record.id.clone(), 1);
+        archive.delete(&gone).await.unwrap();
+        let lacks = complete(&archive, &files, record, &mut watched(&archive)).await;
+        let error = lacks.unwrap_err().to_string();
+        assert!(error.contains("part-00000001 while backup"), "{error}");
+        assert!(listed(&archive).await.is_empty());
+    }
+}
