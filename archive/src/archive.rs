@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use walvault_protocol::{SegmentSize, SystemId};
 
-use crate::clock;
 use crate::compute;
 use crate::error::Error;
 use crate::format::{Codec, Header, Kind};
@@ -17,14 +16,16 @@ use crate::keys::{DataKey, KeyAccess, Keyring};
 use crate::layout::{KeyId, ObjectKey};
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
 use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer, check_digest};
-use crate::store::{Body, ObjectMeta, SharedStore, StoreError};
+use crate::store::{ObjectMeta, SharedStore};
 
 pub(crate) mod again;
+mod begin;
 mod check;
 mod partial;
 mod wal;
 
 use again::{Again, again};
+use begin::{find_or_begin, read_record};
 
 pub use wal::{StoredWal, WalPut, wal_key};
 
@@ -88,10 +89,7 @@ impl Archive {
         system_id: SystemId,
         segment_size: SegmentSize,
     ) -> Result<Archive, Error> {
-        let record = match read_record(&store).await? {
-            Some(record) => record,
-            None => begin(&store, system_id, segment_size).await?,
-        };
+        let record = find_or_begin(&store, system_id, segment_size).await?;
         let archive = Archive::assemble(record, store, keys.into())?;
         archive.belongs_to(system_id, segment_size)?;
         Ok(archive)
@@ -545,52 +543,4 @@ pub fn kind_of(key: &ObjectKey) -> Kind {
         ObjectKey::Drill(_) => Kind::Drill,
         ObjectKey::BackupRecord(_) | ObjectKey::Archive | ObjectKey::Key(..) => Kind::BackupRecord,
     }
-}
-
-async fn read_record(store: &SharedStore) -> Result<Option<ArchiveRecord>, Error> {
-    let name = ObjectKey::Archive.spell(SegmentSize::DEFAULT);
-    let read = || async {
-        let bytes = match store.get(&name, None).await {
-            Ok(bytes) => bytes,
-            Err(StoreError::Missing { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let record = serde_json::from_slice(&bytes).map_err(|error| Error::Record {
-            url: store.url().to_owned(),
-            key: name.clone(),
-            reason: error.to_string(),
-        })?;
-        Ok(Some(record))
-    };
-    again(&name, read).await
-}
-
-async fn begin(
-    store: &SharedStore,
-    system_id: SystemId,
-    segment_size: SegmentSize,
-) -> Result<ArchiveRecord, Error> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id)?;
-    let record = ArchiveRecord {
-        format: ARCHIVE_FORMAT,
-        archive_id: hex::encode(id),
-        system_id,
-        segment_size,
-        created_at: clock::now(),
-        created_by: concat!("walvault ", env!("CARGO_PKG_VERSION")).to_owned(),
-    };
-    let json = serde_json::to_vec_pretty(&record).expect("a record is plain JSON");
-    let name = ObjectKey::Archive.spell(segment_size);
-    match store.put(&name, Body::new(Bytes::from(json))).await {
-        Ok(()) => {}
-        // Somebody else began it in the same moment; theirs counts.
-        Err(StoreError::Exists { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    read_record(store)
-        .await?
-        .ok_or_else(|| Error::NotAnArchive {
-            url: store.url().to_owned(),
-        })
 }

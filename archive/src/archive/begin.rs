@@ -1,0 +1,176 @@
+//! The record of what an archive is: read, or written as the first object of all.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+use walvault_protocol::{SegmentSize, SystemId};
+
+use super::again::again;
+use crate::clock;
+use crate::error::Error;
+use crate::layout::ObjectKey;
+use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
+use crate::store::{Body, ConditionalPut, SharedStore, StoreError};
+
+/// How long a record that somebody else writes in the same moment is waited for, on a store that lets
+/// it take the place of ours.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How old a record is that nobody overwrites any more, whatever clocks say.
+const SETTLED: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+
+/// The record that `store` holds, written if there was none.
+///
+/// Its id is in everything that is sealed, so it must not change any more. On a store that overwrites, two
+/// that both found none both write one, and the later one stays: so a young record is read
+/// again before it counts.
+pub(super) async fn find_or_begin(
+    store: &SharedStore,
+    system_id: SystemId,
+    segment_size: SegmentSize,
+) -> Result<ArchiveRecord, Error> {
+    let record = match read_record(store).await? {
+        Some(record) => record,
+        None => begin(store, system_id, segment_size).await?,
+    };
+    let is_young = clock::now().duration_since(record.created_at).abs() < SETTLED;
+    if !is_young || store.conditional_put().await? == ConditionalPut::Enforced {
+        return Ok(record);
+    }
+    sleep(SETTLE).await;
+    there(store).await
+}
+
+/// The record that `store` holds, if any.
+pub(super) async fn read_record(store: &SharedStore) -> Result<Option<ArchiveRecord>, Error> {
+    let name = ObjectKey::Archive.spell(SegmentSize::DEFAULT);
+    let read = || async {
+        let bytes = match store.get(&name, None).await {
+            Ok(bytes) => bytes,
+            Err(StoreError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let record = serde_json::from_slice(&bytes).map_err(|error| Error::Record {
+            url: store.url().to_owned(),
+            key: name.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Some(record))
+    };
+    again(&name, read).await
+}
+
+/// Writes a record, where somebody else has not.
+async fn begin(
+    store: &SharedStore,
+    system_id: SystemId,
+    segment_size: SegmentSize,
+) -> Result<ArchiveRecord, Error> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)?;
+    let record = ArchiveRecord {
+        format: ARCHIVE_FORMAT,
+        archive_id: hex::encode(id),
+        system_id,
+        segment_size,
+        created_at: clock::now(),
+        created_by: concat!("walvault ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let json = serde_json::to_vec_pretty(&record).expect("a record is plain JSON");
+    let name = ObjectKey::Archive.spell(segment_size);
+    match store.put(&name, Body::new(Bytes::from(json))).await {
+        Ok(()) => {}
+        // Somebody else began it in the same moment; theirs counts.
+        Err(StoreError::Exists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    there(store).await
+}
+
+async fn there(store: &SharedStore) -> Result<ArchiveRecord, Error> {
+    read_record(store)
+        .await?
+        .ok_or_else(|| Error::NotAnArchive {
+            url: store.url().to_owned(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::store::{ListPage, MemoryStore, ObjectMeta, ObjectStore};
+
+    /// A store that ignores conditions, and takes its time: who puts looks first, and what was put last
+    /// stays.
+    #[derive(Debug)]
+    struct Overwriting {
+        inner: Arc<MemoryStore>,
+        latency: Duration,
+    }
+
+    #[async_trait]
+    impl ObjectStore for Overwriting {
+        fn url(&self) -> &str {
+            self.inner.url()
+        }
+
+        async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
+            if self.inner.head(key).await?.is_some() {
+                return self.inner.put(key, body).await;
+            }
+            sleep(self.latency).await;
+            self.inner.delete(key).await?;
+            self.inner.put(key, body).await
+        }
+
+        async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+            self.inner.get(key, range).await
+        }
+
+        async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+            self.inner.head(key).await
+        }
+
+        async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
+            self.inner.list(prefix, after).await
+        }
+
+        async fn delete(&self, key: &str) -> Result<(), StoreError> {
+            self.inner.delete(key).await
+        }
+
+        async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
+            Ok(ConditionalPut::Ignored)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_that_begin_at_once_agree_though_the_store_overwrites() {
+        let inner = Arc::new(MemoryStore::new());
+        let store = |latency| -> SharedStore {
+            let latency = Duration::from_millis(latency);
+            Arc::new(Overwriting {
+                inner: inner.clone(),
+                latency,
+            })
+        };
+        let (fast, slow, late) = (store(10), store(900), store(10));
+        let begin =
+            |store| async move { find_or_begin(store, SystemId(1), SegmentSize::DEFAULT).await };
+        let third = async {
+            sleep(Duration::from_millis(500)).await;
+            begin(&late).await
+        };
+        let (first, second, third) = tokio::join!(begin(&fast), begin(&slow), third);
+        let stays = read_record(&late).await.expect("read").expect("one");
+        for record in [first, second, third] {
+            assert_eq!(record.expect("begun").archive_id, stays.archive_id);
+        }
+    }
+}
