@@ -240,7 +240,7 @@ impl Archive {
     /// Stores a sealed object.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when the name is taken.
+    /// [`StoreError::Exists`](crate::store::StoreError::Exists) when the name is taken.
     pub async fn put(&self, key: &ObjectKey, object: SealedObject) -> Result<(), Error> {
         Ok(self.inner.store.put(&self.name(key), object.body).await?)
     }
@@ -442,7 +442,7 @@ impl Archive {
     /// Removes an object with all its versions.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] when the store does not let it go yet.
+    /// [`StoreError::Locked`](crate::store::StoreError::Locked) when the store does not let it go yet.
     pub async fn erase(&self, key: &ObjectKey) -> Result<(), Error> {
         Ok(self.inner.store.erase(&self.name(key)).await?)
     }
