@@ -174,7 +174,7 @@ class Bench:
         fetched, local, renamed, copied = [], [], [], []
         ways = [("remote", "walvault", fetched), ("local", "pg_wal", local), ("renamed", "mv", renamed), ("copied", "cp", copied)]
         for turn in range(self.arguments.turns):
-            # Each comes first once: on a virtual machine whoever does has the host find memory for it.
+            # Another comes first in each turn: on a virtual machine whoever does may have the host find memory for it.
             first = turn % len(ways)
             for name, way, times in ways[first:] + ways[:first]:
                 times.append(self.recover(f"{name}{turn}", way))
