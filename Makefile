@@ -7,7 +7,7 @@ CARGO ?= cargo
 SCRIPTS := $(wildcard tests/tools/*.sh) .ci/run
 
 # End-to-end tests wait for servers more than they compute.
-export RUST_TEST_THREADS ?= 4
+export RUST_TEST_THREADS ?= 6
 
 .PHONY: help bench build deb demo deny fuzz setup soak lint test
 
@@ -66,7 +66,7 @@ soak: setup
 	$(CARGO) build --release --locked $(TESTED) --bins --tests
 	WALVAULT_SEEDS=$(SOAK_WORLDS) $(CARGO) test --release --locked $(TESTED) --test simulation -- --nocapture
 	WALVAULT_SOAK_SECONDS=$(SOAK_SECONDS) WALVAULT_SOAK_FAILOVERS=$(SOAK_FAILOVERS) \
-	    $(CARGO) test --release --locked $(TESTED) --test faults -- --nocapture
+	    $(CARGO) test --release --locked $(TESTED) --test end_to_end -- --nocapture faults::
 
 bench: build
 	tests/tools/setup.sh benches

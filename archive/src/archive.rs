@@ -22,6 +22,7 @@ pub(crate) mod again;
 mod begin;
 mod check;
 mod partial;
+pub(crate) mod reaffirm;
 mod wal;
 
 use again::{Again, again};

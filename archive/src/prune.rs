@@ -153,6 +153,8 @@ pub struct Removals {
     pub orphans: Vec<Removal>,
     /// Writes that were never finished.
     pub leftovers: Vec<Leftover>,
+    /// Whole units, which stay, for whose sake chunks go.
+    pub superseding: Vec<ObjectKey>,
 }
 
 /// An object to remove.

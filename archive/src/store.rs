@@ -273,6 +273,19 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
         self.put(key, body).await
     }
 
+    /// Puts once more what was found in the store and is not known to have been answered for, `body`
+    /// being what was read of it. A store of several nodes may show an object that one of them took
+    /// before the PUT failed, and lose it with that node; an answered PUT is what makes it durable.
+    ///
+    /// A store that enforces write-once has nothing to do: it refuses what it has itself. A decorator
+    /// passes it on.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or does not let us write.
+    async fn put_again(&self, _key: &str, _body: Body) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Reads an object, or the bytes `range` of it (cut to its size).
     ///
     /// # Errors

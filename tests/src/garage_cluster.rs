@@ -17,6 +17,7 @@ const NODES: usize = 3;
 #[derive(Debug)]
 pub struct GarageCluster {
     home: TempDir,
+    rpc_secret: String,
     access_key: String,
     secret_key: String,
     nodes: Vec<Node>,
@@ -47,13 +48,13 @@ impl GarageCluster {
         });
         let mut cluster = GarageCluster {
             home,
+            rpc_secret: random_hex(64),
             access_key: format!("GK{}", random_hex(24)),
             secret_key: random_hex(64),
             nodes: nodes.collect(),
         };
-        let secret = random_hex(64);
         for node in 0..NODES {
-            cluster.configure(node, &secret);
+            cluster.configure(node, &[]);
             cluster.start(node);
         }
         cluster.join();
@@ -100,18 +101,30 @@ impl GarageCluster {
         self.nodes[node].process = Some(process);
     }
 
-    /// Waits until every node sees all others.
+    /// Waits until every node that runs sees all others that do.
     ///
     /// # Panics
-    /// When they do not.
-    pub fn wait_until_whole(&self) {
-        wait::wait_for("the nodes to see each other", || {
-            (0..NODES).all(|node| {
-                let status = self.cli(node, &["status"]).stdout;
+    /// With what they see, when they do not.
+    pub fn wait_until_connected(&self) {
+        let nodes = self.nodes.iter().enumerate();
+        let run = nodes.filter(|(_, node)| node.process.is_some());
+        let run: Vec<usize> = run.map(|(number, _)| number).collect();
+        let mut seen = String::new();
+        let connected = wait::poll(|| {
+            let mut connected = true;
+            seen.clear();
+            for node in &run {
+                let status = self.cli(*node, &["status"]).stdout;
                 let (healthy, _) = status.split_once("FAILED").unwrap_or((&status, ""));
-                healthy.matches("127.0.0.1:").count() == NODES
-            })
+                connected &= healthy.matches("127.0.0.1:").count() == run.len();
+                seen.push_str(&status);
+            }
+            connected.then_some(())
         });
+        assert!(
+            connected.is_some(),
+            "{run:?} do not see each other:\n{seen}"
+        );
     }
 
     /// Makes one cluster of the nodes, with a bucket and a key for it.
@@ -128,7 +141,11 @@ impl GarageCluster {
         for id in &ids[1..] {
             run(&["node", "connect", id]);
         }
-        self.wait_until_whole();
+        // Whom one looks for that was killed, whatever it remembers.
+        for node in 0..NODES {
+            self.configure(node, &ids);
+        }
+        self.wait_until_connected();
         for id in &ids {
             let (id, _) = id.split_once('@').expect("an id and an address");
             run(&["layout", "assign", "--zone", "here", "--capacity", "1G", id]);
@@ -149,7 +166,8 @@ impl GarageCluster {
         ]);
     }
 
-    fn configure(&self, node: usize, secret: &str) {
+    fn configure(&self, node: usize, peers: &[String]) {
+        let secret = &self.rpc_secret;
         let dir = self.home.path().display();
         let Node {
             api_port, rpc_port, ..
@@ -163,6 +181,7 @@ replication_factor = {NODES}
 rpc_bind_addr = "127.0.0.1:{rpc_port}"
 rpc_public_addr = "127.0.0.1:{rpc_port}"
 rpc_secret = "{secret}"
+bootstrap_peers = {peers:?}
 
 [s3_api]
 api_bind_addr = "127.0.0.1:{api_port}"

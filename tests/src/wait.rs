@@ -1,11 +1,18 @@
 //! Waiting for conditions.
 
 use std::net::TcpListener;
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
+
 /// How long anything may take. Far more than it does: tests share two cores.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Ports that Linux gives to nobody who connects (`ip_local_port_range` begins at 32768): a server that is
+/// killed finds its own free when it comes back.
+const PORTS: Range<u16> = 10_000..32_768;
 
 /// Asks until there is an answer, and returns it.
 ///
@@ -43,6 +50,8 @@ pub fn poll<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
 /// When the machine has none left.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    wait_until("a free port", || {
+        let port = rand::rng().random_range(PORTS);
+        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
+    })
 }

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use walvault_protocol::{SegmentSize, SystemId};
 
 use super::again::again;
+use super::reaffirm::reaffirm;
 use crate::clock;
 use crate::error::Error;
 use crate::layout::ObjectKey;
@@ -34,11 +35,15 @@ pub(super) async fn find_or_begin(
         Some(record) => record,
         None => begin(store, system_id, segment_size).await?,
     };
-    let is_young = clock::now().duration_since(record.created_at).abs() < SETTLED;
-    if !is_young || store.conditional_put().await? == ConditionalPut::Enforced {
+    if store.conditional_put().await? == ConditionalPut::Enforced {
         return Ok(record);
     }
-    sleep(SETTLE).await;
+    if clock::now().duration_since(record.created_at).abs() < SETTLED {
+        sleep(SETTLE).await;
+    }
+    // Who wrote it may never have had an answer.
+    let name = ObjectKey::Archive.spell(segment_size);
+    reaffirm(store, &ObjectKey::Archive, &name).await?;
     there(store).await
 }
 

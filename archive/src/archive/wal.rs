@@ -83,7 +83,10 @@ impl Archive {
         match put.map_err(Error::from) {
             Ok(()) => Ok(stored),
             Err(Error::Store(StoreError::Exists { .. })) => {
-                self.compare(object, &key).await.map(|()| stored)
+                self.compare(object, &key).await?;
+                // Who stored it may never have had an answer.
+                self.reaffirm(&key).await?;
+                Ok(stored)
             }
             Err(error) => Err(error),
         }

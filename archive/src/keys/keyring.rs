@@ -16,8 +16,9 @@ use super::kms::KmsError;
 use super::sealing_key::SealingKey;
 use super::wrap::KeyRecord;
 use super::{DataKey, KeyPurpose, Recipient};
+use crate::archive::reaffirm::reaffirm;
 use crate::clock;
-use crate::layout::KeyId;
+use crate::layout::{KeyId, ObjectKey};
 use crate::store::{Body, SharedStore, StoreError};
 
 /// Why a data key is not to be had.
@@ -232,6 +233,10 @@ impl Keyring {
             }
             match self.unwrap(epoch, true).await {
                 Ok(unwrapped) => {
+                    // Who made it may never have had an answer.
+                    let key = ObjectKey::Key(epoch.id, epoch.generation());
+                    let name = epochs::name(epoch.id, epoch.generation());
+                    reaffirm(&self.store, &key, &name).await?;
                     return Ok(Newest::Usable(self.remember(unwrapped.key), record));
                 }
                 Err(error) if error.is_transient() => return Err(error),

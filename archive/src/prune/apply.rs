@@ -55,6 +55,13 @@ pub async fn apply(
     if removals.is_empty() {
         return Ok(report);
     }
+    // What goes is not missed for the sake of what stays.
+    let kept = plan.backups.iter().filter(|backup| !backup.goes);
+    let kept = kept.map(|backup| ObjectKey::BackupRecord(backup.id.clone()));
+    for key in kept.chain(removals.superseding.iter().cloned()) {
+        lock.renew().await?;
+        archive.reaffirm(&key).await?;
+    }
     write_down(archive, plan, by).await?;
     let mut stuck: BTreeSet<&BackupId> = BTreeSet::new();
     for (id, record) in &removals.records {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Orphan, OrphanKind, Removal, Removals};
-use crate::archive::{Archive, Listed};
+use crate::archive::{Archive, Listed, wal_key};
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::layout::{BackupId, ObjectKey};
@@ -62,8 +62,8 @@ pub(super) async fn collect(
         .map(|removal| archive.name(&removal.key))
         .collect();
     for (timeline, wal) in catalog.timelines() {
-        let whole = wal.objects.iter().filter(|held| held.whole);
-        let whole: crate::Coverage = whole.map(|held| held.range).collect();
+        let units = wal.objects.iter().filter(|held| held.whole);
+        let whole: crate::Coverage = units.clone().map(|held| held.range).collect();
         for held in wal.objects.iter().filter(|held| !held.whole) {
             let key = ObjectKey::Tail(timeline, held.range);
             let name = archive.name(&key);
@@ -78,6 +78,12 @@ pub(super) async fn collect(
                     key,
                     size: held.size,
                 });
+                let around = units.clone().filter(|unit| {
+                    unit.range.start < held.range.end && unit.range.end > held.range.start
+                });
+                let around = around.map(|unit| wal_key(timeline, unit.range, true));
+                removals.superseding.extend(around);
+                removals.superseding.dedup();
             }
         }
     }

@@ -102,6 +102,11 @@ impl ObjectStore for Metered {
         self.timed(Operation::Put, request).await
     }
 
+    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        let request = self.inner.put_again(key, body);
+        self.timed(Operation::Put, request).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let request = self.inner.get(key, range);
         self.timed(Operation::Get, request).await

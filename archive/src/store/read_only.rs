@@ -43,6 +43,10 @@ impl ObjectStore for ReadOnly {
         Err(self.refused("put", key))
     }
 
+    async fn put_again(&self, key: &str, _body: Body) -> Result<(), StoreError> {
+        Err(self.refused("put", key))
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         self.inner.get(key, range).await
     }

@@ -155,7 +155,7 @@ impl Replicas {
                 if matches!(answer, Err(StoreError::Exists { .. }))
                     && matches!(member.store().get(key, None).await, Ok(held) if held == body.bytes)
                 {
-                    *answer = Ok(());
+                    *answer = member.noting(member.store().put_again(key, body.clone()).await);
                 }
             }
         }
@@ -289,6 +289,13 @@ impl ObjectStore for Replicas {
     async fn put_fresh(&self, key: &str, body: Body) -> Result<(), StoreError> {
         self.change("put", key, Some(&body), |member| {
             member.store().put_fresh(key, body.clone())
+        })
+        .await
+    }
+
+    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        self.change("put", key, None, |member| {
+            member.store().put_again(key, body.clone())
         })
         .await
     }

@@ -122,10 +122,14 @@ impl Retrying {
             let outcome = match answer {
                 Err(exists @ StoreError::Exists { .. }) if unanswered => {
                     match self.is_ours(key, &body).await {
-                        Ok(true) => {
-                            info!(store = self.url(), key, "an unanswered PUT had succeeded");
-                            Ok(())
-                        }
+                        // That it is seen is no answer yet.
+                        Ok(true) => match self.inner.put_again(key, body.clone()).await {
+                            Ok(()) => {
+                                info!(store = self.url(), key, "an unanswered PUT had succeeded");
+                                Ok(())
+                            }
+                            failed => failed,
+                        },
                         Ok(false) => Err(exists),
                         Err(error) => Err(error),
                     }
@@ -186,7 +190,8 @@ impl ObjectStore for Retrying {
     }
 
     /// As the inner store's, except that [`StoreError::Exists`] after an attempt that went
-    /// unanswered succeeds when the object there holds the same bytes.
+    /// unanswered succeeds when the object there holds the same bytes and the store answers for
+    /// them ([`ObjectStore::put_again`]).
     async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
         let first = self.inner.put(key, body.clone()).await;
         self.settle_put(first, key, body).await
@@ -196,6 +201,10 @@ impl ObjectStore for Retrying {
     async fn put_fresh(&self, key: &str, body: Body) -> Result<(), StoreError> {
         let first = self.inner.put_fresh(key, body.clone()).await;
         self.settle_put(first, key, body).await
+    }
+
+    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        self.retry(|| self.inner.put_again(key, body.clone())).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {

@@ -287,6 +287,15 @@ impl ObjectStore for S3Store {
         put.map_err(|answer| self.context("put", key).settle(answer))
     }
 
+    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        key::check(&self.url, "put", key)?;
+        if self.probe_conditional_put().await? == ConditionalPut::Enforced {
+            return Ok(());
+        }
+        let put = self.put_object(key, body, false).await;
+        put.map_err(|answer| self.context("put", key).settle(answer))
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         key::check(&self.url, "get", key)?;
         let bytes = read::object(self, key, range).await?;

@@ -290,7 +290,7 @@ pub async fn follow(
             }
         }
         if let Writer::Epoch(_) = writer {
-            vouch(archive, &catalog, reserved, place).await?;
+            vouch(archive, &catalog, &history, reserved, place).await?;
             let confirmed = confirm(archive, &catalog, session, &context.slot, place).await;
             session = confirmed.map_err(|error| removed(error, place))?;
         }

@@ -55,6 +55,7 @@ pub async fn store(
             stored => return stored.map(drop),
         }
     }
+    archive.reaffirm(&key).await?;
     match archive.get(&key).await {
         Ok(held) if held.payload == content => Ok(()),
         Ok(_) => Err(contradiction(archive, &key)),

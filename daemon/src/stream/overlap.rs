@@ -4,11 +4,16 @@
 //! anything is written, the newest object archived is compared with what the server has in its
 //! place. What the server was not told yet is opened: a name alone is no reason to acknowledge it.
 
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::archive::wal_key;
+use walvault_archive::catalog::WalHeld;
+use walvault_archive::layout::{ObjectKey, unit_containing};
 use walvault_archive::{Archive, Catalog, Error};
-use walvault_protocol::Lsn;
 use walvault_protocol::client::{Session, StartReplication, WalMessage};
 use walvault_protocol::replication::SlotName;
+use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
 use super::follow::StreamError;
 use super::resume::Resume;
@@ -16,17 +21,36 @@ use super::resume::Resume;
 /// How many objects are opened at most, the newest: 1 GiB of whole units.
 const OPENED: usize = 64;
 
+/// How many bytes of what the slot was not told are put again at most, the newest.
+const UNTOLD: u64 = 1 << 30;
+/// The same where the slot does not tell: more than any process has on its way to the store.
+const IN_FLIGHT: u64 = 128 << 20;
+/// How many objects are put again at once.
+const AT_ONCE: usize = 4;
+
 /// Opens what the archive holds of the WAL between `reserved`, up to where the slot was told that it
-/// is archived, and `place`. Nothing is opened on a host that may not read it.
+/// is archived, and `place`, and has the store answer for it, as well as for whole units whose chunks are
+/// still to go. Nothing is opened on a host that may not read it.
 ///
 /// # Errors
 /// [`Error::Corrupt`] when one of them is not what walvault stored, and when the store cannot be read.
 pub async fn vouch(
     archive: &Archive,
     catalog: &Catalog,
+    history: &TimelineHistory,
     reserved: Option<Lsn>,
     place: Resume,
 ) -> Result<(), Error> {
+    let unsure = unsure(catalog, history, reserved, place);
+    let reaffirmed = unsure
+        .into_iter()
+        .map(|key| async move { archive.reaffirm(&key).await });
+    // Collected, so that whoever waits for it may do so on any thread.
+    let reaffirmed: Vec<_> = reaffirmed.collect();
+    let _: Vec<()> = stream::iter(reaffirmed)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
     let (Some(reserved), Some(wal)) = (reserved, catalog.wal(place.timeline)) else {
         return Ok(());
     };
@@ -47,6 +71,55 @@ pub async fn vouch(
         }
     }
     Ok(())
+}
+
+/// The WAL of which it is not known that the store answered for it: what an earlier process stored last and did
+/// not tell the slot, and whole units for whose sake chunks are removed.
+fn unsure(
+    catalog: &Catalog,
+    history: &TimelineHistory,
+    reserved: Option<Lsn>,
+    place: Resume,
+) -> Vec<ObjectKey> {
+    let told = reserved.filter(|reserved| *reserved <= place.archived_to);
+    let (from, most) = match told {
+        Some(told) => (told, UNTOLD),
+        // The slot is younger than what is archived.
+        None => (Lsn::INVALID, IN_FLIGHT),
+    };
+    let on_the_way = catalog.timelines().filter(|(timeline, _)| {
+        *timeline == place.timeline
+            || *timeline < place.timeline && history.passes_through(*timeline)
+    });
+    let mut untold: Vec<(TimelineId, &WalHeld)> = on_the_way
+        .flat_map(|(timeline, wal)| wal.objects.iter().map(move |held| (timeline, held)))
+        .filter(|(_, held)| held.range.end > from && held.range.start < place.archived_to)
+        .collect();
+    untold.sort_by_key(|(_, held)| std::cmp::Reverse(held.range.start));
+    let mut stored = 0;
+    let untold = untold.into_iter().take_while(|(_, held)| {
+        stored += held.size;
+        stored <= most
+    });
+    let size = catalog.segment_size();
+    let own = catalog.wal(place.timeline);
+    let own = own.map(|wal| wal.objects.as_slice()).unwrap_or_default();
+    let chunked: BTreeSet<Lsn> = own
+        .iter()
+        .filter(|held| !held.whole)
+        .map(|held| unit_containing(held.range.start, size).start)
+        .collect();
+    let superseding = own
+        .iter()
+        .filter(|held| held.whole && chunked.contains(&held.range.start))
+        .map(|held| (place.timeline, held));
+    let keys = untold.chain(superseding);
+    let keys: BTreeSet<(TimelineId, Lsn, Lsn, bool)> = keys
+        .map(|(timeline, held)| (timeline, held.range.start, held.range.end, held.whole))
+        .collect();
+    keys.into_iter()
+        .map(|(timeline, start, end, whole)| wal_key(timeline, LsnRange::new(start, end), whole))
+        .collect()
 }
 
 /// Compares the archived object that ends where streaming is to go on with the server's WAL.

@@ -115,6 +115,7 @@ impl Chaos {
         }
         self.rest().await;
         self.kill_all();
+        self.world.lock().lose_node();
         if self.world.lock().violation.is_none() {
             self.restore().await;
         }
@@ -133,7 +134,7 @@ impl Chaos {
     fn step(&mut self) {
         let primary = self.world.lock().nodes.len() - 1;
         let node = self.world.draw(primary as u64 + 1) as usize;
-        match self.world.draw(116) {
+        match self.world.draw(120) {
             0..45 => {
                 let bytes = match self.world.draw(4) {
                     0 => 1_200_000,
@@ -187,6 +188,7 @@ impl Chaos {
             100..107 => self.back_up(node),
             107..114 => self.prune(),
             114..116 => self.kill_upkeep(),
+            116..119 => self.world.lock().lose_node(),
             _ => {
                 for node in 0..=primary {
                     self.start(node);

@@ -88,6 +88,11 @@ fn finds_a_prune_that_goes_one_segment_too_far() {
     assert_found(Planted::PruneTooFar);
 }
 
+#[test]
+fn finds_what_is_seen_and_taken_for_stored() {
+    assert_found(Planted::SeenIsStored);
+}
+
 fn assert_found(planted: Planted) {
     let found = (0..PATIENCE).find_map(|seed| {
         let violation = run(seed, planted).violation?;

@@ -16,6 +16,7 @@ use walvault_archive::{Archive, Catalog, Error};
 use walvault_daemon::copies::CatchUp;
 use walvault_daemon::metrics::Metrics;
 use walvault_daemon::pipeline::{Destination, Pump, PumpEnd, Reports, Settings, StreamState};
+use walvault_daemon::stream::overlap::vouch;
 use walvault_daemon::stream::{fence, histories, resume};
 use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
@@ -107,6 +108,7 @@ impl Process {
                 self.note(format!("the server is behind {}", place.archived_to));
                 return Ok(());
             }
+            vouch(archive, &catalog, &history, Some(reserved), place).await?;
             let sealer = archive.sealer(Codec::Lz4).await?;
             let mut source = SimulatedStream::open(&self.world, self.node, on, place.start);
             self.claim(archive, epoch, place.timeline).await?;

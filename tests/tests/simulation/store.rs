@@ -39,6 +39,15 @@ enum Fate {
     Unanswered,
     /// It is carried out long after its sender gave up.
     Late,
+    /// Of the store's nodes only one carries it out.
+    Partial,
+}
+
+/// How many nodes take a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Enough,
+    OneNode,
 }
 
 impl SimulatedStore {
@@ -63,13 +72,18 @@ impl SimulatedStore {
         if self.calm {
             return Fate::Done;
         }
+        let has_nodes = self.world.lock().has_nodes;
         if self.world.lock().outage_until > Instant::now() {
-            return Fate::Lost;
+            return match has_nodes && self.world.one_in(2) {
+                true => Fate::Partial,
+                false => Fate::Lost,
+            };
         }
         match self.world.draw(100) {
             0..2 => Fate::Lost,
             2..5 => Fate::Unanswered,
             5 => Fate::Late,
+            6..8 if has_nodes => Fate::Partial,
             _ => Fate::Done,
         }
     }
@@ -92,11 +106,11 @@ impl SimulatedStore {
         &self,
         action: &'static str,
         key: &str,
-        change: impl FnOnce(&World) -> T + Send + 'static,
+        change: impl FnOnce(&World, Reach) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
         let failed = |reason: &str| StoreError::unavailable(URL, action, key, reason);
         let (fate, there, back) = (self.fate(), self.delay(), self.delay());
-        if fate == Fate::Lost {
+        if fate == Fate::Lost || fate == Fate::Partial && !matches!(action, "put") {
             sleep(there).await;
             return Err(failed("no answer"));
         }
@@ -109,17 +123,24 @@ impl SimulatedStore {
         // A request that was sent is carried out though its sender is killed.
         tokio::spawn(async move {
             sleep(there + late).await;
-            let _ = done.send(change(&world));
+            let reach = match fate {
+                Fate::Partial => Reach::OneNode,
+                _ => Reach::Enough,
+            };
+            let _ = done.send(change(&world, reach));
         });
         match fate {
             Fate::Late => {
                 sleep(there).await;
                 Err(failed("timed out"))
             }
-            Fate::Unanswered => {
+            Fate::Unanswered | Fate::Partial => {
                 let _ = result.await;
                 sleep(back).await;
-                Err(failed("the connection was reset"))
+                Err(failed(match fate {
+                    Fate::Partial => "503, too few nodes answered",
+                    _ => "the connection was reset",
+                }))
             }
             Fate::Done | Fate::Lost => {
                 let done = result.await.map_err(|_| failed("the store is gone"))?;
@@ -137,6 +158,26 @@ impl fmt::Debug for SimulatedStore {
 }
 
 impl State {
+    /// The one node is lost that has what no other has.
+    pub fn lose_node(&mut self) {
+        for name in std::mem::take(&mut self.partial) {
+            if self.objects.remove(&name).is_some() {
+                self.note(format!("{name} is lost with its node"));
+            }
+        }
+        self.check_promises();
+    }
+
+    /// Takes in an object, which has to be written once.
+    fn take(&mut self, name: &str, bytes: Bytes, reach: Reach) {
+        self.stored.insert(name.to_owned(), clock::now());
+        self.objects.insert(name.to_owned(), bytes);
+        match reach {
+            Reach::Enough => self.partial.remove(name),
+            Reach::OneNode => self.partial.insert(name.to_owned()),
+        };
+    }
+
     /// Removes the segment after the one called `name`.
     fn remove_next(&mut self, name: &str) {
         let size = self.segment();
@@ -179,7 +220,7 @@ impl ObjectStore for SimulatedStore {
             state.objects.retain(|key, _| !chunk_of_it(key));
             state.check_promises();
         }
-        let put = move |world: &World| {
+        let put = move |world: &World, reach: Reach| {
             let mut state = world.lock();
             if state.objects.contains_key(&name) {
                 return Err(StoreError::exists(URL, &name));
@@ -190,20 +231,40 @@ impl ObjectStore for SimulatedStore {
             } else {
                 &name
             };
-            state.note(format!("process {process} stored {named}"));
+            let whole = if reach == Reach::OneNode {
+                " on one node"
+            } else {
+                ""
+            };
+            state.note(format!("process {process} stored {named}{whole}"));
             if let Some(ObjectKey::Writer(epoch)) = parsed {
                 state.epoch_taken(epoch, process);
             }
-            state.stored.insert(name.clone(), clock::now());
-            state.objects.insert(name, body.bytes);
+            state.take(&name, body.bytes, reach);
             Ok(())
         };
         self.request("put", key, put).await?
     }
 
+    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        if self.world.lock().planted == Planted::SeenIsStored {
+            return Ok(());
+        }
+        let name = key.to_owned();
+        let put = move |world: &World, reach: Reach| {
+            let mut state = world.lock();
+            // A PUT that one node takes changes nothing of what the others have.
+            let known = state.objects.contains_key(&name);
+            if reach == Reach::Enough || !known {
+                state.take(&name, body.bytes, reach);
+            }
+        };
+        self.request("put", key, put).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let name = key.to_owned();
-        let get = move |world: &World| {
+        let get = move |world: &World, _| {
             let held = world.lock().objects.get(&name).cloned();
             held.ok_or_else(|| StoreError::missing(URL, &name))
         };
@@ -219,7 +280,7 @@ impl ObjectStore for SimulatedStore {
 
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
         let name = key.to_owned();
-        let head = move |world: &World| {
+        let head = move |world: &World, _| {
             let state = world.lock();
             let held = state.objects.get(&name);
             held.map(|bytes| meta(&state, &name, bytes))
@@ -229,7 +290,7 @@ impl ObjectStore for SimulatedStore {
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
         let (begin, after) = (prefix.to_owned(), after.map(str::to_owned));
-        let list = move |world: &World| {
+        let list = move |world: &World, _| {
             let state = world.lock();
             let under = state.objects.range(begin.clone()..);
             let under = under.take_while(|(key, _)| key.starts_with(&begin));
@@ -251,9 +312,10 @@ impl ObjectStore for SimulatedStore {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         let (name, process) = (key.to_owned(), self.process);
-        let delete = move |world: &World| {
+        let delete = move |world: &World, _| {
             let mut state = world.lock();
             if state.objects.remove(&name).is_some() {
+                state.partial.remove(&name);
                 state.note(format!("process {process} removed {name}"));
                 if state.planted == Planted::PruneTooFar && state.pruners.contains(&process) {
                     state.remove_next(&name);
@@ -265,7 +327,11 @@ impl ObjectStore for SimulatedStore {
     }
 
     async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-        Ok(ConditionalPut::Enforced)
+        Ok(match self.world.lock().has_nodes {
+            // It lets an object be put again; that it lets others be overwritten is not played.
+            true => ConditionalPut::Ignored,
+            false => ConditionalPut::Enforced,
+        })
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Planted {
     StaleWriter,
     /// A prune takes one segment more than it planned.
     PruneTooFar,
+    /// What is seen in the store is never put again, for it to answer for.
+    SeenIsStored,
 }
 
 /// When worlds begin.
@@ -66,6 +68,10 @@ pub struct State {
     pub lines: Vec<Line>,
     pub nodes: Vec<Node>,
     pub objects: BTreeMap<String, Bytes>,
+    /// Whether the store is made of nodes, each of which may be lost.
+    pub has_nodes: bool,
+    /// The objects that only one node has: its PUT was not answered.
+    pub partial: BTreeSet<String>,
     /// When each object was stored.
     pub stored: BTreeMap<String, Timestamp>,
     /// The backups that were begun.
@@ -110,6 +116,8 @@ impl World {
                 slot: None,
             }],
             objects: BTreeMap::new(),
+            has_nodes: seed.is_multiple_of(2),
+            partial: BTreeSet::new(),
             stored: BTreeMap::new(),
             backups: Vec::new(),
             pruners: BTreeSet::new(),

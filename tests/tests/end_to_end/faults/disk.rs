@@ -1,5 +1,7 @@
 //! A directory for an archive on a disk that fills up.
 
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,6 +31,25 @@ impl Volume {
         };
         give_to_server_user(path);
         volume
+    }
+
+    /// Takes all the room there is at the moment.
+    fn fill(&self) {
+        let filler = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.filler());
+        let mut filler = filler.expect("a file");
+        while filler.write_all(&[1; 4096]).is_ok() {}
+    }
+
+    /// Gives back what [`Volume::fill`] took.
+    fn clear(&self) {
+        fs::remove_file(self.filler()).expect("removed");
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path.join("somebody-elses")
     }
 
     fn resize(&self, size: &str) {
@@ -75,7 +96,11 @@ fn commits_wait_while_the_disk_is_full_and_go_on_when_there_is_room() {
         server.query(random);
         daemon.log().contains("No space left on device")
     });
-    wait_for("all to wait", || waiting_commits(&server) == CLIENTS);
+    // What is written and fails makes room for what is smaller.
+    wait_for("all to wait", || {
+        volume.fill();
+        waiting_commits(&server) == CLIENTS
+    });
     daemon.wait_until_saying(&[
         "the archive is away",
         "free space below",
@@ -86,6 +111,7 @@ fn commits_wait_while_the_disk_is_full_and_go_on_when_there_is_room() {
     let _ = scenario.walvault(&["list"]).succeeded();
     assert_eq!(clients.acknowledged().len(), known);
 
+    volume.clear();
     volume.resize("200m");
     clients.wait_for_more(30);
     daemon.wait_until_archived(&server);

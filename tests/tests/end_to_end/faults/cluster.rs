@@ -31,7 +31,7 @@ fn one_node_of_three_is_not_missed_and_two_are_waited_for() {
         clients.wait_for_more(50);
         let _ = scenario.walvaultd(&["backup"]).succeeded();
         cluster.start(node);
-        cluster.wait_until_whole();
+        cluster.wait_until_connected();
         clients.wait_for_more(10);
     }
     assert!(
@@ -49,16 +49,17 @@ fn one_node_of_three_is_not_missed_and_two_are_waited_for() {
     assert_eq!(waiting_commits(&server), CLIENTS);
     assert_eq!(clients.acknowledged().len(), known);
     cluster.start(2);
-    clients.wait_for_more(50);
+    clients.wait_for_more(CLIENTS);
 
+    // The node that was there all along is lost, before it told the others what only it took while
+    // it was alone. The one that was away for longest is asked.
+    cluster.kill(0);
     server.lose();
     daemon.kill();
     let acknowledged = clients.stop();
-    // The node that was away for longest is asked, while the one that was there is gone.
     cluster.start(1);
-    cluster.wait_until_whole();
+    cluster.wait_until_connected();
     config.set("archive.s3", "endpoint", cluster.endpoint(1));
     scenario.configure(&config);
-    cluster.kill(0);
     let _ = restore_everything(&scenario, "restored", &acknowledged);
 }

@@ -16,11 +16,9 @@ fn every_test_that_is_named_exists() {
             root.join(file)
         } else {
             let tests = root.join("tests/tests");
-            let one_file = tests.join(format!("{file}.rs"));
-            if one_file.exists() {
-                one_file
-            } else {
-                tests.join(file).join("main.rs")
+            match file {
+                "simulation" => tests.join("simulation/main.rs"),
+                _ => tests.join(format!("end_to_end/{file}.rs")),
             }
         };
         let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{word}: {error}"));

@@ -1,0 +1,46 @@
+//! What a user does, with the programs as they are shipped: real PostgreSQL, a real S3 server, and what goes
+//! wrong with both. One program, so that its tests run beside each other and it is linked once.
+
+mod admin;
+mod age_plugin;
+mod audit;
+mod backup_alone;
+mod backup_failures;
+mod backup_ordered;
+mod backup_schedule;
+mod bad_input;
+mod catalog;
+mod check;
+mod compliance;
+mod containers;
+mod copies;
+mod credentials;
+mod documents;
+mod drill;
+mod export;
+mod failover;
+mod faults;
+mod guarantees;
+mod harness;
+mod keys;
+mod kms;
+mod opener;
+mod outages;
+mod packaging;
+mod page;
+mod report;
+mod restore_instants;
+mod restore_ways;
+mod retention;
+mod rights;
+mod sealing;
+mod sealing_only;
+mod secrets;
+mod streaming;
+mod tail;
+mod tampering;
+mod upkeep;
+mod verify;
+mod versions;
+mod wal_fetch;
+mod worm;
