@@ -23,7 +23,7 @@ const OPENED: usize = 64;
 
 /// How many bytes of what the slot was not told are put again at most, the newest.
 const UNTOLD: u64 = 1 << 30;
-/// The same where the slot does not tell: more than any process has on its way to the store.
+/// The same where the slot does not tell: what a process has on its way with the usual `wal.memory`.
 const IN_FLIGHT: u64 = 128 << 20;
 /// How many objects are put again at once.
 const AT_ONCE: usize = 4;

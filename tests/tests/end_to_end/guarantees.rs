@@ -30,3 +30,20 @@ fn every_test_that_is_named_exists() {
     }
     assert!(named > 20, "only {named} tests are named");
 }
+
+/// A file that `main.rs` does not name is not compiled, and its tests never fail.
+#[test]
+fn every_file_of_tests_is_part_of_the_program() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end");
+    for (folder, root) in [("", "main.rs"), ("faults", "faults.rs")] {
+        let named = fs::read_to_string(tests.join(root)).expect("the root");
+        for entry in fs::read_dir(tests.join(folder)).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let is_source = path.extension().is_some_and(|extension| extension == "rs");
+            let name = path.file_stem().and_then(|name| name.to_str());
+            let name = name.expect("a name in UTF-8");
+            let is_named = named.lines().any(|line| line == format!("mod {name};"));
+            assert!(!is_source || name == "main" || is_named, "{name}");
+        }
+    }
+}
