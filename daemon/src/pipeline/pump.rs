@@ -197,7 +197,7 @@ impl Pump {
             system_id: archive.record().system_id,
             segment_size,
             timeline,
-            start,
+            start: place.segment_start(segment_size),
         };
         Pump {
             scanner: WalScanner::new(scan),
@@ -370,13 +370,8 @@ impl Pump {
         Ok(())
     }
 
-    fn append(
-        &mut self,
-        start: Lsn,
-        mut bytes: &[u8],
-        sent_at: PgTimestamp,
-    ) -> Result<(), PumpError> {
-        let expected = self.chunker.position();
+    fn append(&mut self, start: Lsn, bytes: &[u8], sent_at: PgTimestamp) -> Result<(), PumpError> {
+        let expected = self.scanner.position();
         if start != expected {
             return Err(PumpError::Continuity {
                 expected,
@@ -386,6 +381,13 @@ impl Pump {
         self.metrics
             .wal_received_bytes_total
             .inc_by(bytes.len() as u64);
+        // What the segment holds before the first unit is scanned and not stored.
+        let before = self.chunker.position() - self.scanner.position();
+        let (before, mut bytes) = bytes.split_at(bytes.len().min(before as usize));
+        if !before.is_empty() {
+            self.scanner.push(before)?;
+            let _ = self.scanner.take_marks();
+        }
         while !bytes.is_empty() {
             let (head, rest) = bytes.split_at(self.chunker.room().min(bytes.len()));
             self.scanner.push(head)?;

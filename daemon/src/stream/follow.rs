@@ -299,8 +299,9 @@ pub async fn follow(
         context.archive.send_replace(Some(archive.clone()));
         context.journal.keep_in(archive);
         let refused = |error: ClientError| removed(error.into(), place);
+        let from = place.segment_start(archive.segment_size());
         let started = session
-            .start_replication(Some(&context.slot), place.start, place.timeline)
+            .start_replication(Some(&context.slot), from, place.timeline)
             .await;
         session = match started.map_err(refused)? {
             StartReplication::TimelineEnded(session, _) => session,

@@ -38,6 +38,8 @@ pub(super) struct Records {
     /// What the record marks, from its last byte until its padding has passed too.
     mark: Option<WalMark>,
     is_switch: bool,
+    /// Whether the scan began in a record whose rest may be that of a switch.
+    began_in_switch: bool,
     /// Where the record before starts; `None` when that was before the scan.
     previous: Option<Lsn>,
     /// A record that was abandoned and that the next one has to name.
@@ -60,6 +62,8 @@ enum Stage {
     Body,
     /// In a record that began before the scan.
     Foreign,
+    /// Behind a record that began before the scan and was a switch: nothing follows it.
+    Switched,
     /// Behind a record, up to where the next may start.
     Padding {
         until: Lsn,
@@ -94,6 +98,7 @@ impl Records {
             notes: None,
             mark: None,
             is_switch: false,
+            began_in_switch: false,
             previous: None,
             abandoned: None,
             marks: Vec::new(),
@@ -106,7 +111,7 @@ impl Records {
     /// The record under way and how many of its bytes are to come.
     pub(super) fn under_way(&self) -> Option<(Lsn, u32)> {
         match self.stage {
-            Stage::Between | Stage::Padding { .. } => None,
+            Stage::Between | Stage::Switched | Stage::Padding { .. } => None,
             Stage::Length | Stage::Header | Stage::Body | Stage::Foreign => {
                 Some((self.start, self.left))
             }
@@ -121,6 +126,8 @@ impl Records {
         self.start = page;
         self.left = left;
         self.stage = Stage::Foreign;
+        // A switch is a header alone, whose length is on the page where it began.
+        self.began_in_switch = left as usize <= HEADER - size_of::<u32>();
         Ok(())
     }
 
@@ -129,6 +136,7 @@ impl Records {
         if matches!(self.stage, Stage::Length | Stage::Header | Stage::Body) {
             self.abandoned = Some(self.start);
         }
+        self.began_in_switch = false;
         self.stage = Stage::Between;
     }
 
@@ -154,7 +162,7 @@ impl Records {
             self.begin(at);
         }
         let used = match self.stage {
-            Stage::Between | Stage::Length | Stage::Header => {
+            Stage::Between | Stage::Switched | Stage::Length | Stage::Header => {
                 self.read_header(at, bytes, version)?
             }
             Stage::Body | Stage::Foreign => self.read_body(at, bytes)?,
@@ -199,6 +207,10 @@ impl Records {
 
     fn enter_header(&mut self) -> Result<(), WalError> {
         let length = u32_at(&self.header, 0);
+        if std::mem::take(&mut self.began_in_switch) && length == 0 {
+            self.stage = Stage::Switched;
+            return Ok(());
+        }
         if length < HEADER as u32 || length > MAX_RECORD {
             let (record, found) = (self.start, length);
             return Err(WalError::RecordLength { record, found });
@@ -314,6 +326,13 @@ impl Records {
 
     /// Leaves the padding when all of it has passed.
     fn settle(&mut self, at: Lsn) -> Option<Complete> {
+        if self.stage == Stage::Switched {
+            self.stage = Stage::Between;
+            return Some(Complete {
+                end: self.start,
+                is_switch: true,
+            });
+        }
         let Stage::Padding { until, of } = self.stage else {
             return None;
         };

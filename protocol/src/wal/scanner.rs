@@ -23,14 +23,16 @@ pub struct ScanStart {
     /// The timeline that is read; pages of its ancestors may come first.
     pub timeline: TimelineId,
     /// The first byte: the start of a segment, or of any page where pages have their default size
-    /// of 8 KiB.
+    /// of 8 KiB. Only from the start of a segment on is everything proved: the unused rest of a segment
+    /// is zeros at best, and known by the switch before it.
     pub start: Lsn,
 }
 
 /// Validates WAL in flight and notes the places where recovery could stop.
 ///
 /// Give it the bytes in order with [`WalScanner::push`], in pieces of any size: how they are cut
-/// changes nothing. A record that began before the start is passed over unchecked.
+/// changes nothing. A record that began before the start is passed over unchecked, and zeros that
+/// the scan starts in are taken for the unused rest of their segment.
 #[derive(Debug, Clone)]
 pub struct WalScanner {
     segment_size: SegmentSize,
@@ -155,6 +157,15 @@ impl WalScanner {
     fn enter_page(&mut self, page: Lsn) -> Result<(), WalError> {
         let header = PageHeader::read(&self.header);
         let is_first = self.rules.is_at_first_page();
+        let segment_end = self.segment_end(page);
+        if is_first
+            && segment_end > page
+            && self.header[..self.filled].iter().all(|byte| *byte == 0)
+        {
+            self.skip_to = Some(segment_end);
+            self.filled = 0;
+            return Ok(());
+        }
         let kind = self.rules.check(page, &header)?;
         if header.overwrites() {
             self.records.abandon();
@@ -207,10 +218,15 @@ impl WalScanner {
 
     fn complete(&mut self, record: Complete) {
         self.complete_to = record.end;
-        let segment_end = Lsn(record.end.0.next_multiple_of(self.segment_size.bytes()));
+        let segment_end = self.segment_end(record.end);
         if record.is_switch && segment_end > record.end {
             self.skip_to = Some(segment_end);
         }
+    }
+
+    /// The end of the segment that `lsn` lies in; `lsn` itself at the start of one.
+    fn segment_end(&self, lsn: Lsn) -> Lsn {
+        Lsn(lsn.0.next_multiple_of(self.segment_size.bytes()))
     }
 
     /// Passes over what follows a segment switch.

@@ -288,6 +288,52 @@ fn streams_segments_of_64_mib_in_pieces() {
     streams_segments_of(64, 2);
 }
 
+/// What was unused of a large segment is not told from damage by itself.
+#[test]
+fn resumes_in_the_unused_rest_of_a_segment() {
+    let server = Postgres::builder()
+        .segment_size(64)
+        .setting("wal_keep_size", "1GB")
+        .setting("max_wal_size", "1GB")
+        .start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    let commit = log.commit(&server);
+    let name = server.query(&format!("SELECT pg_walfile_name('{}')", commit.begin));
+    server.switch_wal();
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+    let mut kept = 0;
+    for object in scenario.archive().files("wal/00000001/") {
+        let object_name = object.to_string_lossy();
+        let unit = object_name.rsplit('/').next().unwrap_or_default();
+        if unit < name.as_str() || unit.starts_with(&name) && kept == 0 {
+            kept += u32::from(unit.starts_with(&name));
+        } else {
+            fs::remove_file(&object).expect("removed");
+        }
+    }
+    assert_eq!(kept, 1);
+    for chunk in scenario.archive().files("tail/00000001/") {
+        fs::remove_file(&chunk).expect("removed");
+    }
+
+    let daemon = scenario.run();
+    daemon.wait_until_archived(&server);
+    wait_for("the rest of the segment", || {
+        let units = scenario.archive().files("wal/00000001/");
+        units
+            .iter()
+            .filter(|unit| unit.to_string_lossy().contains(&name))
+            .count()
+            == 4
+    });
+    assert!(fetch(&scenario, &name) == on_server(&server, &name));
+}
+
 /// Left alone, the tail waits for an hour.
 fn patient(scenario: &Scenario, server: &Postgres) {
     let mut config = scenario.config(&server.url());
