@@ -19,6 +19,7 @@ use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer, c
 use crate::store::{ObjectMeta, SharedStore};
 
 pub(crate) mod again;
+pub(crate) mod alike;
 mod begin;
 mod check;
 mod partial;

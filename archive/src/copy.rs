@@ -13,6 +13,7 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::archive::alike::{ALIKE, read_alike};
 use crate::archive::{Archive, Listed, kind_of};
 use crate::compute;
 use crate::error::Error;
@@ -120,7 +121,14 @@ pub async fn copy(
 /// Sees to it that `to` is a copy of the same archive, or becomes one.
 async fn identify(from: &Archive, to: &SharedStore) -> Result<(), CopyError> {
     let name = from.name(&ObjectKey::Archive);
-    let ours = from.store().get(&name, None).await?;
+    let ours = read_alike(&**from.store(), &name, ALIKE, |bytes| {
+        check(&ObjectKey::Archive, bytes).map(drop)
+    });
+    let ours = ours.await?.map_err(|reason| Error::Record {
+        url: from.url().to_owned(),
+        key: name.clone(),
+        reason,
+    })?;
     match to.put(&name, Body::new(ours)).await {
         Ok(()) => return Ok(()),
         Err(StoreError::Exists { .. }) => {}
@@ -304,18 +312,26 @@ async fn copy_one(
     key: ObjectKey,
     name: String,
 ) -> Result<Outcome, Error> {
-    let bytes = match from.store().get(&name, None).await {
-        Ok(bytes) => bytes,
+    let read = match key {
+        // Nothing in it would tell that it was altered on the way.
+        ObjectKey::Key(..) => {
+            let check = move |bytes| check(&key, bytes).map(drop);
+            let read = read_alike(&**from.store(), &name, ALIKE, check).await;
+            read.map(|read| read.map(Body::new))
+        }
+        _ => match from.store().get(&name, None).await {
+            Ok(bytes) => Ok(compute::elsewhere(move || check(&key, bytes)).await),
+            Err(error) => Err(error),
+        },
+    };
+    let body = match read {
+        Ok(Ok(body)) => body,
+        Ok(Err(reason)) => return Ok(Outcome::Damaged(Damaged { key: name, reason })),
         // A chunk whose unit is whole by now, or what a prune removes.
         Err(StoreError::Missing { .. }) => return Ok(Outcome::Gone),
         Err(error) => return Err(error.into()),
     };
-    let size = bytes.len() as u64;
-    let checked = compute::elsewhere(move || check(&key, bytes));
-    let body = match checked.await {
-        Ok(body) => body,
-        Err(reason) => return Ok(Outcome::Damaged(Damaged { key: name, reason })),
-    };
+    let size = body.bytes.len() as u64;
     match to.store().put(&name, body).await {
         Ok(()) => Ok(Outcome::Copied(size)),
         Err(StoreError::Exists { .. }) => Ok(Outcome::Present),

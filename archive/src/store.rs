@@ -16,6 +16,8 @@ mod key;
 pub mod directory;
 pub mod memory;
 pub mod metered;
+#[cfg(test)]
+pub(crate) mod on_the_way;
 pub mod read_only;
 pub mod replicas;
 pub mod retrying;

@@ -7,7 +7,8 @@ use tokio::time::sleep;
 use walvault_protocol::{SegmentSize, SystemId};
 
 use super::again::again;
-use super::reaffirm::reaffirm;
+use super::alike::{ALIKE, read_alike};
+use super::reaffirm::reaffirm_unsealed;
 use crate::clock;
 use crate::error::Error;
 use crate::layout::ObjectKey;
@@ -23,18 +24,21 @@ const SETTLED: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
 /// The record that `store` holds, written if there was none.
 ///
-/// Its id is in everything that is sealed, so it must not change any more. On a store that overwrites, two
-/// that both found none both write one, and the later one stays: so a young record is read
-/// again before it counts.
+/// Its id is in everything that is sealed, so it must neither be misread nor change any more. On a store
+/// that overwrites, two that both found none both write one, and the later one stays: so a young record
+/// is read again before it counts.
 pub(super) async fn find_or_begin(
     store: &SharedStore,
     system_id: SystemId,
     segment_size: SegmentSize,
 ) -> Result<ArchiveRecord, Error> {
-    let record = match read_record(store).await? {
-        Some(record) => record,
-        None => begin(store, system_id, segment_size).await?,
-    };
+    let name = ObjectKey::Archive.spell(segment_size);
+    match store.get(&name, None).await {
+        Ok(_) => {}
+        Err(StoreError::Missing { .. }) => begin(store, system_id, segment_size).await?,
+        Err(error) => return Err(error.into()),
+    }
+    let record = there(store).await?;
     if store.conditional_put().await? == ConditionalPut::Enforced {
         return Ok(record);
     }
@@ -42,28 +46,54 @@ pub(super) async fn find_or_begin(
         sleep(SETTLE).await;
     }
     // Who wrote it may never have had an answer.
-    let name = ObjectKey::Archive.spell(segment_size);
-    reaffirm(store, &ObjectKey::Archive, &name).await?;
+    reaffirm_unsealed(store, &name, is_record).await?;
     there(store).await
 }
 
-/// The record that `store` holds, if any.
+/// The record that `store` holds, if any, by one read: objects that open prove that it is the right one.
 pub(super) async fn read_record(store: &SharedStore) -> Result<Option<ArchiveRecord>, Error> {
     let name = ObjectKey::Archive.spell(SegmentSize::DEFAULT);
     let read = || async {
-        let bytes = match store.get(&name, None).await {
-            Ok(bytes) => bytes,
-            Err(StoreError::Missing { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let record = serde_json::from_slice(&bytes).map_err(|error| Error::Record {
-            url: store.url().to_owned(),
-            key: name.clone(),
-            reason: error.to_string(),
-        })?;
-        Ok(Some(record))
+        match store.get(&name, None).await {
+            Ok(bytes) => parse(&bytes)
+                .map(Some)
+                .map_err(|why| unreadable(store, why)),
+            Err(StoreError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     };
     again(&name, read).await
+}
+
+/// The record that `store` holds, for whoever seals.
+async fn there(store: &SharedStore) -> Result<ArchiveRecord, Error> {
+    let name = ObjectKey::Archive.spell(SegmentSize::DEFAULT);
+    let read = match read_alike(&**store, &name, ALIKE, is_record).await {
+        Err(StoreError::Missing { .. }) => {
+            return Err(Error::NotAnArchive {
+                url: store.url().to_owned(),
+            });
+        }
+        read => read?,
+    };
+    let record = read.and_then(|bytes| parse(&bytes));
+    record.map_err(|reason| unreadable(store, reason))
+}
+
+fn parse(bytes: &[u8]) -> Result<ArchiveRecord, String> {
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+}
+
+fn is_record(bytes: Bytes) -> Result<(), String> {
+    parse(&bytes).map(drop)
+}
+
+fn unreadable(store: &SharedStore, reason: String) -> Error {
+    Error::Record {
+        url: store.url().to_owned(),
+        key: ObjectKey::Archive.spell(SegmentSize::DEFAULT),
+        reason,
+    }
 }
 
 /// Writes a record, where somebody else has not.
@@ -71,7 +101,7 @@ async fn begin(
     store: &SharedStore,
     system_id: SystemId,
     segment_size: SegmentSize,
-) -> Result<ArchiveRecord, Error> {
+) -> Result<(), Error> {
     let mut id = [0; 16];
     getrandom::fill(&mut id)?;
     let record = ArchiveRecord {
@@ -85,20 +115,10 @@ async fn begin(
     let json = serde_json::to_vec_pretty(&record).expect("a record is plain JSON");
     let name = ObjectKey::Archive.spell(segment_size);
     match store.put(&name, Body::new(Bytes::from(json))).await {
-        Ok(()) => {}
         // Somebody else began it in the same moment; theirs counts.
-        Err(StoreError::Exists { .. }) => {}
-        Err(error) => return Err(error.into()),
+        Ok(()) | Err(StoreError::Exists { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    there(store).await
-}
-
-async fn there(store: &SharedStore) -> Result<ArchiveRecord, Error> {
-    read_record(store)
-        .await?
-        .ok_or_else(|| Error::NotAnArchive {
-            url: store.url().to_owned(),
-        })
 }
 
 #[cfg(test)]

@@ -4,16 +4,19 @@
 //! listings then show what is lost with that node: Garage stores and reads by quorum, and does not
 //! repair what it reads. A process waits for the answers to its own PUTs; what it finds of an earlier
 //! one, which may have been killed before it had an answer, it puts again before it relies on it.
+//!
+//! What is put again takes the place of what is stored, so it has to be that: it is opened under its name,
+//! or, where it cannot be, read alike several times.
+
+use bytes::Bytes;
 
 use super::Archive;
-use crate::compute;
+use super::again::again;
+use super::alike::{ALIKE, read_alike};
 use crate::copy::check;
 use crate::error::Error;
 use crate::layout::ObjectKey;
-use crate::store::{ConditionalPut, SharedStore, StoreError};
-
-/// How often an object is read until it counts as damaged.
-const READS: u32 = 3;
+use crate::store::{Body, ConditionalPut, SharedStore, StoreError};
 
 impl Archive {
     /// Returns once the store has answered for an object that was found in it. A store that enforces
@@ -24,21 +27,53 @@ impl Archive {
     /// [`StoreError::Unavailable`] when it is gone, so that whoever relied on it looks again, and when
     /// the store cannot be asked.
     pub async fn reaffirm(&self, key: &ObjectKey) -> Result<(), Error> {
-        Ok(reaffirm(&self.inner.store, key, &self.name(key)).await?)
+        let (store, name) = (&self.inner.store, self.name(key));
+        if store.conditional_put().await? == ConditionalPut::Enforced {
+            return Ok(());
+        }
+        let opened = || async {
+            let bytes = store.get(&name, None).await?;
+            self.unseal(key, bytes.clone()).await?;
+            Ok(bytes)
+        };
+        let read = match again(&name, opened).await {
+            Ok(bytes) => Ok(Ok(bytes)),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(Error::Store(error @ StoreError::Missing { .. })) => Err(error),
+            Err(error) if error.is_withheld() => {
+                let key = key.clone();
+                read_alike(&**store, &name, ALIKE, move |bytes| {
+                    check(&key, bytes).map(drop)
+                })
+                .await
+            }
+            Err(error) => Ok(Err(error.to_string())),
+        };
+        Ok(put_again(store, &name, read).await?)
     }
 }
 
-/// As [`Archive::reaffirm`], for what is called `name` in `store`.
-pub(crate) async fn reaffirm(
+/// As [`Archive::reaffirm`], for an object that is not sealed. `check` says whether bytes can be it.
+pub(crate) async fn reaffirm_unsealed(
     store: &SharedStore,
-    key: &ObjectKey,
     name: &str,
+    check: impl Fn(Bytes) -> Result<(), String> + Clone + Send + 'static,
 ) -> Result<(), StoreError> {
     if store.conditional_put().await? == ConditionalPut::Enforced {
         return Ok(());
     }
-    match put_again(store, key, name).await {
-        Ok(Ok(())) => Ok(()),
+    let read = read_alike(&**store, name, ALIKE, check).await;
+    put_again(store, name, read).await
+}
+
+/// Puts again what was `read`, if that is not damaged.
+async fn put_again(
+    store: &SharedStore,
+    name: &str,
+    read: Result<Result<Bytes, String>, StoreError>,
+) -> Result<(), StoreError> {
+    let put = match read {
+        Ok(Ok(bytes)) => store.put_again(name, Body::new(bytes)).await,
         Ok(Err(reason)) => {
             tracing::warn!(
                 store = store.url(),
@@ -48,6 +83,9 @@ pub(crate) async fn reaffirm(
             );
             Ok(())
         }
+        Err(error) => Err(error),
+    };
+    match put {
         Err(StoreError::Refused { reason, .. }) => {
             tracing::debug!(store = store.url(), key = name, reason, "not put again");
             Ok(())
@@ -56,26 +94,8 @@ pub(crate) async fn reaffirm(
             let reason = "it was there a moment ago and is gone";
             Err(StoreError::unavailable(store.url(), "get", name, reason))
         }
-        Err(error) => Err(error),
+        put => put,
     }
-}
-
-/// What is wrong with the object, if it is damaged.
-async fn put_again(
-    store: &SharedStore,
-    key: &ObjectKey,
-    name: &str,
-) -> Result<Result<(), String>, StoreError> {
-    let mut damaged = String::new();
-    for _ in 0..READS {
-        let bytes = store.get(name, None).await?;
-        let key = key.clone();
-        match compute::elsewhere(move || check(&key, bytes)).await {
-            Ok(body) => return store.put_again(name, body).await.map(Ok),
-            Err(reason) => damaged = reason,
-        }
-    }
-    Ok(Err(damaged))
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! The data keys an archive holds, each with its newest generation.
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::wrap::KeyRecord;
+use crate::archive::alike::read_alike;
 use crate::layout::{KEYS_PREFIX, KeyId, ObjectKey};
 use crate::store::{ObjectStore, StoreError, list_all};
 
+/// How often a record is read alike that has to open anyway.
+pub(super) const ONCE: u32 = 1;
+
 /// How many records are read at once.
 const READS: usize = 16;
-
-/// How often a record is read until it counts as damaged.
-const ATTEMPTS: usize = 3;
 
 /// A data key as stored: everything sealed between two rotations is sealed under one.
 #[derive(Debug)]
@@ -37,11 +39,12 @@ impl KeyEpoch {
     }
 }
 
-/// Every data key that `store` holds, oldest first; those whose record does not read come first.
+/// Every data key that `store` holds, oldest first; those whose record does not read come first. Each
+/// record has to be read alike so many `times`.
 ///
 /// # Errors
 /// When the store cannot be asked.
-pub async fn load(store: &dyn ObjectStore) -> Result<Vec<KeyEpoch>, StoreError> {
+pub async fn load(store: &dyn ObjectStore, times: u32) -> Result<Vec<KeyEpoch>, StoreError> {
     let mut found: Vec<(KeyId, Vec<u32>)> = Vec::new();
     for (id, generation) in list(store, KEYS_PREFIX).await? {
         match found.last_mut() {
@@ -52,7 +55,7 @@ pub async fn load(store: &dyn ObjectStore) -> Result<Vec<KeyEpoch>, StoreError> 
     let read = |(id, generations): (KeyId, Vec<u32>)| async move {
         let newest = generations.last().copied().unwrap_or_default();
         Ok::<_, StoreError>(KeyEpoch {
-            record: read(store, id, newest).await?,
+            record: read(store, id, newest, times).await?,
             id,
             generations,
         })
@@ -79,7 +82,7 @@ pub async fn load_one(store: &dyn ObjectStore, id: KeyId) -> Result<Option<KeyEp
         return Ok(None);
     };
     Ok(Some(KeyEpoch {
-        record: read(store, id, newest).await?,
+        record: read(store, id, newest, ONCE).await?,
         id,
         generations,
     }))
@@ -106,21 +109,13 @@ async fn read(
     store: &dyn ObjectStore,
     id: KeyId,
     generation: u32,
+    times: u32,
 ) -> Result<Result<KeyRecord, String>, StoreError> {
-    let mut read = Err(String::new());
-    // What was damaged on the way comes whole the next time.
-    for _ in 0..ATTEMPTS {
-        read = match store.get(&name(id, generation), None).await {
-            Ok(json) => KeyRecord::read(id, &json),
-            // Destroyed between the listing and now.
-            Err(StoreError::Missing { .. }) => {
-                return Ok(Err("has just been destroyed".to_owned()));
-            }
-            Err(error) => return Err(error),
-        };
-        if read.is_ok() {
-            break;
-        }
+    let check = move |json: Bytes| KeyRecord::read(id, &json).map(drop);
+    match read_alike(store, &name(id, generation), times, check).await {
+        Ok(read) => Ok(read.and_then(|json| KeyRecord::read(id, &json))),
+        // Destroyed between the listing and now.
+        Err(StoreError::Missing { .. }) => Ok(Err("has just been destroyed".to_owned())),
+        Err(error) => Err(error),
     }
-    Ok(read)
 }

@@ -11,14 +11,15 @@ use bytes::Bytes;
 use tracing::{info, warn};
 
 use super::access::{KeyAccess, Opened, Unwrapped};
-use super::epochs::{self, KeyEpoch};
+use super::epochs::{self, KeyEpoch, ONCE};
 use super::kms::KmsError;
 use super::sealing_key::SealingKey;
 use super::wrap::KeyRecord;
 use super::{DataKey, KeyPurpose, Recipient};
-use crate::archive::reaffirm::reaffirm;
+use crate::archive::alike::ALIKE;
+use crate::archive::reaffirm::reaffirm_unsealed;
 use crate::clock;
-use crate::layout::{KeyId, ObjectKey};
+use crate::layout::KeyId;
 use crate::store::{Body, SharedStore, StoreError};
 
 /// Why a data key is not to be had.
@@ -147,7 +148,7 @@ impl Keyring {
         if let Some(key) = &*sealing {
             return Ok(key.clone());
         }
-        let epochs = epochs::load(&*self.store).await?;
+        let epochs = epochs::load(&*self.store, ONCE).await?;
         let key = match self.newest(&epochs, None).await? {
             Newest::None => {
                 let why = "the archive has none to seal under here";
@@ -181,7 +182,7 @@ impl Keyring {
             return Ok(None);
         };
         let current = serving.current();
-        let epochs = epochs::load(&*self.store).await?;
+        let epochs = epochs::load(&*self.store, ONCE).await?;
         if !epochs.iter().any(|epoch| epoch.id == current.id) {
             warn!(key = %current.id, "the data key in use was destroyed in the archive; what was sealed under it cannot be read");
         }
@@ -208,7 +209,7 @@ impl Keyring {
     /// # Errors
     /// When the store cannot be read or written, or there is nobody to wrap it for.
     pub async fn rotate(&self) -> Result<KeyId, KeyError> {
-        let epochs = epochs::load(&*self.store).await?;
+        let epochs = epochs::load(&*self.store, ONCE).await?;
         let key = self.create(&epochs, "it was asked for", true).await?;
         Ok(key.id)
     }
@@ -234,9 +235,9 @@ impl Keyring {
             match self.unwrap(epoch, true).await {
                 Ok(unwrapped) => {
                     // Who made it may never have had an answer.
-                    let key = ObjectKey::Key(epoch.id, epoch.generation());
-                    let name = epochs::name(epoch.id, epoch.generation());
-                    reaffirm(&self.store, &key, &name).await?;
+                    let (id, name) = (epoch.id, epochs::name(epoch.id, epoch.generation()));
+                    let is_record = move |json: Bytes| KeyRecord::read(id, &json).map(drop);
+                    reaffirm_unsealed(&self.store, &name, is_record).await?;
                     return Ok(Newest::Usable(self.remember(unwrapped.key), record));
                 }
                 Err(error) if error.is_transient() => return Err(error),
@@ -333,12 +334,13 @@ impl Keyring {
     }
 
     /// The data keys there are for the purpose of this keyring, and those whose record does not
-    /// read: they may be anybody's.
+    /// read: they may be anybody's. Each is read alike several times, since new generations are
+    /// written by them.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn epochs(&self) -> Result<Vec<KeyEpoch>, StoreError> {
-        let mut epochs = epochs::load(&*self.store).await?;
+        let mut epochs = epochs::load(&*self.store, ALIKE).await?;
         let purpose = self.access.purpose();
         epochs.retain(|epoch| match &epoch.record {
             Ok(record) => record.purpose == purpose,

@@ -1,10 +1,10 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use walvault_protocol::{SegmentSize, SystemId};
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
 
 use super::*;
 use crate::format::Codec;
@@ -14,6 +14,14 @@ use crate::store::{
     Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, RetryPolicy, Retrying, list_all,
 };
 
+/// What a GET is answered with instead of what is stored.
+#[derive(Debug, Clone)]
+enum Lie {
+    None,
+    Altered,
+    Anothers(String),
+}
+
 /// A store of several nodes that ignores conditions. While it is short of nodes, one takes what is
 /// put, and nobody hears of it.
 #[derive(Debug, Default)]
@@ -22,6 +30,8 @@ struct Nodes {
     /// What the names begin with that too few nodes are there for.
     short_for: Mutex<Option<&'static str>>,
     partial: Mutex<BTreeSet<String>>,
+    /// How the next GETs are answered.
+    lies: Mutex<VecDeque<Lie>>,
 }
 
 impl Nodes {
@@ -32,6 +42,24 @@ impl Nodes {
     fn short_for(&self) -> MutexGuard<'_, Option<&'static str>> {
         let short_for = self.short_for.lock();
         short_for.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lie(&self, lies: &[Lie]) {
+        self.lies().extend(lies.iter().cloned());
+    }
+
+    fn lies(&self) -> MutexGuard<'_, VecDeque<Lie>> {
+        self.lies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything it holds.
+    async fn contents(&self) -> BTreeMap<String, Bytes> {
+        let mut contents = BTreeMap::new();
+        for object in list_all(&self.inner, "").await.expect("listed") {
+            let bytes = self.inner.get(&object.key, None).await.expect("there");
+            contents.insert(object.key, bytes);
+        }
+        contents
     }
 
     async fn lose_node(&self) {
@@ -72,7 +100,17 @@ impl ObjectStore for Nodes {
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        self.inner.get(key, range).await
+        let lie = self.lies().pop_front();
+        match lie {
+            None | Some(Lie::None) => self.inner.get(key, range).await,
+            Some(Lie::Anothers(other)) => self.inner.get(&other, range).await,
+            Some(Lie::Altered) => {
+                let mut bytes = self.inner.get(key, range).await?.to_vec();
+                // Within an id, where it is JSON.
+                bytes[60] ^= 1;
+                Ok(bytes.into())
+            }
+        }
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
@@ -92,10 +130,13 @@ impl ObjectStore for Nodes {
     }
 }
 
+fn key_file(secret: u8) -> KeyFile {
+    KeyFile::from_secret(Secret::from_bytes(&zeroize::Zeroizing::new([secret; 32])))
+}
+
 /// A process that opens the archive, or begins it, and seals.
 async fn process(nodes: &Arc<Nodes>) -> Result<Archive, Error> {
-    let secret = Secret::from_bytes(&zeroize::Zeroizing::new([7; 32]));
-    let key = KeyFile::from_secret(secret);
+    let key = key_file(7);
     let store: SharedStore = nodes.clone();
     let archive =
         Archive::open_or_begin(store, vec![key], SystemId(1), SegmentSize::DEFAULT).await?;
@@ -143,6 +184,59 @@ async fn what_a_killed_process_began_an_archive_with_outlives_a_node() {
     assert_eq!(names(&after), names(&before));
 }
 
+fn gap(number: u64) -> ObjectKey {
+    let range = LsnRange::new(Lsn(number), Lsn(number + 1));
+    ObjectKey::Gap(TimelineId::FIRST, range)
+}
+
+/// Whatever a proxy alters or mixes up, for who may open and who may not.
+#[tokio::test(start_paused = true)]
+async fn nothing_takes_the_place_of_what_is_stored() {
+    let nodes = Arc::new(Nodes::default());
+    let archive = process(&nodes).await.expect("an archive");
+    for number in [1, 2] {
+        let payload = Bytes::from_static(b"as long as the other");
+        archive
+            .put_payload(&gap(number), payload)
+            .await
+            .expect("stored");
+    }
+    let store: SharedStore = nodes.clone();
+    let sealing_only = Archive::open(store, vec![key_file(8)])
+        .await
+        .expect("opened");
+    let before = nodes.contents().await;
+    let anothers = Lie::Anothers(archive.name(&gap(2)));
+    let lies = [
+        vec![Lie::Altered],
+        vec![anothers.clone()],
+        vec![anothers.clone(), Lie::Altered, anothers],
+    ];
+    for lies in lies {
+        for host in [&archive, &sealing_only] {
+            nodes.partial().insert(archive.name(&gap(1)));
+            nodes.lie(&lies);
+            host.reaffirm(&gap(1)).await.expect("put again");
+            assert!(nodes.lies().is_empty());
+            assert_eq!(nodes.contents().await, before);
+        }
+        // Its record and its data key: each of the GETs of a process that begins in turn.
+        for truths in 0..20 {
+            nodes.lie(&vec![Lie::None; truths]);
+            nodes.lie(&lies);
+            let begun = process(&nodes).await;
+            nodes.lies().clear();
+            if let Ok(begun) = begun {
+                assert_eq!(begun.id(), archive.id());
+            }
+            let mut after = nodes.contents().await;
+            // A data key that does not read is let be, and another begun.
+            after.retain(|name, _| before.contains_key(name));
+            assert_eq!(after, before, "{truths} {lies:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_gone_is_to_be_looked_for_again() {
     let nodes = Arc::new(Nodes::default());
@@ -156,10 +250,7 @@ async fn what_is_gone_is_to_be_looked_for_again() {
 async fn what_is_damaged_is_not_put_again() {
     let nodes = Arc::new(Nodes::default());
     let archive = process(&nodes).await.expect("an archive");
-    let key = ObjectKey::Gap(
-        walvault_protocol::TimelineId::FIRST,
-        walvault_protocol::LsnRange::new(walvault_protocol::Lsn(0), walvault_protocol::Lsn(1)),
-    );
+    let key = gap(0);
     let name = archive.name(&key);
     nodes.is_short_for(Some(""));
     let damaged = Body::new(Bytes::from_static(b"no object"));

@@ -1,16 +1,17 @@
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
 use crate::config::KmsSettings;
 use crate::keys::{AgeIdentity, Identity, KeyAccess, KeyFile, RotationPolicy, Secret};
 use crate::layout::KEYS_PREFIX;
-use crate::store::memory::MemoryStore;
-use crate::store::{SharedStore, list_all};
+use crate::store::list_all;
+use crate::store::on_the_way::OnTheWay;
 
 const ARCHIVE: [u8; 16] = *b"an archive of us";
 
 struct Bench {
-    store: SharedStore,
+    store: Arc<OnTheWay>,
     file: Arc<KeyFile>,
     folder: tempfile::TempDir,
     public: String,
@@ -22,7 +23,7 @@ impl Bench {
         let folder = tempfile::tempdir().expect("a directory");
         let public = AgeIdentity::generate(&folder.path().join("identity")).expect("a pair");
         let bench = Bench {
-            store: Arc::new(MemoryStore::new()),
+            store: Arc::default(),
             file: Arc::new(KeyFile::from_secret(Secret::generate().expect("bits"))),
             folder,
             public,
@@ -59,7 +60,9 @@ impl Bench {
     }
 
     async fn opens(&self, ring: &Keyring) -> Vec<bool> {
-        let epochs = epochs::load(&*self.store).await.expect("loaded");
+        let epochs = epochs::load(&*self.store, epochs::ONCE)
+            .await
+            .expect("loaded");
         let mut opens = Vec::new();
         for epoch in &epochs {
             opens.push(ring.open_anew(epoch).await.is_ok());
@@ -81,6 +84,21 @@ async fn apply(ring: &Keyring, add: &[Recipient], remove: &[String]) -> Result<(
         ring.rewrap(&step).await?;
     }
     Ok(())
+}
+
+/// What is carried over is not opened, and what it supersedes is gone.
+#[tokio::test]
+async fn an_altered_answer_is_in_no_new_generation() {
+    let bench = Bench::new().await;
+    let add = [bench.age()];
+    apply(&bench.with_file(), &add, &[]).await.expect("added");
+    let remove = [Recipient::KeyFile(bench.file.clone()).name()];
+    bench.store.damaging.store(2, Ordering::Relaxed);
+    apply(&bench.with_file(), &[], &remove)
+        .await
+        .expect("removed");
+    assert_eq!(bench.store.damaging.load(Ordering::Relaxed), 0);
+    assert_eq!(bench.opens(&bench.with_age()).await, [true, true]);
 }
 
 #[tokio::test]
