@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineHistory, TimelineId};
 
@@ -12,15 +11,17 @@ use crate::archive::{Archive, Listed};
 use crate::coverage::Coverage;
 use crate::error::Error;
 use crate::keep::Keeps;
-use crate::layout::{
-    BACKUPS_PREFIX, BackupId, GAPS_PREFIX, KeyId, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject,
-};
-use crate::record::{BackupRecord, GapRecord, KeepRecord, commit_index};
+use crate::layout::{BackupId, GAPS_PREFIX, KeyId, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject};
+use crate::record::{BackupRecord, GapRecord, commit_index};
 
+mod backups;
 mod damage;
 pub mod holes;
+mod newest;
 pub mod seen;
 pub mod window;
+
+use backups::load_backups;
 
 pub(crate) use damage::{Damage, is_damage};
 pub use holes::Hole;
@@ -360,132 +361,6 @@ impl Catalog {
             reason: error.to_string(),
         })
     }
-}
-
-/// How many small objects are read at once.
-const READS_AT_ONCE: usize = 16;
-
-/// A backup's name, and the numbers of what was said about keeping it; `None` where the listing
-/// was cut before it came to them.
-struct Named {
-    id: BackupId,
-    keeps: Option<Vec<u32>>,
-}
-
-/// The names of backups, complete or not. It skips from one to the next, so that the number of
-/// parts does not matter.
-async fn name_backups(archive: &Archive) -> Result<Vec<Named>, Error> {
-    let mut named: Vec<Named> = Vec::new();
-    let mut after: Option<String> = None;
-    loop {
-        let page = archive
-            .store()
-            .list(BACKUPS_PREFIX, after.as_deref())
-            .await?;
-        let mut last = None;
-        for object in &page.objects {
-            let (id, rest) = object.key[BACKUPS_PREFIX.len()..]
-                .split_once('/')
-                .unwrap_or_default();
-            if last.as_deref() != Some(id) {
-                last = Some(id.to_owned());
-                named.extend(BackupId::parse(id).map(|id| Named {
-                    id,
-                    keeps: Some(Vec::new()),
-                }));
-            }
-            let number = rest
-                .strip_prefix("keep/")
-                .and_then(|number| number.parse().ok());
-            if let (Some(number), Some(Named { keeps, .. })) = (number, named.last_mut()) {
-                keeps.get_or_insert_default().push(number);
-            }
-        }
-        // Within a backup, keys go on up to `record`; '~' sorts after them all.
-        match (page.next, last) {
-            (Some(next), Some(id)) => {
-                let prefix = format!("{BACKUPS_PREFIX}{id}/");
-                let cut = next.as_str() < format!("{prefix}keep/~").as_str();
-                if let Some(Named { keeps, .. }) = named.last_mut().filter(|_| cut) {
-                    *keeps = None;
-                }
-                after = Some(format!("{prefix}~"));
-            }
-            _ => return Ok(named),
-        }
-    }
-}
-
-/// The backups that an archive names.
-struct Backups {
-    /// Oldest first.
-    complete: Vec<(BackupRecord, BackupNotes)>,
-    /// Those without a record.
-    unfinished: Vec<BackupId>,
-}
-
-async fn load_backups(archive: &Archive, damage: &Damage) -> Result<Backups, Error> {
-    let load = |named: Named| async move {
-        let id = named.id.clone();
-        match load_backup(archive, named, damage).await {
-            Ok(backup) => Ok(Some(Ok(backup))),
-            Err(error) if error.is_missing() => Ok(Some(Err(id))),
-            Err(error) => {
-                let name = archive.name(&ObjectKey::BackupRecord(id));
-                damage.collect(name, error).map(|()| None)
-            }
-        }
-    };
-    let named = stream::iter(name_backups(archive).await?);
-    let loaded: Vec<Option<Result<_, BackupId>>> = named
-        .map(load)
-        .buffered(READS_AT_ONCE)
-        .try_collect()
-        .await?;
-    let (mut complete, mut unfinished) = (Vec::new(), Vec::new());
-    for backup in loaded.into_iter().flatten() {
-        match backup {
-            Ok(backup) => complete.push(backup),
-            Err(id) => unfinished.push(id),
-        }
-    }
-    complete.sort_by(|(a, _): &(BackupRecord, _), (b, _)| {
-        (a.started_at, &a.id).cmp(&(b.started_at, &b.id))
-    });
-    Ok(Backups {
-        complete,
-        unfinished,
-    })
-}
-
-async fn load_backup(
-    archive: &Archive,
-    named: Named,
-    damage: &Damage,
-) -> Result<(BackupRecord, BackupNotes), Error> {
-    let Named { id, keeps } = named;
-    let (mut record, key_id): (BackupRecord, KeyId) = archive
-        .get_record_and_key(&ObjectKey::BackupRecord(id.clone()))
-        .await?;
-    let keeps = match keeps {
-        None => Keeps::load(archive, &id, record.kept).await?,
-        Some(numbers) => {
-            let mut said: BTreeMap<u32, KeepRecord> = BTreeMap::new();
-            for number in numbers {
-                let key = ObjectKey::Keep(id.clone(), number);
-                match archive.get_record(&key).await {
-                    Ok(record) => {
-                        said.insert(number, record);
-                    }
-                    // As one that was removed, it keeps the backup.
-                    Err(error) => damage.collect(archive.name(&key), error)?,
-                }
-            }
-            Keeps::of(record.kept, &said)
-        }
-    };
-    record.kept = keeps.kept;
-    Ok((record, BackupNotes { keeps, key_id }))
 }
 
 async fn load_gaps(archive: &Archive, damage: &Damage) -> Result<Vec<GapRecord>, Error> {

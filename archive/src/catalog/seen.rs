@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
-use super::name_backups;
+use super::backups::name_backups;
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::layout::{BackupId, GAPS_PREFIX, ObjectKey};

@@ -2,11 +2,11 @@
 
 use tokio::time::sleep;
 use walvault_archive::Archive;
-use walvault_archive::layout::{ObjectKey, backup_prefix};
+use walvault_archive::layout::{BackupId, ObjectKey, backup_prefix};
 use walvault_archive::lock::{LOOK_EVERY, Lock};
 use walvault_archive::record::{BackupFiles, BackupRecord};
 
-use super::secure::held;
+use super::secure::Held;
 use super::{BackupError, WalSecured};
 
 /// Stores `files` and `record` of a backup whose parts and manifest are stored, once its WAL is. The
@@ -14,7 +14,8 @@ use super::{BackupError, WalSecured};
 ///
 /// A prune that was planned before any of the backup could be seen may be about to remove WAL that it
 /// needs; it holds the upkeep lock until it is done. One that is planned later sees the backup.
-/// So the lock is waited for, and then all is looked at once more.
+/// So the lock is waited for, and then all is looked at once more, and the store answers for the WAL that
+/// whoever streams may not have had an answer for.
 ///
 /// # Errors
 /// When the WAL does not reach the archive, or something that was there is gone.
@@ -33,25 +34,50 @@ pub async fn complete(
     // The youngest object of the backup: the grace time of a prune begins anew with it.
     let key = ObjectKey::BackupFiles(id.clone());
     record.stored_size += archive.put_record(&key, files).await?;
-    let reached = held(archive, record.timeline, range).await?;
-    if reached < range.end {
-        let what = format!("WAL from {reached} on");
-        return Err(BackupError::Pruned { backup: id, what });
+    loop {
+        let held = Held::load(archive, record.timeline, range).await?;
+        let reached = held.reach();
+        if reached < range.end {
+            let what = format!("WAL from {reached} on");
+            return Err(BackupError::Pruned { backup: id, what });
+        }
+        match held.reaffirm(archive).await {
+            Ok(()) => break,
+            // A chunk whose unit is whole by now.
+            Err(error) if error.is_transient() => sleep(LOOK_EVERY).await,
+            Err(error) => return Err(error.into()),
+        }
     }
-    let there = archive.list(&backup_prefix(&id)).await?;
+    objects_are_there(archive, &id, files).await?;
+    let key = ObjectKey::BackupRecord(id.clone());
+    archive.put_record(&key, &record).await?;
+    // A prune without a grace time may have taken them meanwhile; then the record tells of nothing.
+    objects_are_there(archive, &id, files).await?;
+    Ok(record)
+}
+
+/// Requires that what the backup has stored so far is still there.
+async fn objects_are_there(
+    archive: &Archive,
+    id: &BackupId,
+    files: &BackupFiles,
+) -> Result<(), BackupError> {
+    let there = archive.list(&backup_prefix(id)).await?;
     let is_there = |key: &ObjectKey| there.iter().any(|object| object.key == *key);
     let own = files.parts.iter().filter(|part| part.backup.is_none());
     let mut needed = own
         .map(|part| ObjectKey::BackupPart(id.clone(), part.number))
-        .chain([ObjectKey::BackupManifest(id.clone())]);
-    if let Some(gone) = needed.find(|key| !is_there(key)) {
-        let what = archive.name(&gone);
-        return Err(BackupError::Pruned { backup: id, what });
+        .chain([
+            ObjectKey::BackupManifest(id.clone()),
+            ObjectKey::BackupFiles(id.clone()),
+        ]);
+    match needed.find(|key| !is_there(key)) {
+        None => Ok(()),
+        Some(gone) => Err(BackupError::Pruned {
+            backup: id.clone(),
+            what: archive.name(&gone),
+        }),
     }
-    archive
-        .put_record(&ObjectKey::BackupRecord(id), &record)
-        .await?;
-    Ok(record)
 }
 
 #[cfg(test)]
@@ -59,7 +85,6 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use walvault_archive::layout::BackupId;
     use walvault_archive::record::PartRecord;
     use walvault_archive::{Catalog, archive::wal_key};
     use walvault_protocol::{Lsn, LsnRange, ServerVersion, SystemId, TimelineId};

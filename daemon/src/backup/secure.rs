@@ -11,6 +11,7 @@ use walvault_protocol::replication::SlotName;
 use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
 use super::BackupError;
+use crate::stream::overlap::IN_FLIGHT;
 
 /// Answers for a backup's WAL. It is made before the backup begins, and from then on the server
 /// must not remove what it has not secured.
@@ -90,7 +91,7 @@ impl WalSecured for Watched {
         let mut reached = range.start;
         let mut since = Instant::now();
         loop {
-            let now = held(&self.archive, timeline, range).await?;
+            let now = Held::load(&self.archive, timeline, range).await?.reach();
             if now >= range.end {
                 return Ok(());
             }
@@ -111,33 +112,65 @@ impl WalSecured for Watched {
     }
 }
 
-/// How far the archive holds `range` without a hole, from no later than its start on.
-pub(super) async fn held(
-    archive: &Archive,
-    timeline: TimelineId,
+/// What the archive holds of a backup's WAL.
+pub(super) struct Held {
+    catalog: Catalog,
+    history: TimelineHistory,
     range: LsnRange,
-) -> Result<Lsn, ArchiveError> {
-    // Chunks go away when their unit is stored: look for them first, and none is missed.
-    let mut listing = archive.list(TAIL_PREFIX).await?;
-    listing.extend(archive.list_units(timeline, range).await?);
-    let size = archive.segment_size();
-    let alone = TimelineHistory::root(timeline);
-    let reached = Catalog::from_listing(size, &listing).reach(&alone, range.start);
-    if reached > range.start || timeline == TimelineId::FIRST {
-        return Ok(reached);
+}
+
+impl Held {
+    pub(super) async fn load(
+        archive: &Archive,
+        timeline: TimelineId,
+        range: LsnRange,
+    ) -> Result<Held, ArchiveError> {
+        // Chunks go away when their unit is stored: look for them first, and none is missed.
+        let mut listing = archive.list(TAIL_PREFIX).await?;
+        listing.extend(archive.list_units(timeline, range).await?);
+        let size = archive.segment_size();
+        let alone = Held {
+            catalog: Catalog::from_listing(size, &listing),
+            history: TimelineHistory::root(timeline),
+            range,
+        };
+        if alone.reach() > range.start || timeline == TimelineId::FIRST {
+            return Ok(alone);
+        }
+        // The timeline may have begun in this very segment, and an ancestor hold what is before that.
+        let history = match archive.history(timeline).await {
+            Ok(history) => history,
+            // Not there yet, or not for this host to read: the timeline's own unit will hold it all.
+            Err(error) if error.is_missing() || error.is_withheld() => return Ok(alone),
+            Err(error) => return Err(error),
+        };
+        for switch in history.switches().iter().filter(|it| it.at > range.start) {
+            let before = LsnRange::new(range.start, switch.at);
+            listing.extend(archive.list_units(switch.timeline, before).await?);
+        }
+        Ok(Held {
+            catalog: Catalog::from_listing(size, &listing),
+            history,
+            range,
+        })
     }
-    // The timeline may have begun in this very segment, and an ancestor hold what is before that.
-    let history = match archive.history(timeline).await {
-        Ok(history) => history,
-        // Not there yet, or not for this host to read: the timeline's own unit will hold it all.
-        Err(error) if error.is_missing() || error.is_withheld() => return Ok(reached),
-        Err(error) => return Err(error),
-    };
-    for switch in history.switches().iter().filter(|it| it.at > range.start) {
-        let before = LsnRange::new(range.start, switch.at);
-        listing.extend(archive.list_units(switch.timeline, before).await?);
+
+    /// How far it is held without a hole, from no later than its start on.
+    pub(super) fn reach(&self) -> Lsn {
+        self.catalog.reach(&self.history, self.range.start)
     }
-    Ok(Catalog::from_listing(size, &listing).reach(&history, range.start))
+
+    /// Has the store answer for what is merely seen in it: whoever streams may have been killed before
+    /// it had an answer, and nobody have taken over.
+    ///
+    /// # Errors
+    /// As [`Archive::reaffirm`].
+    pub(super) async fn reaffirm(&self, archive: &Archive) -> Result<(), ArchiveError> {
+        for key in self.catalog.newest(&self.history, self.range, IN_FLIGHT) {
+            archive.reaffirm(&key).await?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

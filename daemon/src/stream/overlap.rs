@@ -8,12 +8,11 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::archive::wal_key;
-use walvault_archive::catalog::WalHeld;
 use walvault_archive::layout::{ObjectKey, unit_containing};
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_protocol::client::{Session, StartReplication, WalMessage};
 use walvault_protocol::replication::SlotName;
-use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, TimelineHistory};
 
 use super::follow::StreamError;
 use super::resume::Resume;
@@ -23,8 +22,8 @@ const OPENED: usize = 64;
 
 /// How many bytes of what the slot was not told are put again at most, the newest.
 const UNTOLD: u64 = 1 << 30;
-/// The same where the slot does not tell: what a process has on its way with the usual `wal.memory`.
-const IN_FLIGHT: u64 = 128 << 20;
+/// The same where no slot tells: what a process has on its way with the usual `wal.memory`.
+pub const IN_FLIGHT: u64 = 128 << 20;
 /// How many objects are put again at once.
 const AT_ONCE: usize = 4;
 
@@ -87,20 +86,7 @@ fn unsure(
         // The slot is younger than what is archived.
         None => (Lsn::INVALID, IN_FLIGHT),
     };
-    let on_the_way = catalog.timelines().filter(|(timeline, _)| {
-        *timeline == place.timeline
-            || *timeline < place.timeline && history.passes_through(*timeline)
-    });
-    let mut untold: Vec<(TimelineId, &WalHeld)> = on_the_way
-        .flat_map(|(timeline, wal)| wal.objects.iter().map(move |held| (timeline, held)))
-        .filter(|(_, held)| held.range.end > from && held.range.start < place.archived_to)
-        .collect();
-    untold.sort_by_key(|(_, held)| std::cmp::Reverse(held.range.start));
-    let mut stored = 0;
-    let untold = untold.into_iter().take_while(|(_, held)| {
-        stored += held.size;
-        stored <= most
-    });
+    let mut unsure = catalog.newest(history, LsnRange::new(from, place.archived_to), most);
     let size = catalog.segment_size();
     let own = catalog.wal(place.timeline);
     let own = own.map(|wal| wal.objects.as_slice()).unwrap_or_default();
@@ -112,14 +98,13 @@ fn unsure(
     let superseding = own
         .iter()
         .filter(|held| held.whole && chunked.contains(&held.range.start))
-        .map(|held| (place.timeline, held));
-    let keys = untold.chain(superseding);
-    let keys: BTreeSet<(TimelineId, Lsn, Lsn, bool)> = keys
-        .map(|(timeline, held)| (timeline, held.range.start, held.range.end, held.whole))
-        .collect();
-    keys.into_iter()
-        .map(|(timeline, start, end, whole)| wal_key(timeline, LsnRange::new(start, end), whole))
-        .collect()
+        .map(|held| wal_key(place.timeline, held.range, true));
+    for key in superseding {
+        if !unsure.contains(&key) {
+            unsure.push(key);
+        }
+    }
+    unsure
 }
 
 /// Compares the archived object that ends where streaming is to go on with the server's WAL.

@@ -27,24 +27,37 @@ impl State {
 
     /// Whether a backup is complete and there.
     pub fn is_listed(&self, id: &BackupId) -> bool {
-        let size = self.segment();
-        let wanted = ObjectKey::BackupRecord(id.clone());
-        let mut keys = self.objects.keys();
-        keys.any(|key| ObjectKey::parse(key, size).as_ref() == Some(&wanted))
+        self.complete().contains(id)
     }
 
     fn listed(&self) -> impl Iterator<Item = &Backup> {
-        let size = self.segment();
-        let records: BTreeSet<BackupId> = self
-            .objects
-            .keys()
-            .filter_map(|key| match ObjectKey::parse(key, size) {
-                Some(ObjectKey::BackupRecord(id)) => Some(id),
-                _ => None,
-            })
-            .collect();
+        let complete = self.complete();
         let backups = self.backups.iter();
-        backups.filter(move |backup| records.contains(&backup.id))
+        backups.filter(move |backup| complete.contains(&backup.id))
+    }
+
+    /// The backups whose record is there, and their list of files: a PUT that is repeated may bring the
+    /// record of one back that was pruned.
+    pub fn complete(&self) -> BTreeSet<BackupId> {
+        let size = self.segment();
+        let keys = self.objects.keys();
+        let keys: Vec<ObjectKey> = keys.filter_map(|key| ObjectKey::parse(key, size)).collect();
+        let files = keys.iter().filter_map(|key| match key {
+            ObjectKey::BackupFiles(id) => Some(id),
+            _ => None,
+        });
+        let files: BTreeSet<&BackupId> = files.collect();
+        let records = keys.iter().filter_map(|key| match key {
+            ObjectKey::BackupRecord(id) => Some(id),
+            _ => None,
+        });
+        records.filter(|id| files.contains(id)).cloned().collect()
+    }
+
+    /// When a backup's list of files was stored.
+    pub fn files_stored(&self, id: &BackupId) -> Option<Timestamp> {
+        let key = ObjectKey::BackupFiles(id.clone()).spell(self.segment());
+        self.stored.get(&key).copied()
     }
 
     /// The complete backups that `line` can be restored from: taken on it, or on an ancestor before

@@ -9,7 +9,7 @@ use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::lock::Lock;
 use walvault_archive::prune::{Asked, PruneError, apply, plan};
 use walvault_archive::record::{BackupFiles, BackupRecord, PartRecord};
-use walvault_archive::retention::RetentionPolicy;
+use walvault_archive::retention::{RetentionPolicy, before};
 use walvault_archive::store::{RetryPolicy, Retrying};
 use walvault_archive::{Archive, Catalog, Error, clock};
 use walvault_daemon::backup::{Patience, Watched, complete};
@@ -120,6 +120,7 @@ impl Upkeep {
         let archive = self.archive().await?;
         let mut lock = Lock::take(&archive, "a prune", Duration::ZERO).await?;
         let now = clock::now();
+        let complete_before = self.world.lock().complete();
         let asked = Asked {
             policy: policy.clone(),
             now,
@@ -127,8 +128,15 @@ impl Upkeep {
             ignore_clock: false,
         };
         let plan = plan(&archive, &asked).await?;
-        let promised = self.world.lock().kept_by(policy, now);
-        self.world.lock().pruners.insert(self.number);
+        let promised = {
+            let mut state = self.world.lock();
+            state.pruners.insert(self.number);
+            let mut promised = state.kept_by(policy, now);
+            // What was completed since counts if its last object was too young to be left over.
+            let young = |id: &BackupId| state.files_stored(id) >= Some(before(now, policy.grace));
+            promised.retain(|id| complete_before.contains(id) || young(id));
+            promised
+        };
         apply(&archive, &plan, &mut lock, "a prune").await?;
         {
             // While the lock is held: the next prune may follow another policy.
