@@ -58,18 +58,18 @@ fn replay_reaches_the_first_hole() {
     assert_eq!(catalog.reach(&history, Lsn(0x200_0000)), Lsn(0x200_0000));
 }
 
-#[test]
-fn replay_begins_at_the_beginning_of_a_segment() {
-    let record = |timeline, start, end| BackupRecord {
+/// The record of a backup with these random digits in its id.
+pub(super) fn backup(random: u16) -> BackupRecord {
+    BackupRecord {
         version: 1,
-        id: BackupId::new(jiff::Timestamp::UNIX_EPOCH, 1),
+        id: BackupId::new(jiff::Timestamp::UNIX_EPOCH, random),
         kind: "full".to_owned(),
         label: String::new(),
         system_id: SystemId(1),
         server_version: ServerVersion(150_000),
-        timeline: tli(timeline),
-        start_lsn: Lsn(start),
-        stop_lsn: Lsn(end),
+        timeline: tli(1),
+        start_lsn: Lsn(0x500_0028),
+        stop_lsn: Lsn(0x500_0100),
         started_at: jiff::Timestamp::UNIX_EPOCH,
         stopped_at: jiff::Timestamp::UNIX_EPOCH,
         size: 1,
@@ -78,6 +78,16 @@ fn replay_begins_at_the_beginning_of_a_segment() {
         tablespaces: Vec::new(),
         part_count: 1,
         kept: false,
+    }
+}
+
+#[test]
+fn replay_begins_at_the_beginning_of_a_segment() {
+    let record = |timeline, start, end| BackupRecord {
+        timeline: tli(timeline),
+        start_lsn: Lsn(start),
+        stop_lsn: Lsn(end),
+        ..backup(1)
     };
     let fork = [(2, "1\t0/4400000\tfork\n")];
     // Timeline 2 is held from its first byte on; what is before that is timeline 1's, if anyone's.

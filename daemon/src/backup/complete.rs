@@ -82,10 +82,16 @@ async fn objects_are_there(
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use async_trait::async_trait;
     use bytes::Bytes;
     use walvault_archive::record::PartRecord;
+    use walvault_archive::store::{
+        Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
+    };
     use walvault_archive::{Catalog, archive::wal_key};
     use walvault_protocol::{Lsn, LsnRange, ServerVersion, SystemId, TimelineId};
 
@@ -186,5 +192,89 @@ mod tests {
         let error = lacks.unwrap_err().to_string();
         assert!(error.contains("part-00000001 while backup"), "{error}");
         assert!(listed(&archive).await.is_empty());
+    }
+
+    /// A store that ignores conditions, and what happens in it while a backup is completed.
+    #[derive(Debug)]
+    struct Busy {
+        inner: SharedStore,
+        put_again: Mutex<Vec<String>>,
+        /// What a prune removes as soon as there is a record.
+        pruned: Option<String>,
+    }
+
+    #[async_trait]
+    impl ObjectStore for Busy {
+        fn url(&self) -> &str {
+            self.inner.url()
+        }
+
+        async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
+            self.inner.put(key, body).await?;
+            match &self.pruned {
+                Some(name) if key.ends_with("/record") => self.inner.delete(name).await,
+                _ => Ok(()),
+            }
+        }
+
+        async fn put_again(&self, key: &str, _: Body) -> Result<(), StoreError> {
+            self.put_again.lock().unwrap().push(key.to_owned());
+            Ok(())
+        }
+
+        async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+            self.inner.get(key, range).await
+        }
+
+        async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+            self.inner.head(key).await
+        }
+
+        async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
+            self.inner.list(prefix, after).await
+        }
+
+        async fn delete(&self, key: &str) -> Result<(), StoreError> {
+            self.inner.delete(key).await
+        }
+
+        async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
+            Ok(ConditionalPut::Ignored)
+        }
+    }
+
+    fn busy(archive: &Archive, pruned: Option<String>) -> (Arc<Busy>, Archive) {
+        let store = Arc::new(Busy {
+            inner: archive.store().clone(),
+            put_again: Mutex::default(),
+            pruned,
+        });
+        (store.clone(), archive.at(store))
+    }
+
+    /// Its sidecar may have been killed before it had an answer.
+    #[tokio::test]
+    async fn the_store_answers_for_the_wal_of_a_backup() {
+        let (archive, files, record) = nearly_complete().await;
+        let (store, archive) = busy(&archive, None);
+        let done = complete(&archive, &files, record, &mut watched(&archive)).await;
+        done.unwrap();
+        let wal = [
+            (LsnRange::new(Lsn(6 * MIB), Lsn(8 * MIB)), false),
+            (FIRST_SEGMENT, true),
+        ];
+        let wal = wal.map(|(range, whole)| wal_key(TimelineId::FIRST, range, whole));
+        let put_again = store.put_again.lock().unwrap().clone();
+        assert_eq!(put_again, wal.map(|key| archive.name(&key)));
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_a_prune_empties_beside_its_record_fails() {
+        let (archive, files, record) = nearly_complete().await;
+        let gone = archive.name(&ObjectKey::BackupFiles(record.id.clone()));
+        let (_, archive) = busy(&archive, Some(gone));
+        let lacks = complete(&archive, &files, record, &mut watched(&archive)).await;
+        let error = lacks.unwrap_err().to_string();
+        assert!(error.contains("/files while backup"), "{error}");
     }
 }

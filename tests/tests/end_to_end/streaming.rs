@@ -240,12 +240,17 @@ fn a_fast_shutdown_is_not_held_up_and_loses_nothing() {
     assert_rows(&log.rows(&restored), &rows, &restored.log());
 }
 
-fn streams_segments_of(mebibytes: u32, segments: usize) {
-    let mut server = Postgres::builder()
+/// A server with segments of this size, which it keeps to be compared with.
+fn server_with_segments_of(mebibytes: u32) -> Postgres {
+    Postgres::builder()
         .segment_size(mebibytes)
         .setting("wal_keep_size", "1GB")
         .setting("max_wal_size", "1GB")
-        .start();
+        .start()
+}
+
+fn streams_segments_of(mebibytes: u32, segments: usize) {
+    let mut server = server_with_segments_of(mebibytes);
     let scenario = Scenario::new(ArchiveKind::Directory);
     scenario.configure_for(&server);
     let log = CommitLog::create(&server);
@@ -291,11 +296,7 @@ fn streams_segments_of_64_mib_in_pieces() {
 /// What was unused of a large segment is not told from damage by itself.
 #[test]
 fn resumes_in_the_unused_rest_of_a_segment() {
-    let server = Postgres::builder()
-        .segment_size(64)
-        .setting("wal_keep_size", "1GB")
-        .setting("max_wal_size", "1GB")
-        .start();
+    let server = server_with_segments_of(64);
     let scenario = Scenario::new(ArchiveKind::Directory);
     scenario.configure_for(&server);
     let log = CommitLog::create(&server);

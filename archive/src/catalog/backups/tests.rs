@@ -1,34 +1,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walvault_protocol::{Lsn, SegmentSize, ServerVersion, SystemId, TimelineId};
+use walvault_protocol::{SegmentSize, SystemId};
 
 use super::*;
 use crate::Catalog;
+use crate::catalog::tests::backup;
 use crate::keys::{KeyFile, Secret};
 use crate::store::MemoryStore;
-
-fn record(id: &BackupId) -> BackupRecord {
-    BackupRecord {
-        version: 1,
-        id: id.clone(),
-        kind: "full".to_owned(),
-        label: String::new(),
-        system_id: SystemId(1),
-        server_version: ServerVersion(150_000),
-        timeline: TimelineId::FIRST,
-        start_lsn: Lsn(0x500_0028),
-        stop_lsn: Lsn(0x500_0100),
-        started_at: jiff::Timestamp::UNIX_EPOCH,
-        stopped_at: jiff::Timestamp::UNIX_EPOCH,
-        size: 1,
-        stored_size: 1,
-        file_count: 0,
-        tablespaces: Vec::new(),
-        part_count: 1,
-        kept: false,
-    }
-}
 
 /// A PUT that was repeated until it was answered brings the record of a pruned backup back. One whose
 /// list of files was lost otherwise is a damaged backup, and has to be seen.
@@ -40,15 +19,11 @@ async fn a_record_that_came_back_after_a_prune_is_no_backup() {
     let archive = Archive::open_or_begin(store, vec![key], SystemId(1), size)
         .await
         .expect("an archive");
-    let ids: Vec<BackupId> = (1..=4)
-        .map(|random| BackupId::new(jiff::Timestamp::UNIX_EPOCH, random))
-        .collect();
-    for id in &ids {
-        let record_key = ObjectKey::BackupRecord(id.clone());
-        archive
-            .put_record(&record_key, &record(id))
-            .await
-            .expect("stored");
+    let mut ids = Vec::new();
+    for record in (1..=4).map(backup) {
+        let key = ObjectKey::BackupRecord(record.id.clone());
+        archive.put_record(&key, &record).await.expect("stored");
+        ids.push(record.id);
     }
     let [whole, damaged, pruned, left] = &ids[..] else {
         panic!("four");
