@@ -13,6 +13,10 @@ use crate::app::App;
 use crate::stream::bring_along::BringAlong;
 use crate::stream::{Server, StreamError, connect};
 
+/// `application_name` of the stream of a backup. The name that `synchronous_standby_names` waits for is the
+/// sidecar's: this stream may begin behind a hole in the archive, and must not answer for a commit.
+pub const APPLICATION_NAME: &str = "walvault-backup";
+
 /// Why an attempt gave no backup.
 #[derive(Debug, thiserror::Error)]
 pub enum AttemptError {
@@ -99,7 +103,8 @@ async fn take_from(
         lock(&mut session, &name, false).await?;
         Box::new(Watched::new(archive.clone(), Patience::default()))
     } else {
-        let mut server = connect(&app.info).await?;
+        let info = app.info.clone().with_application_name(APPLICATION_NAME);
+        let mut server = connect(&info).await?;
         lock(&mut server.session, &name, true).await?;
         Box::new(BringAlong::start(archive, &app.stream_context(), server, name).await?)
     };

@@ -30,6 +30,7 @@ use super::{Settings, StreamState};
 use crate::copies::CatchUp;
 use crate::metrics::Metrics;
 use crate::metrics::rpo::Commits;
+use crate::stream::overlap::Proven;
 use crate::stream::resume::Resume;
 
 mod laggards;
@@ -93,6 +94,10 @@ pub struct Reports {
 pub struct Pump {
     settings: Settings,
     timeline: TimelineId,
+    /// The first byte that is stored by this pump.
+    start: Lsn,
+    /// What of the archive's WAL before it is known to be this server's.
+    proven: Proven,
     scanner: WalScanner,
     chunker: Chunker,
     watermarks: Watermarks,
@@ -138,6 +143,7 @@ impl Pump {
         destinations: &[Destination<'_>],
         sealer: Sealer,
         place: Resume,
+        proven: &Proven,
         settings: Settings,
         reports: Reports,
         commits_wait: watch::Receiver<bool>,
@@ -174,7 +180,7 @@ impl Pump {
         let mut places = Vec::new();
         for (number, one) in destinations.iter().enumerate() {
             let catalog = one.catalog.unwrap_or(&nothing);
-            let (ledger, superfluous) = TailLedger::open(catalog, timeline);
+            let (ledger, superfluous) = TailLedger::open(catalog, timeline, proven);
             let superfluous = superfluous.into_iter().map(|range| (timeline, range));
             uploader.remove_chunks(number, superfluous.collect());
             if !is_whole(one) {
@@ -199,11 +205,18 @@ impl Pump {
             timeline,
             start: place.segment_start(segment_size),
         };
+        let scanner = WalScanner::new(scan);
+        let scanner = match proven.last_record {
+            Some(record) if scan.start == start => scanner.after(record),
+            _ => scanner,
+        };
         Pump {
-            scanner: WalScanner::new(scan),
+            scanner,
             chunker: Chunker::new(timeline, segment_size, start, furthest),
             settings,
             timeline,
+            start,
+            proven: proven.clone(),
             watermarks,
             places,
             uploader,

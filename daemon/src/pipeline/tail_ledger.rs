@@ -9,6 +9,8 @@ use walvault_archive::Catalog;
 use walvault_archive::layout::unit_containing;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
 
+use crate::stream::overlap::Proven;
+
 /// Units remembered as whole, so that a chunk whose receipt comes late is noticed.
 const REMEMBERED: usize = 256;
 
@@ -23,8 +25,15 @@ pub struct TailLedger {
 impl TailLedger {
     /// The ledger of `timeline` as the archive stands, and the chunks in it that are superfluous
     /// already: a process ended between storing the unit and removing them.
+    ///
+    /// A name proves nothing: chunks of before stay for a prune to remove unless the `proven` unit in
+    /// their place was opened, or the server has the same WAL.
     #[must_use]
-    pub fn open(catalog: &Catalog, timeline: TimelineId) -> (TailLedger, Vec<LsnRange>) {
+    pub fn open(
+        catalog: &Catalog,
+        timeline: TimelineId,
+        proven: &Proven,
+    ) -> (TailLedger, Vec<LsnRange>) {
         let mut ledger = TailLedger {
             segment_size: catalog.segment_size(),
             chunks: BTreeMap::new(),
@@ -43,8 +52,10 @@ impl TailLedger {
         for held in objects.iter().filter(|held| !held.whole) {
             let unit = ledger.unit(held.range);
             if units.contains(&unit) {
-                superfluous.push(held.range);
-            } else {
+                if proven.units.contains(&unit) {
+                    superfluous.push(held.range);
+                }
+            } else if proven.newest {
                 ledger.chunks.entry(unit).or_default().push(held.range);
             }
         }
@@ -81,7 +92,8 @@ mod tests {
     fn chunks_go_only_after_their_unit_is_whole() {
         let size = SegmentSize::DEFAULT;
         let catalog = Catalog::from_listing(size, []);
-        let (mut ledger, superfluous) = TailLedger::open(&catalog, TimelineId::FIRST);
+        let (mut ledger, superfluous) =
+            TailLedger::open(&catalog, TimelineId::FIRST, &Proven::default());
         assert!(superfluous.is_empty());
         let unit = unit_containing(Lsn(0x300_0000), size);
         let (one, two) = (

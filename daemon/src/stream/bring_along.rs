@@ -12,7 +12,7 @@ use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::connect::Server;
 use super::follow::{Context, Followed, Origin, StreamError, Writer, follow};
-use crate::backup::{BackupError, WalSecured};
+use crate::backup::{BackupError, WalSecured, attempt};
 use crate::pipeline::StreamState;
 
 /// A stream beside a backup. It ends with its owner.
@@ -36,7 +36,12 @@ impl BringAlong {
         server: Server,
         slot: SlotName,
     ) -> Result<BringAlong, StreamError> {
+        let info = like
+            .info
+            .clone()
+            .with_application_name(attempt::APPLICATION_NAME);
         let context = Context {
+            info,
             slot,
             temporary: true,
             from: Origin::Slot,

@@ -291,9 +291,11 @@ pub async fn follow(
         }
         if let Writer::Epoch(_) = writer {
             vouch(archive, &catalog, &history, reserved, place).await?;
-            let confirmed = confirm(archive, &catalog, session, &context.slot, place).await;
-            session = confirmed.map_err(|error| removed(error, place))?;
         }
+        // Whoever writes compares: a backup ordered by a clone writes as well.
+        let confirmed = confirm(archive, &catalog, session, context, place).await;
+        let (compared, proven) = confirmed.map_err(|error| removed(error, place))?;
+        session = compared;
         let sealer = archive.sealer(context.settings.codec).await?;
         sealer.count_since(|begun| catalog.stored_since(begun));
         context.archive.send_replace(Some(archive.clone()));
@@ -325,6 +327,7 @@ pub async fn follow(
                     &destinations,
                     sealer,
                     place,
+                    &proven,
                     context.settings,
                     Reports {
                         state: context.state.clone(),

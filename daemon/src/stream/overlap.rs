@@ -12,9 +12,11 @@ use walvault_archive::layout::{ObjectKey, unit_containing};
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_protocol::client::{Session, StartReplication, WalMessage};
 use walvault_protocol::replication::SlotName;
-use walvault_protocol::{Lsn, LsnRange, TimelineHistory};
+use walvault_protocol::wal::{ScanStart, WalScanner};
+use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
-use super::follow::StreamError;
+use super::connect::connect;
+use super::follow::{Context, StreamError};
 use super::resume::Resume;
 
 /// How many objects are opened at most, the newest: 1 GiB of whole units.
@@ -24,6 +26,8 @@ const OPENED: usize = 64;
 const UNTOLD: u64 = 1 << 30;
 /// The same where no slot tells: what a process has on its way with the usual `wal.memory`.
 pub const IN_FLIGHT: u64 = 128 << 20;
+/// `application_name` of the connection that compares: never that of a synchronous standby.
+const COMPARING: &str = "walvault-compare";
 /// How many objects are put again at once.
 const AT_ONCE: usize = 4;
 
@@ -87,19 +91,7 @@ fn unsure(
         None => (Lsn::INVALID, IN_FLIGHT),
     };
     let mut unsure = catalog.newest(history, LsnRange::new(from, place.archived_to), most);
-    let size = catalog.segment_size();
-    let own = catalog.wal(place.timeline);
-    let own = own.map(|wal| wal.objects.as_slice()).unwrap_or_default();
-    let chunked: BTreeSet<Lsn> = own
-        .iter()
-        .filter(|held| !held.whole)
-        .map(|held| unit_containing(held.range.start, size).start)
-        .collect();
-    let superseding = own
-        .iter()
-        .filter(|held| held.whole && chunked.contains(&held.range.start))
-        .map(|held| wal_key(place.timeline, held.range, true));
-    for key in superseding {
+    for (_, key) in superseding(catalog, place.timeline) {
         if !unsure.contains(&key) {
             unsure.push(key);
         }
@@ -107,8 +99,37 @@ fn unsure(
     unsure
 }
 
+/// Which of the archive's WAL this process has opened, and found to be this server's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proven {
+    /// Whether the newest object is: the chunks before it may give way to the server's own WAL.
+    pub newest: bool,
+    /// Where the archive's last record begins, where it ends with a whole unit.
+    pub last_record: Option<Lsn>,
+    /// The whole units that open: their chunks may go. By their first byte.
+    pub units: BTreeSet<Lsn>,
+}
+
+impl Proven {
+    /// It, with the whole units of `catalog` from `start` on: this process stored them, and whoever
+    /// brought them to a replica opened their seal.
+    #[must_use]
+    pub fn from_here(&self, catalog: &Catalog, timeline: TimelineId, start: Lsn) -> Proven {
+        let stored = superseding(catalog, timeline).map(|(unit, _)| unit);
+        let stored = stored.filter(|unit| *unit >= start);
+        Proven {
+            units: self.units.iter().copied().chain(stored).collect(),
+            ..self.clone()
+        }
+    }
+}
+
 /// Compares the archived object that ends where streaming is to go on with the server's WAL.
-/// Nothing is compared when the archive holds nothing before `place`, or this host may not read it.
+///
+/// Where the archive ends in the middle of a unit, that is the newest chunk, which the slot keeps on
+/// the server. Where it ends with a whole unit, the server may have removed that segment: then
+/// the first record that the server sends has to name the archive's last record. Across a gap
+/// nothing is compared once the server has removed its side.
 ///
 /// # Errors
 /// [`Error::Diverged`] when the server has other WAL, and when it cannot be asked.
@@ -116,42 +137,169 @@ pub async fn confirm(
     archive: &Archive,
     catalog: &Catalog,
     session: Session,
-    slot: &SlotName,
+    context: &Context,
     place: Resume,
-) -> Result<Session, StreamError> {
+) -> Result<(Session, Proven), StreamError> {
+    let Some(newest) = newest(archive, catalog, place).await? else {
+        return Ok((session, Proven::default()));
+    };
+    let mut proven = Proven {
+        newest: true,
+        last_record: None,
+        units: whole_units(archive, catalog, place.timeline).await?,
+    };
+    if newest.range.start >= place.start {
+        let slot = Some(&context.slot);
+        let session = compare(archive, session, slot, &newest, place).await?;
+        return Ok((session, proven));
+    }
+    if newest.range.end == place.archived_to {
+        proven.last_record = newest.last_record(archive, place.timeline);
+    }
+    // The stream's own session keeps its slot, which an error could cost it where it is temporary.
+    let info = context.info.clone().with_application_name(COMPARING);
+    let compared = async {
+        let other = connect(&info).await?;
+        compare(archive, other.session, None, &newest, place).await
+    };
+    match compared.await {
+        Ok(other) => other.close().await,
+        Err(StreamError::Client(error)) if error.is_wal_removed() => {
+            tracing::debug!(%error, "the server removed the archive's newest segment; its next record has to follow");
+        }
+        Err(error) => return Err(error),
+    }
+    Ok((session, proven))
+}
+
+/// An archived object and its WAL.
+struct Newest {
+    key: ObjectKey,
+    range: LsnRange,
+    wal: Vec<u8>,
+}
+
+impl Newest {
+    /// Where its last record begins.
+    fn last_record(&self, archive: &Archive, timeline: TimelineId) -> Option<Lsn> {
+        let mut scanner = WalScanner::new(ScanStart {
+            system_id: archive.record().system_id,
+            segment_size: archive.segment_size(),
+            timeline,
+            start: self.range.start,
+        });
+        scanner.push(&self.wal).ok()?;
+        scanner.last_record()
+    }
+}
+
+/// The newest archived object before `place`, or, where that is only the unused rest of its segment,
+/// the one before it. It ends at `place` unless a gap, or a backup's own WAL, lies between. None
+/// where this host may not read it.
+async fn newest(
+    archive: &Archive,
+    catalog: &Catalog,
+    place: Resume,
+) -> Result<Option<Newest>, StreamError> {
     let objects = catalog
         .wal(place.timeline)
         .map(|wal| wal.objects.as_slice())
         .unwrap_or_default();
-    let newest = objects
+    let mut end = place.archived_to;
+    loop {
+        let before = objects.iter().filter(|held| held.range.end <= end);
+        // Of a chunk and its whole unit the shorter one.
+        let Some(held) = before.max_by_key(|held| (held.range.end, held.range.start)) else {
+            return Ok(None);
+        };
+        let key = wal_key(place.timeline, held.range, held.whole);
+        let wal = match archive.get(&key).await {
+            Ok(opened) => opened.payload,
+            Err(error @ Error::Corrupt { .. }) => return Err(error.into()),
+            // A host that only seals; docs/security.md says what it cannot notice.
+            Err(error) if error.is_withheld() => {
+                tracing::debug!(%error, "the archive's newest WAL is not for this host to read");
+                return Ok(None);
+            }
+            Err(error) if error.is_transient() => return Err(error.into()),
+            // Its segment was stored whole meanwhile, or its data key is gone.
+            Err(error) => {
+                tracing::warn!(%error, "the archive's newest WAL cannot be compared with the server's");
+                return Ok(None);
+            }
+        };
+        if wal.iter().any(|byte| *byte != 0) {
+            return Ok(Some(Newest {
+                key,
+                range: held.range,
+                wal: wal.to_vec(),
+            }));
+        }
+        end = held.range.start;
+    }
+}
+
+/// The whole units that chunks are superseded by, and that open.
+///
+/// # Errors
+/// When the store cannot be reached.
+pub async fn whole_units(
+    archive: &Archive,
+    catalog: &Catalog,
+    timeline: TimelineId,
+) -> Result<BTreeSet<Lsn>, Error> {
+    let opened = superseding(catalog, timeline).map(|(unit, key)| async move {
+        match archive.get(&key).await {
+            Ok(_) => Ok(Some(unit)),
+            Err(error) if error.is_transient() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the chunks of a segment stay, since its object does not open");
+                Ok(None)
+            }
+        }
+    });
+    let opened: Vec<_> = opened.collect();
+    let opened: Vec<Option<Lsn>> = stream::iter(opened)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(opened.into_iter().flatten().collect())
+}
+
+/// The whole units of which the archive holds chunks as well.
+fn superseding(catalog: &Catalog, timeline: TimelineId) -> impl Iterator<Item = (Lsn, ObjectKey)> {
+    let size = catalog.segment_size();
+    let objects = catalog
+        .wal(timeline)
+        .map(|wal| wal.objects.as_slice())
+        .unwrap_or_default();
+    let chunked: BTreeSet<Lsn> = objects
         .iter()
-        .filter(|held| held.range.end == place.archived_to && held.range.start >= place.start)
-        .min_by_key(|held| held.range.len());
-    let Some(held) = newest else {
-        return Ok(session);
-    };
-    let key = wal_key(place.timeline, held.range, held.whole);
-    let archived = match archive.get(&key).await {
-        Ok(opened) => opened.payload,
-        Err(error @ Error::Corrupt { .. }) => return Err(error.into()),
-        // A host that only seals; docs/security.md says what it cannot notice.
-        Err(error) if error.is_withheld() => {
-            tracing::debug!(%error, "the archive's newest WAL is not for this host to read");
-            return Ok(session);
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the archive's newest WAL cannot be compared with the server's");
-            return Ok(session);
-        }
-    };
-    let mut stream = match session
-        .start_replication(Some(slot), held.range.start, place.timeline)
-        .await?
-    {
+        .filter(|held| !held.whole)
+        .map(|held| unit_containing(held.range.start, size).start)
+        .collect();
+    objects
+        .iter()
+        .filter(move |held| held.whole && chunked.contains(&held.range.start))
+        .map(move |held| (held.range.start, wal_key(timeline, held.range, true)))
+}
+
+/// Compares `newest` with what the server sends in its place.
+async fn compare(
+    archive: &Archive,
+    session: Session,
+    slot: Option<&SlotName>,
+    newest: &Newest,
+    place: Resume,
+) -> Result<Session, StreamError> {
+    let started = session
+        .start_replication(slot, newest.range.start, place.timeline)
+        .await?;
+    let mut stream = match started {
         StartReplication::Streaming(stream) => stream,
         StartReplication::TimelineEnded(session, _) => return Ok(session),
     };
-    let mut rest = archived.as_slice();
+    let mut rest = newest.wal.as_slice();
     while !rest.is_empty() {
         let WalMessage::Data(data) = stream.next().await? else {
             continue;
@@ -160,9 +308,9 @@ pub async fn confirm(
         if !data.bytes.starts_with(expected) {
             return Err(StreamError::Archive(Error::Diverged {
                 url: archive.url().to_owned(),
-                key: archive.name(&key),
+                key: archive.name(&newest.key),
                 timeline: place.timeline,
-                range: held.range,
+                range: newest.range,
             }));
         }
         rest = after;

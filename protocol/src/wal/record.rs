@@ -108,6 +108,26 @@ impl Records {
         }
     }
 
+    /// Where the last record begins that was read, or is under way; `None` before the first.
+    pub(super) fn last_record(&self) -> Option<Lsn> {
+        match self.stage {
+            Stage::Length
+            | Stage::Header
+            | Stage::Body
+            | Stage::Padding {
+                of: Read::Record, ..
+            } => Some(self.start),
+            Stage::Between | Stage::Foreign | Stage::Switched | Stage::Padding { .. } => {
+                self.previous
+            }
+        }
+    }
+
+    /// The first record has to name `record` as the one before it, where that is known.
+    pub(super) fn follow(&mut self, record: Option<Lsn>) {
+        self.previous = record;
+    }
+
     /// The record under way and how many of its bytes are to come.
     pub(super) fn under_way(&self) -> Option<(Lsn, u32)> {
         match self.stage {

@@ -117,6 +117,20 @@ impl WalScanner {
         self
     }
 
+    /// It, knowing that the record before the start begins at `record`: the first record has to
+    /// name that position (`xl_prev`), unless the server overwrote an unfinished one there.
+    #[must_use]
+    pub fn after(mut self, record: Lsn) -> WalScanner {
+        self.records.follow(Some(record));
+        self
+    }
+
+    /// Where the last record begins that was read or is under way; `None` before the first.
+    #[must_use]
+    pub fn last_record(&self) -> Option<Lsn> {
+        self.records.last_record()
+    }
+
     /// The messages that were completed since the last call, in the order of the WAL.
     #[must_use]
     pub fn take_messages(&mut self) -> Vec<WalMessage> {
@@ -168,6 +182,10 @@ impl WalScanner {
         }
         let kind = self.rules.check(page, &header)?;
         if header.overwrites() {
+            if is_first {
+                // The record before the start was never finished, and is not the one named here.
+                self.records.follow(None);
+            }
             self.records.abandon();
         }
         let found = header.record_left;

@@ -509,3 +509,34 @@ fn short_messages_are_noted_when_they_are_asked_for() {
     deaf.push(&writer.bytes).expect("WAL");
     assert_eq!(deaf.take_messages(), []);
 }
+
+/// The second segment of a writer, scanned on its own by who knows where the first one ends.
+#[test]
+fn a_scan_that_follows_a_record_has_to_find_it_named() {
+    let mut writer = Writer::new(8192, 0xD110);
+    writer.commit(1, 1);
+    writer.switch(0);
+    let switched = writer.position();
+    let mut first = WalScanner::new(writer.scan_start());
+    first.push(&writer.bytes).expect("sound WAL");
+    let last = first.last_record().expect("a record");
+    assert_eq!(last, writer.previous);
+
+    writer.commit(2, 2);
+    let start = ScanStart {
+        start: switched,
+        ..writer.scan_start()
+    };
+    let rest = &writer.bytes[writer.offset(switched)..];
+    let mut follows = WalScanner::new(start).after(last);
+    assert_eq!(follows.push(rest), Ok(()));
+    let mut other = WalScanner::new(start).after(Lsn(last.0 - 8));
+    assert_eq!(
+        other.push(rest),
+        Err(WalError::Previous {
+            record: follows.last_record().expect("a record"),
+            found: last,
+            expected: Lsn(last.0 - 8),
+        })
+    );
+}

@@ -301,6 +301,83 @@ fn a_clone_is_refused() {
     daemon.wait_until_archived(&server);
 }
 
+/// The archive ends with a whole segment, so that no newer chunk can be compared.
+#[test]
+fn a_clone_is_refused_where_the_archive_ends_with_a_segment() {
+    let mut server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    server.stop(Shutdown::Fast);
+    let (_home, clone) = clone_of(&server);
+    server.start();
+    daemon.wait_until_streaming(&server);
+    let _ = log.commit(&server);
+    // The background writer may begin the next segment at any moment (a snapshot of running
+    // transactions, every 15 s at most).
+    let chunks = || scenario.archive().files("tail/").len();
+    let mut daemon = daemon;
+    loop {
+        wait_for("an archive that ends with a segment", || {
+            server.switch_wal();
+            chunks() == 0
+        });
+        assert!(daemon.stop().success());
+        if chunks() == 0 {
+            break;
+        }
+        daemon = scenario.run();
+        daemon.wait_until_streaming(&server);
+    }
+    let before = snapshot(&scenario);
+
+    for _ in 0..4 {
+        let _ = log.commit(&clone);
+        clone.switch_wal();
+    }
+    scenario.configure_for(&clone);
+    let refused = scenario.run_to_its_end();
+    refused.failed_saying(&["holds other WAL"]);
+    assert_eq!(before, snapshot(&scenario));
+}
+
+/// A backup that brings its own WAL writes it into the archive as well.
+#[test]
+fn a_backup_of_a_clone_is_refused_beside_the_original() {
+    let mut server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    server.stop(Shutdown::Fast);
+    let (_home, clone) = clone_of(&server);
+    server.start();
+    daemon.wait_until_streaming(&server);
+    let commit = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    for _ in 0..4 {
+        let _ = log.commit(&clone);
+        clone.switch_wal();
+    }
+    let before = snapshot(&scenario);
+
+    scenario.configure_for(&clone);
+    let refused = scenario.walvaultd(&["backup"]);
+    scenario.configure_for(&server);
+    refused.failed_saying(&["holds other WAL"]);
+    let kept = snapshot(&scenario);
+    for object in &before {
+        assert!(kept.contains(object), "{object:?} was touched");
+    }
+    assert!(daemon.is_running());
+
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert!(log.rows(&restored).contains(&commit.id));
+}
+
 /// Its WAL ends before what is archived: nothing can be compared, and nothing is stored.
 #[test]
 fn a_clone_that_is_behind_stores_nothing() {

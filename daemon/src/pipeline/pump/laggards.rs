@@ -75,7 +75,8 @@ impl Pump {
                 continue;
             };
             let mut moved = self.watermarks.learn(place, &catalog);
-            let (ledger, superfluous) = TailLedger::open(&catalog, self.timeline);
+            let proven = self.proven.from_here(&catalog, self.timeline, self.start);
+            let (ledger, superfluous) = TailLedger::open(&catalog, self.timeline, &proven);
             self.places[place].ledger = ledger;
             let superfluous = superfluous.into_iter().map(|range| (self.timeline, range));
             self.uploader.remove_chunks(place, superfluous.collect());
