@@ -67,8 +67,8 @@ check:
 
 e2e:
 	@test -n '$(T)' || { echo "make e2e: name the tests, such as 'make e2e T=restore_instants::'" >&2; exit 1; }
-	$(CARGO) build --locked -p walvault-daemon -p walvault-restore --bins
-	$(CARGO) test --locked -p walvault-tests --test end_to_end -- '$(T)'
+	$(CARGO) build --locked $(TESTED) --bins
+	$(CARGO) test --locked $(TESTED) --test end_to_end -- '$(T)'
 
 test: setup lint deny
 	$(CARGO) build --release --locked $(TESTED) --bins --tests
