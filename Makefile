@@ -9,7 +9,7 @@ SCRIPTS := $(wildcard tests/tools/*.sh) .ci/run
 # End-to-end tests wait for servers more than they compute.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help bench build deb demo deny fuzz setup soak lint test
+.PHONY: help bench build check deb demo deny e2e fuzz setup soak lint test
 
 # Where tests/tools/setup.sh puts what it installs.
 CACHE := $(or $(WALVAULT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walvault)
@@ -27,6 +27,8 @@ help:
 	@echo 'make build   both programs, in target/release'
 	@echo 'make deb     a Debian package with both, in target/debian'
 	@echo 'make demo    archive, drop a table, lose the server, restore: under a minute after the build'
+	@echo 'make check   formatting, clippy and the unit tests that need no server: what to run while editing'
+	@echo 'make e2e T=… the end-to-end tests whose names contain T, and the programs they run; after make setup'
 	@echo 'make setup   what the tests need: PostgreSQL 13 to 18, Garage, moto'
 	@echo 'make lint    formatting, clippy, documentation, shell scripts'
 	@echo 'make deny    licences, sources and bans of dependencies, and whether each is used'
@@ -56,6 +58,17 @@ lint:
 # The programs are built together with the tests that run them, and without the benchmarks, whose
 # dependencies ask for more features of others: so `make build` and `make test` compile those once.
 TESTED := --workspace --exclude walvault-benches
+
+# Debug builds, which compile fastest. Tests of other kinds start servers.
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) test --locked $(TESTED) --lib
+
+e2e:
+	@test -n '$(T)' || { echo "make e2e: name the tests, such as 'make e2e T=restore_instants::'" >&2; exit 1; }
+	$(CARGO) build --locked $(TESTED) --bins
+	$(CARGO) test --locked $(TESTED) --test end_to_end -- '$(T)'
 
 test: setup lint deny
 	$(CARGO) build --release --locked $(TESTED) --bins --tests
