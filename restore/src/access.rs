@@ -1,11 +1,11 @@
 //! Opening the archive that a configuration names.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use walvault_archive::Archive;
-use walvault_archive::config::{Config, CopySettings, DEFAULT_PATH};
+use walvault_archive::config::{Config, CopySettings};
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::store::{
     self, Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError,
@@ -105,18 +105,13 @@ fn retrying(store: SharedStore, retry_for: Duration) -> SharedStore {
     Arc::new(Retrying::new(store, policy).with_on_retry(Arc::new(on_retry)))
 }
 
-/// Where the configuration was read from, absolute, for a `restore_command` that runs elsewhere;
-/// `None` where the command line says all there is to say.
+/// The path of the configuration's file, absolute, for a `restore_command` that runs elsewhere; `None`
+/// where the command line or the environment configured everything.
 ///
 /// # Errors
 /// When the current directory is gone.
 pub fn config_path(config: &Config) -> std::io::Result<Option<PathBuf>> {
-    let path = match &config.file {
-        Some(path) => path,
-        None if config.archive.read_only => return Ok(None),
-        None => Path::new(DEFAULT_PATH),
-    };
-    std::path::absolute(path).map(Some)
+    config.file.as_ref().map(std::path::absolute).transpose()
 }
 
 /// Sends what is logged at `level` or above to standard error.
@@ -142,4 +137,18 @@ pub fn whoami() -> String {
 #[must_use]
 pub fn holder(command: &str) -> String {
     format!("{command} (process {} of {})", std::process::id(), whoami())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_without_a_file_has_no_path() {
+        let mut config = Config::from_toml("[archive]\nurl = \"file:///a\"\n").expect("valid");
+        assert_eq!(config_path(&config).expect("no path"), None);
+        config.file = Some("/etc/w.toml".into());
+        let path = config_path(&config).expect("a path");
+        assert_eq!(path, Some(PathBuf::from("/etc/w.toml")));
+    }
 }

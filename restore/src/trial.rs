@@ -3,7 +3,8 @@
 //!
 //! The server listens on a Unix socket alone, in a directory that only its user may enter, and lets
 //! whoever gets there in without a password, so that no role of the cluster has to be known. What it
-//! logs goes to a file there, in English, whatever the cluster's own settings are.
+//! logs goes to a file there, in English, whatever the cluster's own settings are. Of these, `alone` switches
+//! off what acts on others.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use walvault_protocol::{Lsn, ServerVersion};
 use crate::materialise::Owner;
 use crate::target::TargetAction;
 
+mod alone;
 mod programs;
 mod server;
 

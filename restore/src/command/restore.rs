@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use walvault_archive::audit::{Action, Event};
-use walvault_archive::config::{Config, env_lookup};
+use walvault_archive::config::{Config, env_lookup, needless_credentials};
 use walvault_archive::layout::BackupId;
 use walvault_archive::{Archive, Catalog};
 use walvault_protocol::client::ConnInfo;
@@ -336,7 +336,7 @@ impl Restore {
             roles: roles(config, self.owner.as_deref()),
             action: self.target_action,
             settings: Vec::new(),
-            without: Vec::new(),
+            without: needless_credentials(&config.archive.places(), &config.encryption),
         };
         let mut reached = trial.run(interrupted()?).await?;
         // A server that was not promoted is where the plan leads.
