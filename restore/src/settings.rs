@@ -7,6 +7,7 @@ use std::path::Path;
 use walvault_archive::Catalog;
 use walvault_protocol::TimelineId;
 
+use crate::exit::{CommandError, REFUSED};
 use crate::target::{Point, Target, TargetAction, format_instant};
 
 const BEGIN: &str = "# walvault restore: begin";
@@ -27,6 +28,12 @@ const TARGETS: [&str; 5] = [
     "the path {0} has a line break or is not UTF-8, so that restore_command cannot name it; move the file to another place"
 )]
 pub struct SettingsError(pub String);
+
+impl CommandError for SettingsError {
+    fn exit_code(&self) -> u8 {
+        REFUSED
+    }
+}
 
 /// What recovery is told.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,14 +14,17 @@ use serde::Serialize;
 use walvault_protocol::client::{ClientError, Session};
 use walvault_protocol::{Lsn, ServerVersion};
 
+use crate::exit::{CommandError, REFUSED};
 use crate::materialise::Owner;
 use crate::target::TargetAction;
 
 mod alone;
 mod programs;
+mod roles;
 mod server;
 
 pub use programs::Programs;
+pub use roles::roles;
 pub(crate) use server::command;
 pub use server::{MAINTENANCE, PORT};
 
@@ -118,6 +121,12 @@ pub enum TrialError {
     /// The operator, or the machine going down.
     #[error("interrupted; the server was stopped, and the directory can be started again")]
     Interrupted,
+}
+
+impl CommandError for TrialError {
+    fn exit_code(&self) -> u8 {
+        REFUSED
+    }
 }
 
 impl TrialError {

@@ -14,7 +14,6 @@ use super::{
     scan,
 };
 use crate::access;
-use crate::command::restore::roles;
 use crate::line::Line;
 use crate::marks::ArchiveMarks;
 use crate::materialise::{DiskSpace, Job, Owner, TablespaceMapping};
@@ -22,7 +21,7 @@ use crate::plan::{PlanError, Request, RestorePlan, plan};
 use crate::report::{bytes, exact_instant};
 use crate::settings::{RecoverySettings, restore_command, timeline_setting};
 use crate::target::{Point, Target, TargetAction, TimelineChoice};
-use crate::trial::{self, Programs, Standing, Trial};
+use crate::trial::{self, Programs, Standing, Trial, roles};
 
 /// The most WAL for which room is wanted: PostgreSQL recycles what it has replayed.
 const MOST_WAL: u64 = 4 << 30;
