@@ -38,7 +38,7 @@ pub use drill::{Assertion, DrillSettings, SCENARIOS};
 pub use encryption::{EncryptionSettings, IdentitySource, KmsSettings};
 pub use environment::env_lookup;
 pub use error::{ConfigError, Place};
-pub use excerpt::overriding_variables;
+pub use excerpt::{needless_credentials, overriding_variables};
 pub use objectives::{NotifySettings, ObjectiveSettings, SigningSecret};
 pub use retention::{RetentionSettings, parse_days};
 pub use s3_put::{ObjectLock, ObjectLockMode, S3PutSettings, Sse, StorageClasses};

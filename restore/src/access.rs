@@ -1,27 +1,56 @@
 //! Opening the archive that a configuration names.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use walvault_archive::Archive;
-use walvault_archive::config::{Config, CopySettings, DEFAULT_PATH};
+use walvault_archive::config::{Config, ConfigError, CopySettings};
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::store::{
     self, Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError,
 };
 
-use crate::exit::Failure;
+use crate::exit::{CommandError, REFUSED};
 
 /// The longest wait between two attempts to reach an archive.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Why an archive could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Archive(#[from] walvault_archive::Error),
+    /// The operating system does not let this process ask.
+    #[error("cannot start: {0}; check the limits on threads and open files")]
+    Runtime(std::io::Error),
+}
+
+impl From<StoreError> for AccessError {
+    fn from(error: StoreError) -> AccessError {
+        AccessError::Archive(error.into())
+    }
+}
+
+impl CommandError for AccessError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            AccessError::Archive(error) => error.exit_code(),
+            AccessError::Config(_) | AccessError::Runtime(_) => REFUSED,
+        }
+    }
+}
 
 /// Opens the archive of `config`, to be read. An archive that cannot be reached is tried again for
 /// `[restore] retry_for`.
 ///
 /// # Errors
 /// When it cannot be reached, is none, or `[encryption]` names what cannot be used.
-pub async fn open(config: &Config) -> Result<Archive, Failure> {
+pub async fn open(config: &Config) -> Result<Archive, AccessError> {
     open_within(config, config.restore.retry_for).await
 }
 
@@ -29,7 +58,7 @@ pub async fn open(config: &Config) -> Result<Archive, Failure> {
 ///
 /// # Errors
 /// As [`open`].
-pub async fn open_within(config: &Config, retry_for: Duration) -> Result<Archive, Failure> {
+pub async fn open_within(config: &Config, retry_for: Duration) -> Result<Archive, AccessError> {
     open_joined(config, Quorum::Any, retry_for).await
 }
 
@@ -37,7 +66,7 @@ pub async fn open_within(config: &Config, retry_for: Duration) -> Result<Archive
 ///
 /// # Errors
 /// As [`open`].
-pub async fn open_to_change(config: &Config) -> Result<Archive, Failure> {
+pub async fn open_to_change(config: &Config) -> Result<Archive, AccessError> {
     open_joined(config, Quorum::All, config.restore.retry_for).await
 }
 
@@ -45,7 +74,7 @@ pub async fn open_to_change(config: &Config) -> Result<Archive, Failure> {
 ///
 /// # Errors
 /// As [`open`].
-pub async fn open_place(config: &Config, place: &CopySettings) -> Result<Archive, Failure> {
+pub async fn open_place(config: &Config, place: &CopySettings) -> Result<Archive, AccessError> {
     let store = store_at(place, config.restore.retry_for).await?;
     Ok(Archive::open(store, keys(config)?).await?)
 }
@@ -54,7 +83,10 @@ pub async fn open_place(config: &Config, place: &CopySettings) -> Result<Archive
 ///
 /// # Errors
 /// When its settings cannot be used.
-pub async fn store_at(place: &CopySettings, retry_for: Duration) -> Result<SharedStore, Failure> {
+pub async fn store_at(
+    place: &CopySettings,
+    retry_for: Duration,
+) -> Result<SharedStore, AccessError> {
     let store = store::open_at(&place.url, &place.s3).await?;
     Ok(retrying(store, retry_for))
 }
@@ -63,7 +95,7 @@ async fn open_joined(
     config: &Config,
     quorum: Quorum,
     retry_for: Duration,
-) -> Result<Archive, Failure> {
+) -> Result<Archive, AccessError> {
     let mut stores = Vec::new();
     let mut failed = None;
     for place in config.archive.places() {
@@ -88,7 +120,7 @@ async fn open_joined(
     Ok(Archive::open(store, keys(config)?).await?)
 }
 
-fn keys(config: &Config) -> Result<KeyAccess, Failure> {
+fn keys(config: &Config) -> Result<KeyAccess, AccessError> {
     let keys = KeyAccess::from_settings(&config.encryption);
     Ok(keys.map_err(walvault_archive::Error::from)?)
 }
@@ -105,18 +137,13 @@ fn retrying(store: SharedStore, retry_for: Duration) -> SharedStore {
     Arc::new(Retrying::new(store, policy).with_on_retry(Arc::new(on_retry)))
 }
 
-/// Where the configuration was read from, absolute, for a `restore_command` that runs elsewhere;
-/// `None` where the command line says all there is to say.
+/// The path of the configuration's file, absolute, for a `restore_command` that runs elsewhere; `None`
+/// where the command line or the environment configured everything.
 ///
 /// # Errors
 /// When the current directory is gone.
 pub fn config_path(config: &Config) -> std::io::Result<Option<PathBuf>> {
-    let path = match &config.file {
-        Some(path) => path,
-        None if config.archive.read_only => return Ok(None),
-        None => Path::new(DEFAULT_PATH),
-    };
-    std::path::absolute(path).map(Some)
+    config.file.as_ref().map(std::path::absolute).transpose()
 }
 
 /// Sends what is logged at `level` or above to standard error.
@@ -142,4 +169,20 @@ pub fn whoami() -> String {
 #[must_use]
 pub fn holder(command: &str) -> String {
     format!("{command} (process {} of {})", std::process::id(), whoami())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_without_a_file_has_no_path() {
+        let mut config = Config::from_toml("[archive]\nurl = \"file:///a\"\n").expect("valid");
+        // As where the environment says everything.
+        config.file = None;
+        assert_eq!(config_path(&config).expect("no path"), None);
+        config.file = Some("/etc/w.toml".into());
+        let path = config_path(&config).expect("a path");
+        assert_eq!(path, Some(PathBuf::from("/etc/w.toml")));
+    }
 }

@@ -13,6 +13,7 @@ use crate::command::{
 use crate::exit::{self, Failure};
 use crate::place::Place;
 use crate::prefetch;
+use crate::runtime::block_on;
 
 /// Restores a PostgreSQL cluster from its walvault archive, to any instant the archive holds
 #[derive(Debug, Parser)]
@@ -164,15 +165,6 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         // Their exit codes are their own.
         Command::Verify(_) | Command::WalFetch(_) | Command::WalPrefetch(_) => Ok(()),
     }
-}
-
-/// Runs `work` to its end.
-pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::Runtime)?
-        .block_on(work)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub mod plan;
 pub mod prefetch;
 pub mod report;
 pub mod reporting;
+pub mod runtime;
 pub mod settings;
 pub mod target;
 pub mod trial;

@@ -1,10 +1,10 @@
 //! Noting in the audit trail what a command does.
 
+use std::fmt::Display;
+
 use walvault_archive::Archive;
 use walvault_archive::audit::{Act, Action, Actor, AuditError, AuditLog, Event, Outcome, Recorder};
 use walvault_archive::config::Config;
-
-use crate::exit::Failure;
 
 /// Who acts, and why.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -33,11 +33,11 @@ impl Said {
         archive: &Archive,
         action: Action,
         complete: impl FnOnce(Event) -> Event,
-    ) -> Result<Noted, Failure> {
+    ) -> Result<Noted, AuditError> {
         if !config.audit.required {
             return Ok(self.begin_anyway(config, archive, action, complete).await);
         }
-        Ok(self.try_begin(config, archive, action, complete).await?)
+        self.try_begin(config, archive, action, complete).await
     }
 
     /// As [`Said::begin`], for what must not wait until the trail can be written: that it is not
@@ -119,7 +119,7 @@ impl Noted {
     /// Notes how it ended, with the data keys that were opened for it.
     pub async fn end<T>(
         self,
-        result: &Result<T, Failure>,
+        result: &Result<T, impl Display>,
         complete: impl FnOnce(Event, &T) -> Event,
     ) {
         let failure = result.as_ref().err().map(ToString::to_string);

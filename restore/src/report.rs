@@ -6,8 +6,19 @@ use std::io::Write;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::exit::Failure;
+use crate::exit::{CommandError, Failure, REFUSED};
 use crate::target::format_instant;
+
+/// Standard output does not take what is printed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output: {0}; send it somewhere that takes it")]
+pub struct OutputError(#[from] pub std::io::Error);
+
+impl CommandError for OutputError {
+    fn exit_code(&self) -> u8 {
+        REFUSED
+    }
+}
 
 /// Prints to standard output.
 ///
@@ -18,7 +29,7 @@ pub fn print(text: fmt::Arguments<'_>) -> Result<(), Failure> {
     match out.write_fmt(text).and_then(|()| out.flush()) {
         // Whoever reads has seen enough, as `head` does.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(Failure::Output),
+        result => Ok(result.map_err(OutputError)?),
     }
 }
 
@@ -27,8 +38,7 @@ pub fn print(text: fmt::Arguments<'_>) -> Result<(), Failure> {
 /// # Errors
 /// When standard output does not take it.
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let json =
-        serde_json::to_string_pretty(value).map_err(|error| Failure::Output(error.into()))?;
+    let json = serde_json::to_string_pretty(value).map_err(|error| OutputError(error.into()))?;
     print(format_args!("{json}\n"))
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use walvault_archive::Catalog;
 use walvault_protocol::TimelineId;
 
+use crate::exit::{CommandError, REFUSED};
 use crate::target::{Point, Target, TargetAction, format_instant};
 
 const BEGIN: &str = "# walvault restore: begin";
@@ -28,6 +29,12 @@ const TARGETS: [&str; 5] = [
 )]
 pub struct SettingsError(pub String);
 
+impl CommandError for SettingsError {
+    fn exit_code(&self) -> u8 {
+        REFUSED
+    }
+}
+
 /// What recovery is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoverySettings {
@@ -48,7 +55,7 @@ pub struct RecoverySettings {
 pub struct StandbySettings {
     /// `primary_conninfo`; `None` leaves what the backup has.
     pub primary_conninfo: Option<String>,
-    /// `primary_slot_name`; `None` leaves what the backup has.
+    /// `primary_slot_name`; `None` empties it.
     pub primary_slot_name: Option<String>,
 }
 
@@ -89,18 +96,30 @@ impl RecoverySettings {
         }
         // The clone must not write where the server it came from does.
         set("archive_mode", "off");
+        // PostgreSQL runs both during recovery, here as well: they may clean an archive that other
+        // standbys need, or move an address (manual, section "Archive Recovery").
+        set("archive_cleanup_command", "");
+        set("recovery_end_command", "");
         match &self.standby {
-            // A standby has its primary's settings, and does not use this one before it is promoted.
+            // A standby keeps its primary's recovery_min_apply_delay, and has no use for
+            // synchronous_standby_names before it is promoted.
             Some(standby) => {
                 if let Some(conninfo) = &standby.primary_conninfo {
                     set("primary_conninfo", conninfo);
                 }
-                if let Some(slot) = &standby.primary_slot_name {
-                    set("primary_slot_name", slot);
-                }
+                // A slot that the backup names is another standby's.
+                set(
+                    "primary_slot_name",
+                    standby.primary_slot_name.as_deref().unwrap_or_default(),
+                );
             }
-            // There are no standbys to wait for.
-            None => set("synchronous_standby_names", ""),
+            None => {
+                // The delay of a standby that was backed up holds recovery to a target up too
+                // (recoveryApplyDelay in xlogrecovery.c).
+                set("recovery_min_apply_delay", "0");
+                // There are no standbys to wait for.
+                set("synchronous_standby_names", "");
+            }
         }
         lines.push(END.to_owned());
         lines.join("\n") + "\n"
@@ -236,12 +255,26 @@ mod tests {
             "primary_conninfo = 'host=primary password=it''s'",
             "primary_slot_name = 'standby_1'",
             "archive_mode = 'off'",
+            "archive_cleanup_command = ''",
+            "recovery_end_command = ''",
         ] {
             assert!(lines.lines().any(|found| found == line), "{line}: {lines}");
         }
         assert!(!lines.contains("synchronous_standby_names"));
+        assert!(!lines.contains("recovery_min_apply_delay"));
         assert_eq!(standby.signal_file(), "standby.signal");
         assert_eq!(settings(Target::END).signal_file(), "recovery.signal");
+    }
+
+    #[test]
+    fn a_standby_does_not_take_the_slot_that_the_backup_names() {
+        let standby = RecoverySettings {
+            standby: Some(StandbySettings::default()),
+            ..settings(Target::END)
+        };
+        let lines = standby.to_lines();
+        assert!(lines.contains("\nprimary_slot_name = ''\n"), "{lines}");
+        assert!(!lines.contains("primary_conninfo"), "{lines}");
     }
 
     #[test]
@@ -260,6 +293,9 @@ mod tests {
             recovery_target_inclusive = 'off'\n\
             recovery_target_action = 'pause'\n\
             archive_mode = 'off'\n\
+            archive_cleanup_command = ''\n\
+            recovery_end_command = ''\n\
+            recovery_min_apply_delay = '0'\n\
             synchronous_standby_names = ''\n\
             # walvault restore: end\n";
         assert_eq!(lines, expected);

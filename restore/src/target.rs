@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walvault_protocol::{Lsn, PgTimestamp, TimelineId};
 
+use crate::exit::{CommandError, REFUSED};
+
 mod instant;
 
 pub use instant::{InstantError, format_instant, parse_instant};
@@ -97,6 +99,12 @@ pub enum TargetError {
         "--target-action has no meaning without a target: at the end of the archive PostgreSQL always promotes; leave it out, or give a target"
     )]
     Action,
+}
+
+impl CommandError for TargetError {
+    fn exit_code(&self) -> u8 {
+        REFUSED
+    }
 }
 
 impl Target {

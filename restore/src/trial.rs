@@ -3,7 +3,8 @@
 //!
 //! The server listens on a Unix socket alone, in a directory that only its user may enter, and lets
 //! whoever gets there in without a password, so that no role of the cluster has to be known. What it
-//! logs goes to a file there, in English, whatever the cluster's own settings are.
+//! logs goes to a file there, in English, whatever the cluster's own settings are. Of these, `alone` switches
+//! off what acts on others.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,13 +14,17 @@ use serde::Serialize;
 use walvault_protocol::client::{ClientError, Session};
 use walvault_protocol::{Lsn, ServerVersion};
 
+use crate::exit::{CommandError, REFUSED};
 use crate::materialise::Owner;
 use crate::target::TargetAction;
 
+mod alone;
 mod programs;
+mod roles;
 mod server;
 
 pub use programs::Programs;
+pub use roles::roles;
 pub(crate) use server::command;
 pub use server::{MAINTENANCE, PORT};
 
@@ -116,6 +121,12 @@ pub enum TrialError {
     /// The operator, or the machine going down.
     #[error("interrupted; the server was stopped, and the directory can be started again")]
     Interrupted,
+}
+
+impl CommandError for TrialError {
+    fn exit_code(&self) -> u8 {
+        REFUSED
+    }
 }
 
 impl TrialError {

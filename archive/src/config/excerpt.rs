@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use crate::config::environment::PREFIX;
-use crate::config::{Config, CopySettings, EncryptionSettings, IdentitySource, S3Settings};
+use crate::config::{
+    ArchiveUrl, Config, CopySettings, EncryptionSettings, IdentitySource, S3Settings,
+};
 use crate::keys::identity::KMS_IDENTITY;
 
 impl Config {
@@ -67,6 +69,37 @@ pub fn overriding_variables() -> Vec<String> {
         .collect()
 }
 
+/// The names of the variables of this process that hold credentials and that no process needs which only
+/// reads an archive at `places` with the identities of `encryption`. AWS's own variables are needed where
+/// the archive is in S3 or KMS opens it.
+#[must_use]
+pub fn needless_credentials(
+    places: &[CopySettings],
+    encryption: &EncryptionSettings,
+) -> Vec<String> {
+    let in_s3 = |place: &CopySettings| matches!(place.url, ArchiveUrl::S3 { .. });
+    let asks_aws = places.iter().any(in_s3) || encryption.identities.contains(&IdentitySource::Kms);
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter(|name| is_needless(name, asks_aws)).collect()
+}
+
+fn is_needless(name: &str, asks_aws: bool) -> bool {
+    // Of libpq's variables, those with secrets or the names of files with secrets.
+    const LIBPQ: [&str; 5] = [
+        "PGPASSWORD",
+        "PGPASSFILE",
+        "PGSERVICEFILE",
+        "PGSSLKEY",
+        "PGSSLPASSWORD",
+    ];
+    // Sections that reading an archive does not use, and that may hold a password or a token.
+    const SECTIONS: [&str; 3] = ["POSTGRES__", "ADMIN__", "NOTIFY__"];
+    let section = name.strip_prefix(PREFIX);
+    LIBPQ.contains(&name)
+        || section.is_some_and(|key| SECTIONS.iter().any(|section| key.starts_with(section)))
+        || (!asks_aws && name.starts_with("AWS_"))
+}
+
 fn reach(text: &mut String, s3: &S3Settings) {
     let ca_file = s3.ca_file.as_ref().map(|path| path.to_string_lossy());
     for (name, value) in [
@@ -98,6 +131,26 @@ fn line(text: &mut String, content: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_needless_unless_the_archive_is_read_with_them() {
+        for name in [
+            "PGPASSWORD",
+            "WALVAULT__POSTGRES__URL",
+            "WALVAULT__ADMIN__TOKEN",
+            "WALVAULT__NOTIFY__SECRET",
+        ] {
+            assert!(
+                is_needless(name, true) && is_needless(name, false),
+                "{name}"
+            );
+        }
+        for name in ["WALVAULT__ARCHIVE__URL", "WALVAULT_CONFIG", "PATH", "LANG"] {
+            assert!(!is_needless(name, false), "{name}");
+        }
+        assert!(!is_needless("AWS_SECRET_ACCESS_KEY", true));
+        assert!(is_needless("AWS_SECRET_ACCESS_KEY", false));
+    }
 
     #[test]
     fn an_excerpt_reads_the_same_places_with_the_identities_given_alone() {

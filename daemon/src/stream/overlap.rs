@@ -232,7 +232,7 @@ async fn newest(
             return Ok(Some(Newest {
                 key,
                 range: held.range,
-                wal: wal.to_vec(),
+                wal,
             }));
         }
         end = held.range.start;

@@ -10,9 +10,9 @@ use walvault_archive::audit::{self, Action, AuditReport, ChainReport, Head, Reco
 use walvault_archive::config::{AuditSettings, Config};
 
 use crate::access;
-use crate::exit::Failure;
+use crate::exit::{CommandError, DAMAGED, Failure};
 use crate::noted::Said;
-use crate::report::{self, Table, instant};
+use crate::report::{self, OutputError, Table, instant};
 use crate::target::parse_instant;
 
 mod certificate;
@@ -104,6 +104,19 @@ pub struct Import {
     json: bool,
 }
 
+/// The audit trail is not what it should be, in this many places.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the audit trail is wrong in {0} places; find out who changed it, and keep what is there: see docs/audit.md"
+)]
+pub(super) struct WrongTrail(pub(super) usize);
+
+impl CommandError for WrongTrail {
+    fn exit_code(&self) -> u8 {
+        DAMAGED
+    }
+}
+
 impl Audit {
     /// Does it.
     ///
@@ -133,7 +146,7 @@ impl Which {
     async fn read(&self, trail: &Archive) -> Result<Vec<Recorded>, Failure> {
         let time = |text: &Option<String>| {
             let parsed = text.as_deref().map(parse_instant).transpose();
-            parsed.map_err(|error| Failure::Unknown(error.to_string()))
+            parsed.map_err(|error| Failure::refused(error.to_string()))
         };
         let (since, until): (Option<Timestamp>, _) = (time(&self.since)?, time(&self.until)?);
         let mut events = audit::read_all(trail).await?;
@@ -186,7 +199,7 @@ impl Verify {
         }
         match found.findings.len() {
             0 => Ok(()),
-            count => Err(Failure::Trail(count)),
+            count => Err(WrongTrail(count).into()),
         }
     }
 }
@@ -243,7 +256,7 @@ impl Export {
             }),
             Format::Csv => csv(&mut out, &events),
         };
-        written.map_err(Failure::Output)
+        Ok(written.map_err(OutputError)?)
     }
 }
 
@@ -304,7 +317,7 @@ impl Import {
         };
         if !self.dir.is_dir() {
             let dir = self.dir.display();
-            return Err(Failure::Unknown(format!(
+            return Err(Failure::refused(format!(
                 "there is no directory '{dir}'; give [audit] local_dir of the other host, or a copy of it"
             )));
         }

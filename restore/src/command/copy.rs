@@ -11,7 +11,7 @@ use walvault_archive::copy::{self, CopyReport};
 use walvault_archive::store::SharedStore;
 
 use crate::access;
-use crate::exit::Failure;
+use crate::exit::{CommandError, DAMAGED, Failure};
 use crate::report::{self, bytes};
 
 /// Brings a copy of the archive what it lacks, checking every object on the way.
@@ -38,6 +38,19 @@ struct Copied {
     report: CopyReport,
 }
 
+/// Not everything was copied.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} objects are damaged and were not copied; copy them from an archive that has them whole, or take a backup that does not need them"
+)]
+struct NotCopied(usize);
+
+impl CommandError for NotCopied {
+    fn exit_code(&self) -> u8 {
+        DAMAGED
+    }
+}
+
 impl Copy {
     /// Does it.
     ///
@@ -56,7 +69,7 @@ impl Copy {
             None => known.into_iter().filter(|place| *place != from).collect(),
         };
         if to.is_empty() || to.iter().any(|to| to.url == from.url) {
-            return Err(Failure::Unknown(
+            return Err(Failure::refused(
                 "there is no other archive to copy to; name one with --to, or add an [[archive.copy]]"
                     .to_owned(),
             ));
@@ -80,7 +93,7 @@ impl Copy {
             .sum()
         {
             0 => Ok(()),
-            damaged => Err(Failure::NotCopied(damaged)),
+            damaged => Err(NotCopied(damaged).into()),
         }
     }
 }

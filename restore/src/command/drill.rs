@@ -14,10 +14,11 @@ use walvault_archive::layout::DrillId;
 use walvault_archive::record::{DrillOutcome, DrillRecord};
 use walvault_archive::{Archive, Error};
 
+use super::audit::WrongTrail;
 use super::restore::PointArguments;
 use crate::access;
 use crate::drill::{Account, Choice, Drill as Work, Ending, Options, Scenario, Scratch, Source};
-use crate::exit::Failure;
+use crate::exit::{CommandError, Failure, REFUSED};
 use crate::materialise::Owner;
 use crate::noted::Said;
 use crate::report::{self, Table, instant};
@@ -86,6 +87,26 @@ struct Listed {
     record: Option<DrillRecord>,
 }
 
+/// Why a drill that was carried out is no success.
+#[derive(Debug, thiserror::Error)]
+enum DrillFailure {
+    #[error("the drill failed: {0}; see docs/drill.md")]
+    Failed(String),
+    #[error(
+        "the drill's record could not be stored: {0}; keep what was printed, and set [audit] local_dir where the archive may not be written"
+    )]
+    NotKept(Failure),
+}
+
+impl CommandError for DrillFailure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            DrillFailure::Failed(_) => REFUSED,
+            DrillFailure::NotKept(failure) => failure.code(),
+        }
+    }
+}
+
 impl Drill {
     /// Does it.
     ///
@@ -118,7 +139,7 @@ impl Drill {
         let archive = access::open(&config).await?;
         let dir = self.scratch.as_ref().unwrap_or(&config.drill.scratch);
         let scratch = Scratch::take(dir, owner).await?;
-        let ending = Ending::after(options.time_limit).map_err(Failure::Runtime)?;
+        let ending = Ending::after(options.time_limit).map_err(Failure::start)?;
         let mut runs = Vec::new();
         for source in &sources {
             let work = Work {
@@ -148,7 +169,7 @@ impl Drill {
             }
             failed = failed.or(run.record.error);
         }
-        failed.map_or(Ok(()), |error| Err(Failure::Drilled(error)))
+        failed.map_or(Ok(()), |error| Err(DrillFailure::Failed(error).into()))
     }
 
     /// Runs one drill and stores its record. What kept the record from being stored comes with it.
@@ -164,7 +185,7 @@ impl Drill {
         let reason = self.said.reason.clone();
         let account = Account::begin(scenario, &actor, reason, &config.objectives);
         let Some(mut account) = account else {
-            return Err(Failure::Unknown(format!(
+            return Err(Failure::refused(format!(
                 "'{}' is no scenario that a record can be named by",
                 scenario.name()
             )));
@@ -186,7 +207,7 @@ impl Drill {
         };
         let (stored, failure) = match stored {
             Ok(stored) => (Some(stored), None),
-            Err(error) => (None, Some(Failure::NotKept(Box::new(error)))),
+            Err(error) => (None, Some(DrillFailure::NotKept(error).into())),
         };
         let complete = |mut event: Event| {
             event.backups.extend(record.backup.clone());
@@ -225,7 +246,7 @@ impl Drill {
         }
         match listed.iter().filter(|drill| drill.fault.is_some()).count() {
             0 => Ok(()),
-            count => Err(Failure::Trail(count)),
+            count => Err(WrongTrail(count).into()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::exit::Failure;
+use crate::exit::{CommandError, Failure, REFUSED};
 use crate::report;
 
 /// Copies this program into a directory.
@@ -15,19 +15,31 @@ pub struct Install {
     dir: PathBuf,
 }
 
+/// The program could not be copied.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot install {path}: {source}; give a directory that is there and can be written to")]
+struct InstallError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl CommandError for InstallError {
+    fn exit_code(&self) -> u8 {
+        REFUSED
+    }
+}
+
 impl Install {
     /// Copies the program, replacing an older one as a whole.
     ///
     /// # Errors
     /// When the directory is not there or cannot be written to.
     pub fn run(&self) -> Result<(), Failure> {
-        let program = std::env::current_exe().map_err(Failure::Runtime)?;
+        let program = std::env::current_exe().map_err(Failure::start)?;
         let there = self.dir.join("walvault");
-        copy(&program, &self.dir.join(".walvault.new"), &there).map_err(|source| {
-            Failure::Install {
-                path: there.clone(),
-                source,
-            }
+        copy(&program, &self.dir.join(".walvault.new"), &there).map_err(|source| InstallError {
+            path: there.clone(),
+            source,
         })?;
         report::print(format_args!("installed {}\n", there.display()))
     }

@@ -105,10 +105,10 @@ impl PlaceHold {
             .as_deref()
             .map(parse_instant)
             .transpose()
-            .map_err(|error| Failure::Unknown(error.to_string()))?;
+            .map_err(|error| Failure::refused(error.to_string()))?;
         let now = Timestamp::now();
         if let Some(past) = until.filter(|until| *until <= now) {
-            return Err(Failure::Unknown(format!(
+            return Err(Failure::refused(format!(
                 "a hold cannot end at {}, which is past; give an end to come, or none",
                 instant(past)
             )));
@@ -212,7 +212,7 @@ impl Which {
         };
         let keeps = Keeps::load(archive, &self.id, record.kept).await?;
         let change = decide(&keeps)
-            .map_err(|reason| Failure::Unknown(format!("backup {}: {reason}", self.id)))?;
+            .map_err(|reason| Failure::refused(format!("backup {}: {reason}", self.id)))?;
         let by = access::whoami();
         let (action, reason) = match &change {
             KeepChange::Keep => (Action::Keep, None),
@@ -238,7 +238,7 @@ impl Which {
 
 /// There is no such backup.
 pub(super) fn unknown_backup(id: &BackupId) -> Failure {
-    Failure::Unknown(format!(
+    Failure::refused(format!(
         "the archive holds no complete backup {id}; 'walvault list' shows those it holds"
     ))
 }

@@ -15,6 +15,7 @@ use crate::exit::Failure;
 use crate::noted::Said;
 
 mod destroy;
+mod error;
 mod generate;
 mod list;
 mod retire;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::Archive;
 use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow};
 use walvault_archive::config::Config;
+use walvault_archive::{Archive, Error};
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use crate::access;
@@ -95,18 +95,18 @@ impl List {
 }
 
 impl Listing {
-    async fn read(archive: &Archive) -> Result<Listing, Failure> {
+    async fn read(archive: &Archive) -> Result<Listing, Error> {
         let mut again = 1..ATTEMPTS;
         loop {
             match Listing::read_once(archive).await {
                 // A prune removed what was listed a moment ago.
-                Err(Failure::Archive(error)) if error.is_missing() && again.next().is_some() => {}
+                Err(error) if error.is_missing() && again.next().is_some() => {}
                 read => return read,
             }
         }
     }
 
-    async fn read_once(archive: &Archive) -> Result<Listing, Failure> {
+    async fn read_once(archive: &Archive) -> Result<Listing, Error> {
         let catalog = Catalog::load(archive).await?;
         let now = Timestamp::now();
         Ok(Listing {

@@ -126,7 +126,7 @@ impl Prune {
                 Ok(report) if !noted.is_kept() => Ok((report, None)),
                 Ok(report) => match prune::certify(&archive, &plan).await {
                     Ok(certificate) => Ok((report, Some(certificate))),
-                    Err(error) => Err(Failure::Archive(error)),
+                    Err(error) => Err(Failure::from(error)),
                 },
                 Err(error) => Err(Failure::from(error)),
             };

@@ -9,10 +9,11 @@ use walvault_archive::audit::{self, Action};
 use walvault_archive::config::{AuditSettings, Config};
 use walvault_archive::keys::PublicKey;
 
+use super::audit::WrongTrail;
 use crate::access;
 use crate::exit::Failure;
 use crate::noted::Said;
-use crate::report::{self, instant};
+use crate::report::{self, OutputError, instant};
 use crate::reporting::bundle::{self, Checked, sha256};
 use crate::reporting::document::Document;
 use crate::reporting::html::html;
@@ -151,7 +152,7 @@ impl Report {
             .await;
         match figures.trail.verification.findings.len() {
             0 => Ok(()),
-            count => Err(Failure::Trail(count)),
+            count => Err(WrongTrail(count).into()),
         }
     }
 
@@ -173,7 +174,7 @@ impl Report {
             Format::Html => html(&Document::of(figures)),
             Format::Json => {
                 let json = serde_json::to_string_pretty(figures);
-                json.map_err(|error| Failure::Output(error.into()))? + "\n"
+                json.map_err(|error| OutputError(error.into()))? + "\n"
             }
         })
     }

@@ -7,10 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use walvault_archive::audit::{Action, Event};
-use walvault_archive::config::{Config, env_lookup};
+use walvault_archive::config::{Config, needless_credentials};
 use walvault_archive::layout::BackupId;
 use walvault_archive::{Archive, Catalog};
-use walvault_protocol::client::ConnInfo;
 
 use crate::access;
 use crate::estimate::{Amount, Estimate};
@@ -25,7 +24,7 @@ use crate::settings::{RecoverySettings, StandbySettings, restore_command, timeli
 use crate::target::{
     Point, Target, TargetAction, TargetError, TimelineChoice, parse_instant, parse_name, parse_xid,
 };
-use crate::trial::{self, Programs, Reached, Trial};
+use crate::trial::{self, Programs, Reached, Trial, roles};
 
 mod describe;
 
@@ -217,8 +216,8 @@ impl Restore {
             backup: self.backup.clone(),
         };
         let plan = plan(&catalog, &ArchiveMarks::new(archive, &catalog), &request).await?;
-        let program = std::env::current_exe().map_err(Failure::Runtime)?;
-        let config_path = access::config_path(config).map_err(Failure::Runtime)?;
+        let program = std::env::current_exe().map_err(Failure::start)?;
+        let config_path = access::config_path(config).map_err(Failure::start)?;
         let job = Job {
             archive,
             backup: catalog
@@ -226,7 +225,7 @@ impl Restore {
                 .iter()
                 .find(|backup| backup.id == plan.backup.id)
                 .ok_or(PlanError::NoBackup)?,
-            pgdata: std::path::absolute(&self.pgdata).map_err(Failure::Runtime)?,
+            pgdata: std::path::absolute(&self.pgdata).map_err(Failure::start)?,
             mappings: self.tablespace_map.clone(),
             owner,
             settings: RecoverySettings {
@@ -336,7 +335,7 @@ impl Restore {
             roles: roles(config, self.owner.as_deref()),
             action: self.target_action,
             settings: Vec::new(),
-            without: Vec::new(),
+            without: needless_credentials(&config.archive.places(), &config.encryption),
         };
         let mut reached = trial.run(interrupted()?).await?;
         // A server that was not promoted is where the plan leads.
@@ -359,29 +358,14 @@ impl Restore {
 
 /// Completes when the operator, or the machine going down, wants an end.
 fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::start)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::start)?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
     })
-}
-
-/// Roles that the cluster is likely to have: walvault's own, and those that initdb makes.
-pub(crate) fn roles(config: &Config, owner: Option<&str>) -> Vec<String> {
-    let info = ConnInfo::parse(config.postgres.url.reveal(), &env_lookup);
-    let own = info.ok().map(|info| info.user().to_owned());
-    let mut roles: Vec<String> = own.into_iter().collect();
-    roles.extend(
-        [Some("postgres"), owner]
-            .into_iter()
-            .flatten()
-            .map(str::to_owned),
-    );
-    roles.dedup();
-    roles
 }
 
 /// Reads a backup's ID.

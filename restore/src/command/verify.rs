@@ -19,6 +19,7 @@ use crate::exit::{self, Failure};
 use crate::noted::{Noted, Said};
 use crate::place::Place;
 use crate::report::{self, Table, bytes};
+use crate::runtime::block_on;
 use crate::target::parse_instant;
 
 /// There are findings.
@@ -68,7 +69,7 @@ pub struct Verify {
 /// Runs it.
 #[must_use]
 pub fn main(command: &Verify, config: Option<&Path>) -> ExitCode {
-    match crate::cli::block_on(command.run(config)) {
+    match block_on(command.run(config)) {
         Ok(done) if done.findings.is_empty() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FINDINGS),
         Err(failure) => {
@@ -85,7 +86,7 @@ impl Verify {
             .as_deref()
             .map(parse_instant)
             .transpose()
-            .map_err(|error| Failure::Unknown(error.to_string()))?;
+            .map_err(|error| Failure::refused(error.to_string()))?;
         let config = Config::load(self.place.source(config))?;
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;

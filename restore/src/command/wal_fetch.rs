@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use walvault_archive::config::Config;
 use walvault_archive::keys::KeyError;
 
-use crate::access;
-use crate::exit::{self, Failure};
+use crate::access::{self, AccessError as Failure};
+use crate::exit::{self, CommandError};
 use crate::place::Place;
 use crate::prefetch::Prefetch;
 use crate::wal::local::goes_further;
@@ -151,7 +151,7 @@ fn of_archive(error: &walvault_archive::Error) -> u8 {
     if let walvault_archive::Error::Key(KeyError::CannotUnwrap { .. }) = error {
         return WRONG_KEY;
     }
-    match exit::of_archive(error) {
+    match error.exit_code() {
         exit::UNAVAILABLE => UNREACHABLE,
         exit::DAMAGED => CORRUPT,
         _ => MISCONFIGURED,

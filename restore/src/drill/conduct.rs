@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use indicatif::ProgressBar;
-use walvault_archive::config::{Config, overriding_variables};
+use walvault_archive::config::{Config, needless_credentials, overriding_variables};
 use walvault_archive::record::{BackupRecord, DrillReached};
 use walvault_archive::{Archive, Catalog, chance};
 
@@ -14,7 +14,6 @@ use super::{
     scan,
 };
 use crate::access;
-use crate::command::restore::roles;
 use crate::line::Line;
 use crate::marks::ArchiveMarks;
 use crate::materialise::{DiskSpace, Job, Owner, TablespaceMapping};
@@ -22,27 +21,12 @@ use crate::plan::{PlanError, Request, RestorePlan, plan};
 use crate::report::{bytes, exact_instant};
 use crate::settings::{RecoverySettings, restore_command, timeline_setting};
 use crate::target::{Point, Target, TargetAction, TimelineChoice};
-use crate::trial::{self, Programs, Standing, Trial};
+use crate::trial::{self, Programs, Standing, Trial, roles};
 
 /// The most WAL for which room is wanted: PostgreSQL recycles what it has replayed.
 const MOST_WAL: u64 = 4 << 30;
 /// How many instants are tried until one can be reached.
 const CHANCES: u32 = 8;
-/// What a server is started with that is to leave everything else alone. The cluster's own memory is meant
-/// for a machine of its own; its jobs and subscriptions are others' business.
-const MODEST: [&str; 10] = [
-    "shared_buffers=128MB",
-    "huge_pages=off",
-    "autovacuum=off",
-    "jit=off",
-    "max_logical_replication_workers=0",
-    "max_parallel_workers=0",
-    "primary_conninfo=",
-    "primary_slot_name=",
-    // Extensions that run jobs by themselves.
-    "cron.launch_active_jobs=off",
-    "timescaledb.max_background_workers=0",
-];
 
 /// What is drilled, and how.
 pub struct Drill<'a> {
@@ -289,15 +273,17 @@ impl Drill<'_> {
         account: &mut Account,
     ) -> Result<Standing, DrillError> {
         let data = room.data();
-        let own = self.config.drill.settings.iter().cloned();
+        let Source { places, encryption } = self.source;
+        let mut without = overriding_variables();
+        without.extend(needless_credentials(places, encryption));
         let trial = Trial {
             pgdata: &data,
             programs: &planned.programs,
             owner,
             roles: roles(self.config, self.options.owner.as_deref()),
             action: self.action(planned),
-            settings: MODEST.map(str::to_owned).into_iter().chain(own).collect(),
-            without: overriding_variables(),
+            settings: self.config.drill.settings.clone(),
+            without,
         };
         let before = account.seconds();
         let step = account.step("target");

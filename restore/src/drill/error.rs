@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use walvault_archive::config::ConfigError;
 
+use crate::exit::{CommandError, REFUSED};
 use crate::materialise::MaterialiseError;
 use crate::plan::PlanError;
 use crate::settings::SettingsError;
@@ -92,6 +93,17 @@ pub enum DrillError {
     /// Something else of the operating system.
     #[error("cannot start: {0}; check permissions and limits")]
     Io(#[from] std::io::Error),
+}
+
+impl CommandError for DrillError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            DrillError::Archive(error) => error.exit_code(),
+            DrillError::Plan(error) => error.exit_code(),
+            DrillError::Materialise(error) => error.exit_code(),
+            _ => REFUSED,
+        }
+    }
 }
 
 impl From<walvault_archive::Error> for DrillError {

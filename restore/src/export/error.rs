@@ -7,6 +7,7 @@ use walvault_archive::Error;
 use walvault_archive::keys::KeyFileError;
 use walvault_archive::store::StoreError;
 
+use crate::exit::{CommandError, DAMAGED, REFUSED};
 use crate::plan::PlanError;
 use crate::report::bytes;
 
@@ -158,6 +159,17 @@ pub enum ExportError {
     /// Signing was asked for.
     #[error("[audit] signing_key_file: {0}")]
     SigningKey(#[from] KeyFileError),
+}
+
+impl CommandError for ExportError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            ExportError::Archive(error) => error.exit_code(),
+            ExportError::Plan(error) => error.exit_code(),
+            ExportError::Damaged(_) | ExportError::ReadBack(_) => DAMAGED,
+            _ => REFUSED,
+        }
+    }
 }
 
 impl ExportError {

@@ -33,22 +33,21 @@ pub(super) async fn make_durable(
         .files
         .iter()
         .filter(|file| file.place == Place::Disk)
-        .map(|file| file.path.clone());
+        .map(|file| (file.path.clone(), tree.mode_of(file)));
     let own = [BACKUP_MANIFEST, AUTO_CONF, signal].map(PathBuf::from);
     let map = site.is_remapped().then(|| PathBuf::from(TABLESPACE_MAP));
-    let files: Vec<PathBuf> = of_tree
-        .chain(own)
-        .chain(map)
-        .map(|path| pgdata.join(path))
+    let own = own.into_iter().chain(map);
+    let files: Vec<(PathBuf, u32)> = of_tree
+        .chain(own.map(|path| (path, tree.file_mode())))
+        .map(|(path, mode)| (pgdata.join(path), mode))
         .collect();
-    let mode = tree.file_mode();
     let mut settling = tokio::task::JoinSet::new();
     for files in files.chunks(files.len().div_ceil(AT_ONCE).max(1)) {
         let files = files.to_vec();
         settling.spawn_blocking(move || {
             files
                 .iter()
-                .try_for_each(|file| settle_file(file, mode, owner))
+                .try_for_each(|(file, mode)| settle_file(file, *mode, owner))
         });
     }
     while let Some(settled) = settling.join_next().await {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use walvault_archive::layout::BackupId;
 use walvault_protocol::SystemId;
 
+use crate::exit::{CommandError, DAMAGED, REFUSED};
+
 /// Why a data directory was not made. What was refused before anything was written left everything as it
 /// was; what broke off later left a directory on which no server can start, and which the next
 /// restore takes up.
@@ -129,6 +131,16 @@ pub enum MaterialiseError {
     /// The operator, or the machine going down.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl CommandError for MaterialiseError {
+    fn exit_code(&self) -> u8 {
+        match self.cause() {
+            MaterialiseError::Archive(error) => error.exit_code(),
+            MaterialiseError::Record { .. } | MaterialiseError::Checksum { .. } => DAMAGED,
+            _ => REFUSED,
+        }
+    }
 }
 
 impl MaterialiseError {

@@ -61,6 +61,9 @@ async fn store_cut(
     );
     record.tablespaces = tablespaces;
     let mut all = Vec::new();
+    // As initdb and the server make them: with group access, the group may read files too.
+    let group_access = directories.iter().any(|record| record.mode == 0o750);
+    let usual_mode = if group_access { 0o640 } else { 0o600 };
     let mut records = directories;
     for (path, content) in files {
         let mut extents = Vec::new();
@@ -78,7 +81,12 @@ async fn store_cut(
         records.push(FileRecord {
             path: FilePath::from_bytes(path.as_bytes()),
             kind: FileKind::File,
-            mode: 0o600,
+            mode: match path.as_str() {
+                "server.key" => 0o600,
+                "recover.sh" => 0o755,
+                "loose.conf" => 0o644,
+                _ => usual_mode,
+            },
             size: content.len() as u64,
             mtime: 0,
             crc32c: Some(crc32c::crc32c(content)),
@@ -309,6 +317,27 @@ async fn group_access_is_kept() {
         ),
         (0o750, 0o750, 0o640)
     );
+}
+
+#[tokio::test]
+async fn files_keep_the_modes_they_had_within_those_of_the_data_directory() {
+    for (of_directories, expected) in [
+        (0o700, [0o600, 0o700, 0o600, 0o600]),
+        (0o750, [0o600, 0o750, 0o640, 0o640]),
+    ] {
+        let directories = ["base", "global"].map(|path| directory(path, of_directories));
+        let mut files = usual_files();
+        let names = ["server.key", "recover.sh", "loose.conf"];
+        for name in names {
+            files.insert(name.to_owned(), b"content".to_vec());
+        }
+        let stored = store(directories.into(), &files, Vec::new()).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        stored.restore(dir.path(), &[]).await.expect("restored");
+        let modes = [names[0], names[1], names[2], "PG_VERSION"];
+        let modes = modes.map(|name| mode(&dir.path().join(name)));
+        assert_eq!(modes, expected, "{of_directories:o}");
+    }
 }
 
 #[tokio::test]

@@ -59,6 +59,8 @@ pub(super) struct Directory {
 pub(super) struct PlannedFile {
     pub(super) path: PathBuf,
     pub(super) size: u64,
+    /// The permissions it had.
+    pub(super) mode: u32,
     pub(super) crc32c: Option<u32>,
     pub(super) extents: Vec<Extent>,
     pub(super) place: Place,
@@ -196,7 +198,13 @@ impl Tree {
         if self.group_access { 0o750 } else { 0o700 }
     }
 
-    /// The permissions of files.
+    /// The permissions of a file: its own, as far as the data directory's allow. PostgreSQL refuses a
+    /// `server.key` that the group may read, in a cluster with group access as well.
+    pub(super) fn mode_of(&self, file: &PlannedFile) -> u32 {
+        file.mode & self.directory_mode() | 0o600
+    }
+
+    /// The permissions of files that PostgreSQL or this restore makes.
     pub(super) fn file_mode(&self) -> u32 {
         if self.group_access { 0o640 } else { 0o600 }
     }
@@ -263,6 +271,7 @@ impl Tree {
         self.files.push(PlannedFile {
             path,
             size: record.size,
+            mode: record.mode,
             crc32c: record.crc32c,
             extents: record.extents,
             place,

@@ -8,6 +8,7 @@ use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::candidate::Candidate;
+use crate::exit::{CommandError, REFUSED};
 use crate::target::{Point, Target, format_instant};
 
 /// An end of what can be reached.
@@ -151,6 +152,15 @@ pub enum PlanError {
         /// Which one does.
         timeline: TimelineId,
     },
+}
+
+impl CommandError for PlanError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            PlanError::Archive(error) => error.exit_code(),
+            _ => REFUSED,
+        }
+    }
 }
 
 impl PlanError {

@@ -20,8 +20,7 @@ use walvault_archive::layout::MAX_WAL_OBJECT;
 use walvault_protocol::SegmentSize;
 
 use super::site::{Lock, Site};
-use crate::access;
-use crate::exit::Failure;
+use crate::access::{self, AccessError as Failure};
 
 mod serve;
 

@@ -4,13 +4,18 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use walvault_archive::keys::KeyFileError;
+use walvault_archive::store::StoreError;
 
+use crate::exit::{CommandError, DAMAGED, REFUSED};
 use crate::report::instant;
 use crate::target::InstantError;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Archive(#[from] walvault_archive::Error),
     /// An end of the span is no time.
     #[error("{0}; a date alone, such as 2026-11-21, is taken for its first instant")]
     Instant(#[from] InstantError),
@@ -89,6 +94,22 @@ pub enum ReportError {
         "the evidence is wrong in {0} places; take it from where it was kept first, or make it anew"
     )]
     Changed(usize),
+}
+
+impl From<StoreError> for ReportError {
+    fn from(error: StoreError) -> ReportError {
+        ReportError::Archive(error.into())
+    }
+}
+
+impl CommandError for ReportError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            ReportError::Archive(error) => error.exit_code(),
+            ReportError::Changed(_) => DAMAGED,
+            _ => REFUSED,
+        }
+    }
 }
 
 impl ReportError {

@@ -12,7 +12,6 @@ use walvault_archive::verify::VerifiedRecord;
 use walvault_archive::{Archive, Error};
 
 use super::ReportError;
-use crate::exit::Failure;
 
 /// How often the archive is read when something of it is removed meanwhile.
 const ATTEMPTS: u32 = 5;
@@ -67,11 +66,11 @@ impl Sources {
         archive: &Archive,
         trail: &Archive,
         vouched: &[PublicKey],
-    ) -> Result<Sources, Failure> {
+    ) -> Result<Sources, ReportError> {
         let verified = audit::read_verified(trail, &[], vouched).await;
         let (report, events) = verified.map_err(|error| match error.is_withheld() {
-            true => Failure::Report(ReportError::Trail(error)),
-            false => Failure::Archive(error),
+            true => ReportError::Trail(error),
+            false => ReportError::Archive(error),
         })?;
         let (drills, drills_unread) = drills(trail, vouched).await?;
         Ok(Sources {

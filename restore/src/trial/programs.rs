@@ -9,6 +9,7 @@ use super::TrialError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
     postgres: PathBuf,
+    major: u32,
 }
 
 impl Programs {
@@ -22,7 +23,7 @@ impl Programs {
         let mut looked = Vec::new();
         for postgres in candidates {
             match version_of(&postgres) {
-                Some(found) if found == major => return Ok(Programs { postgres }),
+                Some(found) if found == major => return Ok(Programs { postgres, major }),
                 Some(found) => looked.push(format!("{} is {found}", postgres.display())),
                 None => looked.push(format!("no {}", postgres.display())),
             }
@@ -43,6 +44,11 @@ impl Programs {
         let text = String::from_utf8(output.stdout).ok()?;
         let (_, version) = text.split_once("(PostgreSQL) ")?;
         Some(version.split_whitespace().next()?.to_owned())
+    }
+
+    /// The major version.
+    pub(super) fn major(&self) -> u32 {
+        self.major
     }
 
     /// The server.

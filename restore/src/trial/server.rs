@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use walvault_protocol::Lsn;
 use walvault_protocol::client::{ClientError, ConnInfo, Mode, Session};
 
-use super::{Programs, Trial, TrialError};
+use super::{Programs, Trial, TrialError, alone};
 use crate::materialise::Owner;
 
 /// The port, which is but a part of the socket's name.
@@ -78,14 +78,15 @@ impl Server {
             format!("port={PORT}"),
             format!("data_directory={}", trial.pgdata.display()),
             format!("hba_file={path}/pg_hba.conf"),
-            "ssl=off".to_owned(),
-            "archive_mode=off".to_owned(),
             "hot_standby=on".to_owned(),
             "logging_collector=off".to_owned(),
             "log_destination=stderr".to_owned(),
             "log_min_messages=log".to_owned(),
             "lc_messages=C".to_owned(),
         ] {
+            command.arg("-c").arg(setting);
+        }
+        for setting in alone::settings(trial.programs.major()) {
             command.arg("-c").arg(setting);
         }
         for setting in own.iter().chain(&trial.settings) {

@@ -211,6 +211,40 @@ fn everything_is_restored_checked_recorded_and_removed() {
     let _ = scenario.walvault(&["audit", "verify"]).succeeded();
 }
 
+/// Whoever may change settings of the server that is backed up chooses nothing that runs beside the identity.
+#[test]
+fn commands_of_the_cluster_run_neither_in_a_drill_nor_with_start() {
+    let source = Source::new(ArchiveKind::Directory);
+    let (server, scenario) = (&source.server, &source.scenario);
+    let ran = scenario.path("ran");
+    for name in ["recovery_end_command", "archive_cleanup_command"] {
+        server.query(&format!(
+            "ALTER SYSTEM SET {name} = 'touch {}'",
+            ran.display()
+        ));
+    }
+    let daemon = scenario.run_and_back_up(server);
+    let _ = source.log.commit(server);
+    daemon.wait_until_archived(server);
+    assert!(daemon.stop().success());
+
+    let record = source.drilled(&[]);
+    assert_eq!(record["outcome"], "passed", "{record:#}");
+    assert!(!ran.exists(), "a drill ran a command of the cluster");
+    let pgdata = scenario.path("tried-out");
+    let bin = cache::server_bin(server.major());
+    let arguments = [
+        "restore",
+        "--pgdata",
+        pgdata.to_str().expect("text"),
+        "--start",
+        "--pg-bindir",
+        bin.to_str().expect("text"),
+    ];
+    let _ = scenario.walvault(&arguments).succeeded();
+    assert!(!ran.exists(), "a restore ran a command of the cluster");
+}
+
 #[test]
 fn each_scenario_restores_with_what_it_leaves_alone() {
     let source = Source::new(ArchiveKind::Directory);

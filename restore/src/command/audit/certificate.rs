@@ -10,6 +10,7 @@ use walvault_archive::audit::{self, Action, Outcome, Recorded};
 use walvault_archive::config::Config;
 use walvault_archive::layout::BackupId;
 
+use super::WrongTrail;
 use crate::command::restore::parse_backup;
 use crate::exit::Failure;
 use crate::report::{self, instant};
@@ -45,7 +46,7 @@ impl Certificate {
         // A certificate from a trail that was tampered with would be worth nothing.
         let verified = audit::verify(trail, &[], &config.audit.signers).await?;
         if !verified.findings.is_empty() {
-            return Err(Failure::Trail(verified.findings.len()));
+            return Err(WrongTrail(verified.findings.len()).into());
         }
         let signer = |writer: &str| {
             let chain = verified
@@ -59,7 +60,7 @@ impl Certificate {
         let mut found = audit::read_all(trail).await?;
         found.retain(|recorded| self.wants(recorded));
         if found.is_empty() {
-            return Err(Failure::Unknown(
+            return Err(Failure::refused(
                 "the audit trail tells of no such deletion; 'walvault audit list --action prune --action key-destroyed' shows those there were".to_owned(),
             ));
         }

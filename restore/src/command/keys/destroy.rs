@@ -5,6 +5,7 @@ use walvault_archive::Archive;
 use walvault_archive::keys::usage::{KeyUse, usage};
 use walvault_archive::layout::ObjectKey;
 
+use super::error::KeysFailure;
 use super::usage_report::Use;
 use crate::exit::Failure;
 use crate::report;
@@ -50,15 +51,15 @@ impl Destroy {
 
     pub(super) async fn run(&self, archive: &Archive) -> Result<Destroyed, Failure> {
         let epochs = super::load(archive).await?;
-        let epoch =
-            super::find(&epochs, &self.key).ok_or_else(|| Failure::NoSuchKey(self.key.clone()))?;
+        let epoch = super::find(&epochs, &self.key)
+            .ok_or_else(|| KeysFailure::Unknown(self.key.clone()))?;
         if epochs.last().is_some_and(|newest| newest.id == epoch.id) {
-            return Err(Failure::KeyInUse(epoch.id));
+            return Err(KeysFailure::InUse(epoch.id).into());
         }
         let uses = usage(archive).await?;
         let nothing = KeyUse::default();
         if uses.get(&epoch.id).is_some_and(|found| found.audit > 0) {
-            return Err(Failure::SealsEvents(epoch.id));
+            return Err(KeysFailure::SealsEvents(epoch.id).into());
         }
         let lost = Use::of(epoch.id, uses.get(&epoch.id).unwrap_or(&nothing));
         if !self.json {
@@ -87,7 +88,7 @@ impl Destroy {
         match self.confirm {
             true if self.json => {}
             true => report::print(format_args!("data key {} is destroyed\n", epoch.id))?,
-            false => return Err(Failure::NotConfirmed(epoch.id)),
+            false => return Err(KeysFailure::NotConfirmed(epoch.id).into()),
         }
         Ok(Destroyed {
             key: epoch.id.to_string(),

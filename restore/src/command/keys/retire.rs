@@ -6,6 +6,7 @@ use walvault_archive::keys::recipient;
 use walvault_archive::keys::usage::usage;
 use walvault_archive::keys::{AccessError, KeyEpoch};
 
+use super::error::KeysFailure;
 use super::usage_report::Use;
 use crate::exit::Failure;
 use crate::report;
@@ -51,7 +52,7 @@ impl Retire {
             report::print(format_args!("{}", lines.concat()))?;
         }
         if !report.may_be_retired {
-            return Err(Failure::StillNeeded(report.checked));
+            return Err(KeysFailure::StillNeeded(report.checked).into());
         }
         match self.json {
             true => Ok(()),

@@ -5,6 +5,7 @@ use serde::Serialize;
 use walvault_archive::Archive;
 use walvault_archive::keys::health::{KeyHealth, KeyState};
 
+use super::error::KeysFailure;
 use crate::exit::Failure;
 use crate::report::{self, Table};
 
@@ -54,8 +55,8 @@ impl Verify {
         }
         match (bad, damaged) {
             (0, _) => Ok(()),
-            (_, 0) => Err(Failure::KeysClosed(bad)),
-            _ => Err(Failure::KeysDamaged(damaged)),
+            (_, 0) => Err(KeysFailure::Closed(bad).into()),
+            _ => Err(KeysFailure::Damaged(damaged).into()),
         }
     }
 }
