@@ -76,6 +76,9 @@ pub struct WalPrefetch {
     /// Where it waits
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    /// The pg_wal of the server that replays it
+    #[arg(value_name = "PG_WAL")]
+    pg_wal: PathBuf,
     #[command(flatten)]
     place: Place,
 }
@@ -129,7 +132,7 @@ pub fn main() -> ExitCode {
     }
     if let Command::WalPrefetch(command) = &cli.command {
         let source = command.place.source(cli.config.as_deref());
-        return prefetch::helper::main(command.dir.clone(), source);
+        return prefetch::helper::main(command.dir.clone(), &command.pg_wal, source);
     }
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,20 +1,29 @@
 //! WAL fetched ahead of a server that replays it.
 //!
-//! PostgreSQL asks for one segment after the other and starts a process for each. Most of what that
+//! PostgreSQL runs one `restore_command` at a time, a process for each segment. Most of what a fetch
 //! costs is the same every time: a connection to the store, the archive's identity, its data key.
-//! So the first [`client`] starts a [`helper`], which keeps all of that, fetches the next segments
-//! while PostgreSQL replays this one, and hands them over by rename. It ends by itself.
+//! So the first `wal-fetch` starts a [`helper`], which keeps all of that and fetches the next
+//! segments while PostgreSQL replays this one. It ends by itself.
 //!
-//! The helper is never needed: whatever goes wrong with it, `wal-fetch` fetches by itself, and only
-//! what it then finds decides over its exit code. Three rules keep the prefetch from ever giving a
-//! wrong answer. Only segments that are stored whole wait in it, and those never change. A file has its
-//! segment's name only when all of it was verified. And the directory is named after the archive
-//! and the machine's last start ([`site`]), so that nothing of another archive, and nothing that a
-//! crash of the machine may have cut short, is looked at.
+//! The two share a directory ([`site`]) and nothing else:
+//!
+//! | file | written by | means |
+//! | --- | --- | --- |
+//! | `lock` | both | the helper holds a lock on it as long as it lives |
+//! | `asked` | `wal-fetch` | the name of the segment that PostgreSQL asked for last |
+//! | `SEGMENT.walvault-PID` | the helper | this segment is being fetched |
+//! | `SEGMENT` | the helper | this segment is complete; `wal-fetch` renames it to PostgreSQL's path |
+//!
+//! The helper is never needed: `wal-fetch` asks the archive itself for what does not lie there, and
+//! only what it then finds decides over its exit code. Four rules keep the prefetch from giving a
+//! wrong answer. Only segments that are stored whole wait, and those never change. A file gets its
+//! segment's name only when all of it was verified. Files count only while a helper lives, which
+//! begins with an empty directory. And the directory is named after the archive, the configuration
+//! and the machine's last start, so that it never holds another archive's WAL, or a file that a
+//! crash of the machine cut short.
 
 pub mod client;
 pub mod helper;
-mod protocol;
 pub mod site;
 mod window;
 

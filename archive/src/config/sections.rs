@@ -173,7 +173,7 @@ pub struct RestoreSettings {
     pub retry_for: Duration,
     /// `prefetch`: how many bytes of WAL `wal-fetch` keeps ahead of PostgreSQL; 0 for none.
     pub prefetch: u64,
-    /// `prefetch_dir`: where it keeps them; `None` for a directory in `pg_wal`.
+    /// `prefetch_dir`: where it keeps them; `None` for one beside the data directory.
     pub prefetch_dir: Option<PathBuf>,
 }
 

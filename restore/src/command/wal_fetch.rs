@@ -2,13 +2,15 @@
 //!
 //! Its exit code is all that PostgreSQL learns (`RestoreArchivedFile` in `xlogarchive.c`): 0 means
 //! that the file is there, 1 to 125 that the archive does not have it, and anything above stops
-//! recovery. So 1 is returned only when the archive was asked and said so; an outage, damage, a
-//! wrong key and even a defect of this program end above 125.
+//! the server. So 1 is returned only when the archive was asked and said so; damage, a wrong key and
+//! even a defect of this program end above 125. So does an outage, except on a standby: it does not
+//! end recovery when a file is absent, but streams, and asks again.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use walvault_archive::config::Config;
 use walvault_archive::keys::KeyError;
@@ -34,6 +36,10 @@ pub const MISCONFIGURED: u8 = 203;
 pub const NOT_WRITTEN: u8 = 204;
 /// A defect of this program.
 pub const DEFECT: u8 = 205;
+
+/// How long a standby tries an archive that cannot be reached, at most. It blocks on that: it neither
+/// streams nor lets itself be promoted meanwhile.
+const STANDBY_RETRY_FOR: Duration = Duration::from_secs(3);
 
 /// How long the name of a segment is, `XLOG_FNAME_LEN` of PostgreSQL.
 const SEGMENT_NAME: usize = 24;
@@ -81,8 +87,35 @@ impl From<Failure> for WalFetchFailure {
     }
 }
 
+impl WalFetchFailure {
+    /// Whether the archive, or what opens its keys, may answer later without anybody changing anything.
+    fn is_outage(&self) -> bool {
+        let key = match self {
+            WalFetchFailure::Access(failure) => match &**failure {
+                Failure::Archive(walvault_archive::Error::Key(error)) => Some(error),
+                _ => None,
+            },
+            WalFetchFailure::Fetch(WalFetchError::Archive(walvault_archive::Error::Key(error))) => {
+                Some(error)
+            }
+            WalFetchFailure::Fetch(_) => None,
+        };
+        code(self) == UNREACHABLE || key.is_some_and(KeyError::is_transient)
+    }
+}
+
 fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFailure> {
-    let fetched = from_archive(command, config)?;
+    let is_standby = asks_for_standby(&command.path);
+    let fetched = match from_archive(command, config, is_standby) {
+        Err(outage) if is_standby && outage.is_outage() => {
+            tracing::warn!(
+                file = command.name,
+                "{outage}; this server is a standby: it goes on with what it has and streams"
+            );
+            return Ok(Fetched::Absent);
+        }
+        fetched => fetched?,
+    };
     let own = command.path.with_file_name(&command.name);
     // Where that cannot be told, what was fetched is as good as before.
     if fetched == Fetched::Found && goes_further(&own, &command.path).unwrap_or(false) {
@@ -97,18 +130,43 @@ fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFai
     Ok(fetched)
 }
 
-fn from_archive(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFailure> {
+/// Whether a standby asks, and not a server in another recovery, or `pg_rewind`, which asks for
+/// `pg_wal/SEGMENT`. With both signal files a server is a standby (`readRecoverySignalFile` in
+/// `xlogrecovery.c`).
+fn asks_for_standby(path: &Path) -> bool {
+    let Ok(path) = std::path::absolute(path) else {
+        return false;
+    };
+    let is_server = ["RECOVERYXLOG", "RECOVERYHISTORY"]
+        .iter()
+        .any(|name| path.ends_with(name));
+    let data_directory = path
+        .parent()
+        .filter(|pg_wal| pg_wal.ends_with("pg_wal"))
+        .and_then(Path::parent);
+    is_server && data_directory.is_some_and(|data| data.join("standby.signal").exists())
+}
+
+fn from_archive(
+    command: &WalFetch,
+    config: Option<&Path>,
+    is_standby: bool,
+) -> Result<Fetched, WalFetchFailure> {
     let config = Config::load(command.place.source(config)).map_err(Failure::from)?;
     access::log_to_stderr(tracing::Level::WARN);
-    if let Some(fetched) = prefetched(command, &config) {
-        return Ok(fetched);
+    if takes_prefetched(command, &config) {
+        return Ok(Fetched::Found);
     }
+    let retry_for = match config.restore.retry_for {
+        retry_for if is_standby => retry_for.min(STANDBY_RETRY_FOR),
+        retry_for => retry_for,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
     runtime.block_on(async {
-        let archive = access::open(&config).await?;
+        let archive = access::open_within(&config, retry_for).await?;
         let mut file = WalFile::create(&command.path)?;
         let fetched = fetch(&archive, &command.name, &mut file).await?;
         if fetched == Fetched::Found {
@@ -118,20 +176,21 @@ fn from_archive(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, Wa
     })
 }
 
-/// What the prefetch gives, if it does.
-fn prefetched(command: &WalFetch, config: &Config) -> Option<Fetched> {
-    let config_path = config
-        .file
-        .as_deref()
-        .map(std::path::absolute)
-        .transpose()
-        .ok()?;
-    let prefetch = Prefetch::of(config, config_path.as_deref(), &command.path)?
-        .with_arguments(command.place.arguments());
+/// Takes a segment that was fetched ahead, if it is one.
+fn takes_prefetched(command: &WalFetch, config: &Config) -> bool {
     // A name that is that long is a segment's; after others nothing follows.
     let is_segment = command.name.len() == SEGMENT_NAME
         && command.name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    prefetch.fetch(&command.name, &command.path, is_segment)
+    let config_path = config.file.as_deref().map(std::path::absolute).transpose();
+    let Ok(config_path) = config_path else {
+        return false;
+    };
+    is_segment
+        && Prefetch::of(config, config_path.as_deref(), &command.path).is_some_and(|prefetch| {
+            prefetch
+                .with_arguments(command.place.arguments())
+                .take(&command.name, &command.path)
+        })
 }
 
 fn code(failure: &WalFetchFailure) -> u8 {
@@ -183,5 +242,43 @@ mod tests {
         ] {
             assert!(code(&failure) > 125, "{failure}");
         }
+    }
+
+    #[test]
+    fn only_an_outage_lets_a_standby_go_on() {
+        use walvault_archive::Error;
+        use walvault_archive::keys::kms::KmsError;
+        let failure = |error: Error| WalFetchFailure::Fetch(WalFetchError::Archive(error));
+        let kms = |transient| {
+            failure(Error::Key(KeyError::Kms(KmsError {
+                key: "arn".to_owned(),
+                action: "Decrypt",
+                reason: "timeout".to_owned(),
+                remedy: "look at it",
+                transient,
+            })))
+        };
+        assert!(kms(true).is_outage());
+        assert!(!kms(false).is_outage());
+        let away = StoreError::unavailable("s3://b", "get", "wal/1", "timeout");
+        assert!(failure(away.into()).is_outage());
+        let missing = StoreError::missing("s3://b", "archive.json");
+        assert!(!failure(missing.into()).is_outage());
+        assert!(!WalFetchFailure::Fetch(WalFetchError::Name("x".to_owned())).is_outage());
+    }
+
+    #[test]
+    fn a_standby_is_told_by_its_signal_file_and_the_names_it_asks_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pg_wal = dir.path().join("pg_wal");
+        fs::create_dir(&pg_wal).expect("made");
+        fs::write(dir.path().join("recovery.signal"), "").expect("written");
+        assert!(!asks_for_standby(&pg_wal.join("RECOVERYXLOG")));
+        fs::write(dir.path().join("standby.signal"), "").expect("written");
+        assert!(asks_for_standby(&pg_wal.join("RECOVERYXLOG")));
+        assert!(asks_for_standby(&pg_wal.join("RECOVERYHISTORY")));
+        // As pg_rewind and a person ask.
+        assert!(!asks_for_standby(&pg_wal.join("000000010000000000000003")));
+        assert!(!asks_for_standby(&dir.path().join("RECOVERYXLOG")));
     }
 }

@@ -1,54 +1,49 @@
-//! The side of `wal-fetch`: asks the helper, and starts one where there is none.
+//! The side of `wal-fetch`: takes a segment that waits, and starts a helper where there is none.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use walvault_archive::config::Config;
 
-use super::protocol::{Answer, LONGEST, Request, SILENCE};
 use super::site::Site;
-use crate::wal::{Fetched, WalFetchError, WalFile};
+use crate::wal::{WalFetchError, WalFile};
 
-/// How long a helper may take to listen. Most of it is the store's first answer.
-const START: Duration = Duration::from_secs(10);
+/// How long to wait for a segment that the helper is fetching. One over a slow line takes as long;
+/// one whose store stopped answering must not keep PostgreSQL for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(2);
 
-/// A prefetch that a file of WAL may come from.
+/// A prefetch that a segment may come from.
 #[derive(Debug)]
 pub struct Prefetch<'a> {
     site: Site,
+    pg_wal: PathBuf,
     config: Option<&'a Path>,
     arguments: Vec<OsString>,
 }
 
-/// Why the helper did not help.
+/// Why a segment does not come from the prefetch.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Write(#[from] WalFetchError),
-    #[error("it does not start")]
-    Start,
-    #[error("it gave no answer that can be understood")]
-    Answer,
-    #[error("{0}")]
-    Failed(String),
 }
 
 impl<'a> Prefetch<'a> {
-    /// The prefetch of the server that wants a file at `path`; `None` where there is none.
+    /// The prefetch of the server that wants a segment at `path`; `None` where there is none.
     /// `config_path` is the configuration's file, absolute, for the helper.
     #[must_use]
     pub fn of(config: &Config, config_path: Option<&'a Path>, path: &Path) -> Option<Prefetch<'a>> {
         Some(Prefetch {
             site: Site::of(config, path)?,
+            pg_wal: std::path::absolute(path).ok()?.parent()?.to_owned(),
             config: config_path,
             arguments: Vec::new(),
         })
@@ -61,84 +56,52 @@ impl<'a> Prefetch<'a> {
         self
     }
 
-    /// Has the helper fetch the file `name`, and puts it at `path`; starts a helper if there is none
-    /// and it `is_segment`, after which others follow. `None` if that did not work, so that the
-    /// archive has to be asked directly.
+    /// Puts the segment `name` at `path` if it waits, and has those after it fetched; `false` if the
+    /// archive has to be asked.
     #[must_use]
-    pub fn fetch(&self, name: &str, path: &Path, is_segment: bool) -> Option<Fetched> {
-        let stream = match self.site.connect() {
-            Ok(stream) if is_segment && self.take_ready(&stream, name, path) => {
-                return Some(Fetched::Found);
+    pub fn take(&self, name: &str, path: &Path) -> bool {
+        match self.try_take(name, path) {
+            Ok(taken) => taken,
+            Err(Trouble::Io(error)) if error.kind() == ErrorKind::PermissionDenied => {
+                tracing::warn!("WAL is not fetched ahead: {error}");
+                false
             }
-            Ok(stream) => stream,
-            Err(_) if !is_segment => return None,
-            Err(_) => match self.start() {
-                Ok(stream) => stream,
-                Err(trouble) => return gone(name, &trouble),
-            },
-        };
-        match self.ask(stream, name, path) {
-            Ok(fetched) => Some(fetched),
-            Err(trouble) => gone(name, &trouble),
+            Err(trouble) => {
+                tracing::info!("no help from the prefetch: {trouble}; fetching {name} directly");
+                false
+            }
         }
     }
 
-    /// Takes a segment that waits, without the helper's word: it may be busy with those that follow.
-    fn take_ready(&self, mut stream: &UnixStream, name: &str, path: &Path) -> bool {
-        let taken = fs::rename(self.site.file(name), path).is_ok();
-        if taken {
-            // A helper that is gone need not know.
-            let _ = stream.write_all(Request::Taken(name.to_owned()).to_line().as_bytes());
+    fn try_take(&self, name: &str, path: &Path) -> Result<bool, Trouble> {
+        let (spool, lock) = self.site.enter()?;
+        if let Some(lock) = lock {
+            // No helper lives. What lies there may be half of a segment.
+            spool.clear(&lock)?;
+            spool.ask(name)?;
+            drop(lock);
+            self.spawn()?;
+            return Ok(false);
         }
-        taken
-    }
-
-    fn ask(&self, stream: UnixStream, name: &str, path: &Path) -> Result<Fetched, Trouble> {
-        stream.set_read_timeout(Some(SILENCE))?;
-        stream.set_write_timeout(Some(SILENCE))?;
-        (&stream).write_all(Request::Want(name.to_owned()).to_line().as_bytes())?;
-        let mut reader = BufReader::new(&stream);
+        spool.ask(name)?;
+        let begun = Instant::now();
         loop {
-            let mut line = String::new();
-            (&mut reader).take(LONGEST).read_line(&mut line)?;
-            match Answer::parse(&line) {
-                Some(Answer::Take(file)) => {
-                    take(&self.site.file(&file), path)?;
-                    return Ok(Fetched::Found);
-                }
-                Some(Answer::Copy(file)) => {
-                    copy(&self.site.file(&file), path)?;
-                    return Ok(Fetched::Found);
-                }
-                Some(Answer::Absent) => return Ok(Fetched::Absent),
-                Some(Answer::Failed(reason)) => return Err(Trouble::Failed(reason)),
-                Some(Answer::Wait) => {}
-                None => return Err(Trouble::Answer),
+            // Asked first: a segment that is published in between is found.
+            let is_under_way = spool.is_under_way(name);
+            if take(&spool.file(name), path)? {
+                return Ok(true);
             }
+            let helper_lives = || Ok::<_, io::Error>(spool.lock()?.is_none());
+            if !is_under_way || begun.elapsed() >= PATIENCE || !helper_lives()? {
+                return Ok(false);
+            }
+            thread::sleep(POLL);
         }
     }
 
-    fn start(&self) -> Result<UnixStream, Trouble> {
-        let mut child = Some(self.spawn()?);
-        let deadline = Instant::now() + START;
-        while Instant::now() < deadline {
-            if let Ok(stream) = self.site.connect() {
-                return Ok(stream);
-            }
-            let ended = child.as_mut().map(Child::try_wait).transpose()?.flatten();
-            match ended {
-                // Somebody else's helper is starting.
-                Some(status) if status.success() => child = None,
-                Some(_) => return Err(Trouble::Start),
-                None => thread::sleep(POLL),
-            }
-        }
-        Err(Trouble::Start)
-    }
-
-    /// Starts a helper that outlives this process. Its output goes nowhere: whoever holds the server's
-    /// log open would keep the server's end waiting.
-    fn spawn(&self) -> io::Result<Child> {
+    /// Starts a helper that outlives this process. Its output goes nowhere: whoever holds the
+    /// server's log open would keep the server's end waiting.
+    fn spawn(&self) -> io::Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         if let Some(config) = self.config {
             command.arg("--config").arg(config);
@@ -146,36 +109,31 @@ impl<'a> Prefetch<'a> {
         command
             .arg("wal-prefetch")
             .arg(self.site.dir())
+            .arg(&self.pg_wal)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/")
             .spawn()
+            .map(drop)
     }
 }
 
-fn gone(name: &str, trouble: &Trouble) -> Option<Fetched> {
-    tracing::info!("no help from the prefetch: {trouble}; fetching {name} directly");
-    None
-}
-
-/// Gives the file its place. PostgreSQL flushes it when it gives it its own name (`durable_rename` in
-/// `KeepFileRestoredFromArchive`).
-fn take(from: &Path, path: &Path) -> Result<(), Trouble> {
+/// Gives a segment its place; `false` if it is not there. PostgreSQL flushes it when it gives it its
+/// own name (`durable_rename` in `KeepFileRestoredFromArchive`).
+fn take(from: &Path, path: &Path) -> Result<bool, Trouble> {
     match fs::rename(from, path) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            copy(from, path)?;
-            Ok(fs::remove_file(from)?)
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+            let mut source = File::open(from)?;
+            let file = WalFile::create(path)?;
+            file.copy_from(&mut source)?;
+            file.publish()?;
+            fs::remove_file(from)?;
+            Ok(true)
         }
-        result => Ok(result?),
+        Err(error) => Err(error.into()),
     }
-}
-
-fn copy(from: &Path, path: &Path) -> Result<(), Trouble> {
-    let mut source = fs::File::open(from)?;
-    let file = WalFile::create(path)?;
-    file.copy_from(&mut source)?;
-    file.publish()?;
-    Ok(())
 }

@@ -16,12 +16,13 @@ pub(super) enum Outcome {
     NotWhole,
 }
 
-/// The segment that was asked for last and those after it, as many as are kept ahead.
+/// The segments after the one that was asked for last, as many as are kept ahead. That one itself is
+/// fetched by whoever asked, unless its fetch has begun already.
 #[derive(Debug)]
 pub(super) struct Window {
     ahead: u64,
-    /// The first segment that is wanted, and the number of the last.
-    wanted: Option<(Position, u64)>,
+    /// The segment that was asked for last.
+    asked: Option<Position>,
     /// The first that was not stored whole when it was looked for.
     end: Option<Position>,
     slots: BTreeMap<Position, Slot>,
@@ -37,7 +38,7 @@ impl Window {
     pub(super) fn new(ahead: u64) -> Window {
         Window {
             ahead,
-            wanted: None,
+            asked: None,
             end: None,
             slots: BTreeMap::new(),
         }
@@ -49,12 +50,14 @@ impl Window {
             // By now the archive may hold more.
             self.end = None;
         }
-        self.wanted = Some((position, position.1.0.saturating_add(self.ahead)));
+        self.asked = Some(position);
+        let (timeline, from) = position;
+        let last = from.0.saturating_add(self.ahead);
         let unwanted: Vec<Position> = self
             .slots
             .keys()
             .copied()
-            .filter(|held| !self.wants(*held))
+            .filter(|held| held.0 != timeline || !(from.0..=last).contains(&held.1.0))
             .collect();
         for position in &unwanted {
             self.slots.remove(position);
@@ -64,9 +67,9 @@ impl Window {
 
     /// The next segment to be fetched, which from now on counts as being fetched.
     pub(super) fn next(&mut self) -> Option<Position> {
-        let ((timeline, from), last) = self.wanted?;
-        let next = (from.0..=last)
-            .map(|number| (timeline, SegmentNumber(number)))
+        let (timeline, from) = self.asked?;
+        let next = (1..=self.ahead)
+            .map_while(|step| Some((timeline, SegmentNumber(from.0.checked_add(step)?))))
             .take_while(|position| self.end.is_none_or(|end| *position < end))
             .find(|position| !self.slots.contains_key(position))?;
         self.slots.insert(next, Slot::Fetching);
@@ -88,29 +91,20 @@ impl Window {
         true
     }
 
-    pub(super) fn slot(&self, position: Position) -> Option<Slot> {
-        self.slots.get(&position).copied()
+    /// The segment that was asked for last, if it is there, or was until it was taken.
+    pub(super) fn ready(&self) -> Option<Position> {
+        self.asked
+            .filter(|asked| self.slots.get(asked) == Some(&Slot::Ready))
     }
 
-    /// A segment was handed over.
+    /// A segment is not there any more.
     pub(super) fn taken(&mut self, position: Position) {
         self.slots.remove(&position);
-        if let Some((from, _)) = &mut self.wanted
-            && *from == position
-        {
-            from.1 = SegmentNumber(position.1.0.saturating_add(1));
-        }
     }
 
     /// Whether nothing waits or is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
-    }
-
-    fn wants(&self, position: Position) -> bool {
-        self.wanted.is_some_and(|((timeline, from), last)| {
-            position.0 == timeline && (from.0..=last).contains(&position.1.0)
-        })
     }
 }
 
@@ -130,55 +124,52 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_comes_first_and_the_next_after_it() {
+    fn those_after_what_was_asked_for_are_fetched_in_order() {
         let mut window = Window::new(2);
         assert_eq!(window.next(), None);
         assert!(window.ask(at(1, 5)).is_empty());
-        assert_eq!(all(&mut window), [at(1, 5), at(1, 6), at(1, 7)]);
-        assert!(window.fetched(at(1, 5), Outcome::Ready));
-        assert_eq!(window.slot(at(1, 5)), Some(Slot::Ready));
-        window.taken(at(1, 5));
-        assert_eq!(all(&mut window), []);
+        assert_eq!(all(&mut window), [at(1, 6), at(1, 7)]);
+        assert!(window.fetched(at(1, 6), Outcome::Ready));
+        assert_eq!(window.ready(), None);
+        // What is there already when it is asked for stays until it is taken.
         assert!(window.ask(at(1, 6)).is_empty());
+        assert_eq!(window.ready(), Some(at(1, 6)));
+        window.taken(at(1, 6));
+        assert_eq!(window.ready(), None);
         assert_eq!(all(&mut window), [at(1, 8)]);
+        // What is under way as well.
+        assert!(window.ask(at(1, 7)).is_empty());
+        assert!(window.fetched(at(1, 7), Outcome::Ready));
+        assert_eq!(window.ready(), Some(at(1, 7)));
     }
 
     #[test]
     fn what_is_behind_or_on_another_timeline_goes() {
         let mut window = Window::new(2);
-        window.ask(at(1, 5));
+        window.ask(at(1, 4));
         let _ = all(&mut window);
         assert_eq!(window.ask(at(1, 7)), [at(1, 5), at(1, 6)]);
         assert!(!window.fetched(at(1, 5), Outcome::Ready));
         assert_eq!(all(&mut window), [at(1, 8), at(1, 9)]);
-        assert_eq!(window.ask(at(2, 8)).len(), 3);
-        assert_eq!(all(&mut window).len(), 3);
+        assert_eq!(window.ask(at(2, 8)).len(), 2);
+        assert_eq!(all(&mut window), [at(2, 9), at(2, 10)]);
     }
 
     #[test]
     fn nothing_is_fetched_beyond_what_is_not_whole_until_another_is_asked_for() {
         let mut window = Window::new(3);
-        window.ask(at(1, 5));
+        window.ask(at(1, 4));
         let _ = all(&mut window);
-        window.fetched(at(1, 7), Outcome::NotWhole);
-        window.fetched(at(1, 8), Outcome::NotWhole);
         window.fetched(at(1, 5), Outcome::Ready);
-        window.taken(at(1, 5));
+        window.fetched(at(1, 7), Outcome::NotWhole);
+        window.fetched(at(1, 6), Outcome::NotWhole);
         assert_eq!(all(&mut window), []);
         // A standby asks for the first that is missing again and again.
         for _ in 0..2 {
             window.ask(at(1, 6));
-            window.fetched(at(1, 6), Outcome::Ready);
-            window.taken(at(1, 6));
-            window.ask(at(1, 7));
-            let asked = all(&mut window);
-            for position in asked {
-                window.fetched(position, Outcome::NotWhole);
-            }
-            window.ask(at(1, 7));
             assert_eq!(all(&mut window), []);
         }
-        window.ask(at(1, 8));
-        assert_eq!(all(&mut window).len(), 4);
+        window.ask(at(1, 7));
+        assert_eq!(all(&mut window).len(), 3);
     }
 }

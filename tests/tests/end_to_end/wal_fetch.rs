@@ -2,11 +2,12 @@
 //! helper that fetches ahead.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
 use walvault_tests::process::Process;
-use walvault_tests::user::give_to_server_user;
+use walvault_tests::user::{give_to_server_user, write_as_server_user};
 use walvault_tests::wait::wait_for;
 use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario};
 
@@ -73,10 +74,15 @@ impl Archived {
         );
     }
 
-    /// What waits, complete or not.
+    /// The directory of those in which segments wait: outside pg_wal, on its file system.
+    fn sites(&self) -> PathBuf {
+        self.scenario.path(".walvault")
+    }
+
+    /// What waits.
     fn waiting(&self) -> Vec<String> {
         let mut names = Vec::new();
-        let sites = fs::read_dir(self.pg_wal.join(".walvault"));
+        let sites = fs::read_dir(self.sites());
         for site in sites.into_iter().flatten().flatten() {
             let files = fs::read_dir(site.path()).into_iter().flatten().flatten();
             names.extend(files.map(|file| file.file_name().to_string_lossy().into_owned()));
@@ -122,6 +128,11 @@ fn a_helper_reads_ahead_and_ends_by_itself() {
     for name in &segments[1..10] {
         wait_for("the next segment", || archived.waiting().contains(name));
         archived.expect(name);
+        assert!(!archived.waiting().contains(name), "{name} was not taken");
+        // pg_rewind fails when a file of its target vanishes.
+        let entries = fs::read_dir(&archived.pg_wal).expect("pg_wal");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        assert!(names.eq(["RECOVERYXLOG"]), "pg_wal holds more");
     }
     // From somewhere else on, what waits is of no use any more.
     archived.expect(&segments[17]);
@@ -131,7 +142,7 @@ fn a_helper_reads_ahead_and_ends_by_itself() {
         archived.expect(name);
     }
     wait_for("the helper's end", || archived.helpers().is_empty());
-    assert!(!archived.pg_wal.join(".walvault").exists());
+    assert!(!archived.sites().exists());
 }
 
 #[test]
@@ -148,7 +159,7 @@ fn a_helper_that_is_killed_or_robbed_of_its_directory_is_replaced() {
     kill_process(helper, Signal::KILL).expect("killed");
     wait_for("its end", || archived.helpers().is_empty());
     // It may have died while it wrote.
-    let site = fs::read_dir(archived.pg_wal.join(".walvault"))
+    let site = fs::read_dir(archived.sites())
         .expect("sites")
         .next()
         .expect("a site")
@@ -158,7 +169,7 @@ fn a_helper_that_is_killed_or_robbed_of_its_directory_is_replaced() {
     for name in &segments[1..4] {
         archived.expect(name);
     }
-    remove(&archived.pg_wal.join(".walvault"));
+    remove(&archived.sites());
     for name in &segments[4..] {
         archived.expect(name);
     }
@@ -212,6 +223,18 @@ fn only_the_archive_says_what_is_absent() {
     for name in [beyond, history, &segments[0]] {
         assert_eq!(archived.fetch(name).code, Some(200), "{name}");
     }
+    // A standby streams instead, and asks again. Whoever asks as pg_rewind does is no standby.
+    let signal = archived.scenario.path("standby.signal");
+    write_as_server_user(&signal, "");
+    for name in [beyond, history, &segments[0]] {
+        let outcome = archived.fetch(name);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.stderr.contains("standby"), "{outcome}");
+    }
+    let path = archived.pg_wal.join(&segments[0]);
+    let arguments = ["wal-fetch", &segments[0], text(&path)];
+    assert_eq!(archived.scenario.walvault(&arguments).code, Some(200));
+    fs::remove_file(signal).expect("removed");
     let garage = archived.scenario.archive_mut().garage();
     garage.restart();
     archived.expect(&segments[3]);
@@ -273,6 +296,39 @@ fn what_was_absent_is_found_once_it_is_archived() {
     archived.expect(&current);
 }
 
+/// `pg_rewind --restore-target-wal` asks for the segment's own name in pg_wal, and walks the data
+/// directory meanwhile.
+#[test]
+fn whoever_is_no_server_starts_no_helper() {
+    let archived = Archived::new(ArchiveKind::Directory, 2);
+    for name in archived.segments(2) {
+        let path = archived.pg_wal.join(&name);
+        let arguments = ["wal-fetch", &name, text(&path)];
+        let _ = archived.scenario.walvault(&arguments).succeeded();
+        assert!(path.exists());
+    }
+    assert!(archived.helpers().is_empty());
+    assert!(!archived.sites().exists());
+}
+
+/// What somebody else could have put there is not WAL of the archive.
+#[test]
+fn a_directory_that_others_can_write_to_is_not_used() {
+    let archived = Archived::new(ArchiveKind::Directory, 3);
+    let dir = archived.scenario.path("prefetch");
+    fs::create_dir(&dir).expect("a directory");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("for all");
+    let mut config = archived.scenario.config(&archived.server.url());
+    config.set("restore", "prefetch_dir", dir.display());
+    archived.scenario.configure(&config);
+    for name in archived.segments(3) {
+        let outcome = archived.fetch(&name).succeeded();
+        assert!(outcome.stderr.contains("prefetch_dir"), "{outcome}");
+    }
+    assert!(archived.helpers().is_empty());
+    assert_eq!(fs::read_dir(dir).expect("readable").count(), 0);
+}
+
 #[test]
 fn without_a_prefetch_there_is_no_helper() {
     let archived = Archived::new(ArchiveKind::Directory, 2);
@@ -283,5 +339,5 @@ fn without_a_prefetch_there_is_no_helper() {
         archived.expect(&name);
     }
     assert!(archived.helpers().is_empty());
-    assert!(!archived.pg_wal.join(".walvault").exists());
+    assert!(!archived.sites().exists());
 }
