@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod audit;
 mod aws;
+pub mod backoff;
 pub mod canary;
 pub mod catalog;
 pub mod chance;
@@ -32,6 +33,7 @@ pub mod store;
 pub mod verify;
 
 pub use archive::{Archive, StoredWal, WalPut};
+pub use backoff::Backoff;
 pub use catalog::Catalog;
 pub use coverage::Coverage;
 pub use error::Error;

@@ -17,7 +17,6 @@ use walvault_archive::config::AdminSettings;
 
 pub mod access;
 mod backups;
-pub mod health;
 mod page;
 pub mod pinned;
 pub mod routes;

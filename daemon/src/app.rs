@@ -14,11 +14,12 @@ use walvault_archive::store::{Metered, Quorum, Replicas};
 use walvault_protocol::client::{ConnInfo, ConnInfoError};
 use walvault_protocol::replication::{SlotName, SlotNameError};
 
-use crate::backup::BackupOptions;
-use crate::copies::CatchUp;
+use crate::backup::{BackupOptions, BackupSource};
 use crate::journal::Journal;
 use crate::metrics::{Metrics, StoreMetrics};
-use crate::pipeline::{Settings, StreamState};
+use crate::observed::StreamState;
+use crate::pipeline::CatchUp;
+use crate::pipeline::{Removals, Settings};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::stream::follow::{Context, Origin};
 
@@ -177,6 +178,16 @@ impl App {
         }
     }
 
+    /// The server that backups are taken of, and the archive that they are stored in.
+    #[must_use]
+    pub fn backup_source(&self) -> BackupSource {
+        BackupSource {
+            store: self.backup_store.clone(),
+            keys: self.keys.clone(),
+            stream: self.stream_context(),
+        }
+    }
+
     /// What a stream from the configured slot needs to know.
     #[must_use]
     pub fn stream_context(&self) -> Context {
@@ -194,6 +205,7 @@ impl App {
             metrics: self.metrics.clone(),
             archive: watch::Sender::new(None),
             journal: self.journal.clone(),
+            removals: Removals::default(),
             copies: self.copies.clone(),
         }
     }

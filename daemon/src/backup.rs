@@ -19,6 +19,7 @@ use walvault_protocol::client::{BackupStream, Session, Tablespace};
 use walvault_protocol::manifest::BackupManifest;
 
 pub mod attempt;
+pub mod bring_along;
 mod complete;
 mod copy;
 mod cutter;
@@ -36,6 +37,8 @@ pub mod tarball;
 mod upload;
 mod verify;
 
+pub use attempt::BackupSource;
+pub use bring_along::BringAlong;
 pub use complete::complete;
 pub use error::{BackupError, Difference};
 pub use lock::{lock, lock_name};

@@ -6,19 +6,18 @@
 //! concern; when a place counts again for the flush position, the pump's.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use walvault_archive::copy::{CopyError, copy};
-use walvault_archive::store::Replicas;
+use walvault_archive::keys::KeyAccess;
+use walvault_archive::store::SharedStore;
 use walvault_archive::{Archive, Catalog, chance};
 
-use crate::app::App;
 use crate::metrics::Metrics;
+use crate::pipeline::CatchUp;
 
 mod look;
 
@@ -34,99 +33,26 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How long to wait before damaged objects are looked for again.
 const DAMAGED_PAUSE: Duration = Duration::from_secs(60);
 
-/// Between the stream, which leaves places behind, and who brings them what they missed. Clones
-/// are of the same.
-#[derive(Clone, Default)]
-pub struct CatchUp(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    replicas: Option<Arc<Replicas>>,
-    places: Vec<State>,
-    passes: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct State {
-    behind: AtomicBool,
-    /// Whether it was compared since this process began.
-    compared: AtomicBool,
-    brought: Mutex<Option<Catalog>>,
-}
-
-impl CatchUp {
-    /// For as many places as `replicas` is made of.
-    #[must_use]
-    pub fn new(replicas: Arc<Replicas>, places: usize) -> CatchUp {
-        CatchUp(Arc::new(Inner {
-            replicas: Some(replicas),
-            places: (0..places).map(|_| State::default()).collect(),
-            passes: watch::Sender::new(0),
-        }))
-    }
-
-    /// A place lacks something, and is to be brought it.
-    pub fn leave(&self, place: usize) {
-        if let Some(state) = self.0.places.get(place) {
-            state.behind.store(true, Ordering::SeqCst);
-        }
-    }
-
-    /// Changes whenever a place was brought what it lacked.
-    #[must_use]
-    pub fn passes(&self) -> watch::Receiver<u64> {
-        self.0.passes.subscribe()
-    }
-
-    /// What a place holds since it was brought what it lacked; once each time.
-    #[must_use]
-    pub fn take(&self, place: usize) -> Option<Catalog> {
-        let state = self.0.places.get(place)?;
-        let mut brought = state.brought.lock().unwrap_or_else(PoisonError::into_inner);
-        brought.take()
-    }
-
-    fn brought(&self, place: usize, catalog: Catalog) {
-        let brought = &self.0.places[place].brought;
-        *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(catalog);
-        self.0.passes.send_modify(|passes| *passes += 1);
-    }
-
-    /// Whether all that was ever stored is known to be in places that answer.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        let places = self.0.places.iter().enumerate();
-        places.into_iter().all(|(place, state)| {
-            state.compared.load(Ordering::SeqCst) && !self.lacks(place) && !self.is_away(place)
-        })
-    }
-
-    fn lacks(&self, place: usize) -> bool {
-        let owes = self.0.replicas.as_ref().is_some_and(|all| all.owes(place));
-        owes || self.0.places[place].behind.load(Ordering::SeqCst)
-    }
-
-    fn is_away(&self, place: usize) -> bool {
-        let replicas = self.0.replicas.as_ref();
-        replicas.is_some_and(|all| all.is_away(place))
-    }
-}
-
 /// Brings every place what it lacks, for as long as it runs.
-pub async fn keep_whole(app: Arc<App>, copies: CatchUp) -> Infallible {
-    if copies.0.replicas.is_some() {
-        let archive = open(&app).await;
+pub async fn keep_whole(
+    store: SharedStore,
+    keys: KeyAccess,
+    copies: CatchUp,
+    metrics: Arc<Metrics>,
+) -> Infallible {
+    if copies.replicas().is_some() {
+        let archive = open(&store, &keys).await;
         let each = archive.each().into_iter().enumerate();
-        let kept = each.map(|(place, one)| keep(&archive, &copies, place, one, &app.metrics));
+        let kept = each.map(|(place, one)| keep(&archive, &copies, place, one, &metrics));
         let _: Vec<Infallible> = join_all(kept).await;
     }
     std::future::pending().await
 }
 
 /// The archive, as soon as it was begun.
-async fn open(app: &App) -> Archive {
+async fn open(store: &SharedStore, keys: &KeyAccess) -> Archive {
     loop {
-        match Archive::open(app.store.clone(), app.keys.clone()).await {
+        match Archive::open(store.clone(), keys.clone()).await {
             Ok(archive) => return archive,
             Err(error) => {
                 tracing::debug!(%error, "the archive is not there yet");
@@ -143,7 +69,6 @@ async fn keep(
     one: Archive,
     metrics: &Metrics,
 ) -> Infallible {
-    let state = &copies.0.places[place];
     let behind = metrics.archive_behind.with_label_values(&[one.url()]);
     let mut compared: Option<Instant> = None;
     // Other processes store as well, and what they missed here they do not tell.
@@ -157,16 +82,12 @@ async fn keep(
             sleep(LOOK_EVERY).await;
             continue;
         }
-        // What is missed from now on is another pass's.
-        state.behind.store(false, Ordering::SeqCst);
-        if let Some(replicas) = &copies.0.replicas {
-            replicas.paid(place);
-        }
+        copies.begin_pass(place);
         match bring(union, &one, metrics).await {
             Ok((catalog, is_sound)) => {
                 was_away = false;
                 compared = Some(Instant::now());
-                state.compared.store(true, Ordering::SeqCst);
+                copies.compared(place);
                 copies.brought(place, catalog);
                 sleep(if is_sound { LOOK_EVERY } else { DAMAGED_PAUSE }).await;
             }

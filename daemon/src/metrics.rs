@@ -16,9 +16,7 @@ use prometheus::{
 use walvault_archive::store::StoreError;
 use walvault_archive::store::metered::{Observer, Operation};
 
-use crate::pipeline::StreamState;
-use crate::stream::StreamError;
-use crate::survey::{Backup, Survey};
+use crate::observed::{Backup, Interruption, StreamState, Survey};
 
 pub mod drills;
 pub mod live;
@@ -428,18 +426,11 @@ impl Metrics {
     }
 
     /// Counts the end of a stream.
-    pub fn stream_ended(&self, error: &StreamError) {
-        let kind = match error {
-            StreamError::Client(error) if error.sqlstate().is_some() => "refused",
-            StreamError::Client(_) | StreamError::Silent(_) => "connection",
-            StreamError::Archive(_) => "archive",
-            StreamError::Pump(_) => "wal",
-            StreamError::Superseded(_) | StreamError::Behind { .. } => "superseded",
-            StreamError::WalRemoved { .. } => "gap",
-            _ => "other",
-        };
-        self.stream_errors_total.with_label_values(&[kind]).inc();
-        self.live.stream_ended(error);
+    pub fn stream_ended(&self, why: &Interruption) {
+        self.stream_errors_total
+            .with_label_values(&[why.kind])
+            .inc();
+        self.live.stream_ended(why);
     }
 }
 

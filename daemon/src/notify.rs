@@ -17,8 +17,9 @@ use walvault_archive::verify::{Finding, FindingKind};
 use crate::backup::desk::BackupStatus;
 use crate::metrics::Metrics;
 use crate::metrics::live::{Phase, Snapshot};
+use crate::observed::Gap;
 use crate::status::Known;
-use crate::survey::{Gap, Surveyed};
+use crate::survey::Surveyed;
 use crate::upkeep::UpkeepStatus;
 
 pub mod http;

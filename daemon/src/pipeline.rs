@@ -7,21 +7,28 @@ use std::time::Duration;
 
 use walvault_archive::config::Ack;
 use walvault_archive::format::Codec;
-use walvault_protocol::{Lsn, TimelineId};
 
+mod catch_up;
 pub mod chunker;
 pub mod destination;
 pub mod group_commit;
+pub mod proven;
 pub mod pump;
+pub mod removals;
+mod resume;
 pub mod source;
 pub mod tail_ledger;
 pub mod upload;
 pub mod watermark;
 pub mod watermarks;
 
+pub use catch_up::CatchUp;
 pub use chunker::{Chunker, Cut};
 pub use destination::Destination;
+pub use proven::{Begin, Proven};
 pub use pump::{Pump, PumpEnd, PumpError, Reports};
+pub use removals::Removals;
+pub use resume::Resume;
 pub use source::WalSource;
 pub use watermark::{Durable, Watermark};
 pub use watermarks::Watermarks;
@@ -42,19 +49,4 @@ pub struct Settings {
     pub receiver_timeout: Duration,
     /// How objects are compressed.
     pub codec: Codec,
-}
-
-/// Where the stream is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StreamState {
-    /// The timeline that is streamed; `None` before streaming began.
-    pub timeline: Option<TimelineId>,
-    /// The end of what was received.
-    pub received: Lsn,
-    /// The watermark.
-    pub durable: Lsn,
-    /// The end of the server's WAL, as it last said.
-    pub server_end: Lsn,
-    /// Bytes in memory.
-    pub memory: u64,
 }

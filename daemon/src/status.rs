@@ -6,11 +6,12 @@ use tokio::sync::watch;
 use walvault_archive::config::Config;
 use walvault_protocol::{Lsn, TimelineId};
 
-use crate::admin::health::{self, Condition};
 use crate::backup::desk::BackupStatus;
+use crate::health::{self, Condition};
 use crate::metrics::Metrics;
 use crate::metrics::live::{Phase, Snapshot};
-use crate::survey::{Survey, Surveyed};
+use crate::observed::Survey;
+use crate::survey::Surveyed;
 use crate::upkeep::UpkeepStatus;
 
 /// Where the parts of the status come from.

@@ -3,7 +3,6 @@
 //! Owns the decision where to resume and what a failure means. What happens to the bytes is the
 //! pipeline's concern.
 
-pub mod bring_along;
 mod canary;
 pub mod connect;
 pub mod fence;
@@ -18,7 +17,6 @@ pub mod standby;
 pub mod supervise;
 pub mod wal_disk;
 
-pub use bring_along::BringAlong;
 pub use connect::{Server, connect};
 pub use follow::{Followed, StreamError};
 pub use supervise::supervise;

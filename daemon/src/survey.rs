@@ -8,17 +8,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::sync::watch;
-use walvault_archive::catalog::{Hole, RecoveryWindow};
-use walvault_archive::layout::BackupId;
+use walvault_archive::catalog::Hole;
+use walvault_archive::config::Config;
+use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;
+use walvault_archive::store::SharedStore;
 use walvault_archive::{Archive, Catalog, Error};
-use walvault_protocol::{Lsn, LsnRange, SystemId, TimelineId};
+use walvault_protocol::{LsnRange, TimelineId};
 
-use crate::app::App;
 use crate::backup::desk::{BackupStatus, Ended};
-use crate::drills::{DrillSeen, Drills};
+use crate::drills::Drills;
+use crate::metrics::Metrics;
+use crate::observed::{Backup, Gap, Survey, Timeline};
 
 /// The least time between two looks.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -29,84 +31,6 @@ const ATTEMPTS: u32 = 5;
 /// How many times as long as a look took is waited before the next.
 const REST: u32 = 100;
 
-/// What the archive held.
-#[derive(Debug, Clone, Serialize)]
-pub struct Survey {
-    /// When it was looked at.
-    pub at: Timestamp,
-    /// How long that took.
-    pub seconds: f64,
-    /// Whose archive it is.
-    pub system_id: SystemId,
-    /// Spans in which every instant can be restored, oldest first.
-    pub windows: Vec<RecoveryWindow>,
-    /// Complete base backups, oldest first.
-    pub backups: Vec<Backup>,
-    /// WAL that is missing, by timeline and position.
-    pub gaps: Vec<Gap>,
-    /// Timelines, oldest first.
-    pub timelines: Vec<Timeline>,
-    /// The newest drill of each scenario.
-    pub drills: Vec<DrillSeen>,
-}
-
-/// A base backup.
-#[derive(Debug, Clone, Serialize)]
-pub struct Backup {
-    /// Its name.
-    pub id: BackupId,
-    /// `full`.
-    pub kind: String,
-    /// What it was called.
-    pub label: String,
-    /// When it was begun.
-    pub start_time: Timestamp,
-    /// When its data had been read.
-    pub stop_time: Timestamp,
-    /// The timeline it was taken on.
-    pub timeline: TimelineId,
-    /// Where replay begins.
-    pub start_lsn: Lsn,
-    /// Where it is consistent.
-    pub stop_lsn: Lsn,
-    /// Bytes of its files.
-    pub size: u64,
-    /// Bytes of its objects.
-    pub stored_size: u64,
-}
-
-/// WAL that is missing.
-#[derive(Debug, Clone, Serialize)]
-pub struct Gap {
-    /// The timeline.
-    pub timeline: TimelineId,
-    /// The first byte that is missing.
-    pub start_lsn: Lsn,
-    /// The first byte that is not.
-    pub end_lsn: Lsn,
-    /// Why, where it was noticed when it came about.
-    pub cause: Option<String>,
-    /// When it was noticed.
-    pub noticed_at: Option<Timestamp>,
-}
-
-/// The WAL held of a timeline.
-#[derive(Debug, Clone, Serialize)]
-pub struct Timeline {
-    /// Its number.
-    pub timeline: TimelineId,
-    /// The one it came from.
-    pub parent: Option<TimelineId>,
-    /// Where it left that one.
-    pub begins_at: Option<Lsn>,
-    /// When its first WAL was stored, by the store's clock.
-    pub first_stored: Option<Timestamp>,
-    /// The end of what is held of it.
-    pub end_lsn: Option<Lsn>,
-    /// Bytes stored.
-    pub stored_size: u64,
-}
-
 /// The last look, and how it went.
 #[derive(Debug, Clone, Default)]
 pub struct Surveyed {
@@ -114,6 +38,18 @@ pub struct Surveyed {
     pub last: Option<Arc<Survey>>,
     /// Why the last look failed, if it did.
     pub error: Option<String>,
+}
+
+/// Surveys an archive again and again.
+pub struct Surveyor {
+    /// The store that holds the archive.
+    pub store: SharedStore,
+    /// The keys that open it.
+    pub keys: KeyAccess,
+    /// The configuration, which says where drills are recorded.
+    pub config: Arc<Config>,
+    /// Where each survey is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What stays from one look to the next.
@@ -125,7 +61,7 @@ struct Eye {
 
 /// Looks at the archive for as long as it runs.
 pub async fn keep_looking(
-    app: Arc<App>,
+    surveyor: Surveyor,
     mut backups: watch::Receiver<BackupStatus>,
     found: watch::Sender<Surveyed>,
 ) -> Infallible {
@@ -133,13 +69,13 @@ pub async fn keep_looking(
     let mut last_backup = None;
     loop {
         let begun = Instant::now();
-        let looked = look(&app, &mut eye).await;
+        let looked = look(&surveyor, &mut eye).await;
         let seen = looked
             .as_ref()
             .is_ok_and(|survey| !survey.windows.is_empty());
         match looked {
             Ok(survey) => {
-                app.metrics.surveyed(&survey);
+                surveyor.metrics.surveyed(&survey);
                 found.send_replace(Surveyed {
                     last: Some(Arc::new(survey)),
                     error: None,
@@ -177,10 +113,10 @@ async fn another_backup(
     }
 }
 
-async fn look(app: &App, eye: &mut Eye) -> Result<Survey, Error> {
+async fn look(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> {
     let mut again = 1..ATTEMPTS;
     loop {
-        match look_once(app, eye).await {
+        match look_once(surveyor, eye).await {
             // A prune removed what was listed a moment ago.
             Err(error) if error.is_missing() && again.next().is_some() => {}
             looked => return looked,
@@ -188,10 +124,10 @@ async fn look(app: &App, eye: &mut Eye) -> Result<Survey, Error> {
     }
 }
 
-async fn look_once(app: &App, eye: &mut Eye) -> Result<Survey, Error> {
+async fn look_once(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> {
     let archive = match &mut eye.archive {
         Some(archive) => archive,
-        empty => empty.insert(Archive::open(app.store.clone(), app.keys.clone()).await?),
+        empty => empty.insert(Archive::open(surveyor.store.clone(), surveyor.keys.clone()).await?),
     };
     let begun = Instant::now();
     let catalog = Catalog::load(archive).await?;
@@ -201,27 +137,25 @@ async fn look_once(app: &App, eye: &mut Eye) -> Result<Survey, Error> {
         seconds: begun.elapsed().as_secs_f64(),
         system_id: archive.record().system_id,
         windows,
-        backups: catalog.backups().iter().map(Backup::of).collect(),
+        backups: catalog.backups().iter().map(backup).collect(),
         gaps: gaps(&catalog, &catalog.unrecorded_holes(archive).await?),
         timelines: timelines(&catalog),
-        drills: eye.drills.look(archive, &app.config).await?,
+        drills: eye.drills.look(archive, &surveyor.config).await?,
     })
 }
 
-impl Backup {
-    fn of(record: &BackupRecord) -> Backup {
-        Backup {
-            id: record.id.clone(),
-            kind: record.kind.clone(),
-            label: record.label.clone(),
-            start_time: record.started_at,
-            stop_time: record.stopped_at,
-            timeline: record.timeline,
-            start_lsn: record.start_lsn,
-            stop_lsn: record.stop_lsn,
-            size: record.size,
-            stored_size: record.stored_size,
-        }
+fn backup(record: &BackupRecord) -> Backup {
+    Backup {
+        id: record.id.clone(),
+        kind: record.kind.clone(),
+        label: record.label.clone(),
+        start_time: record.started_at,
+        stop_time: record.stopped_at,
+        timeline: record.timeline,
+        start_lsn: record.start_lsn,
+        stop_lsn: record.stop_lsn,
+        size: record.size,
+        stored_size: record.stored_size,
     }
 }
 

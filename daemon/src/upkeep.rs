@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
-use walvault_archive::{Archive, chance};
+use walvault_archive::{Archive, Backoff};
 use walvault_protocol::TimelineId;
 
 use crate::metrics::Metrics;
@@ -108,7 +108,7 @@ impl Upkeep {
         // Without an earlier run, the first is the next by schedule and not at once.
         let mut last = Timestamp::now();
         let mut asked = false;
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut retry = None;
         loop {
             let archive = self.while_writing::<W>().await;
@@ -141,13 +141,12 @@ impl Upkeep {
             last = Timestamp::now();
             match work.run(&archive).await {
                 Ok(done) => {
-                    (pause, retry) = (FIRST_PAUSE, None);
+                    backoff.succeeded();
+                    retry = None;
                     self.tell::<W>(|duty| (duty.last, duty.error) = (Some(done), None));
                 }
                 Err(error) => {
-                    let wait = pause.mul_f64(0.5 + chance::fraction() / 2.0);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    retry = Timestamp::now().checked_add(wait).ok();
+                    retry = Timestamp::now().checked_add(backoff.pause()).ok();
                     let said = error.to_string();
                     self.tell::<W>(|duty| duty.error = Some(said));
                 }

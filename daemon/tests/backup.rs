@@ -22,11 +22,12 @@ use walvault_archive::store::{
     Body, DirectoryStore, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
 };
 use walvault_archive::{Archive, Catalog};
+use walvault_daemon::backup::BringAlong;
 use walvault_daemon::backup::{
     BackupError, BackupOptions, Label, Progress, Silent, Stage, WalSecured, lock, lock_name, take,
 };
-use walvault_daemon::pipeline::{Settings, StreamState};
-use walvault_daemon::stream::bring_along::BringAlong;
+use walvault_daemon::observed::StreamState;
+use walvault_daemon::pipeline::{CatchUp, Removals, Settings};
 use walvault_daemon::stream::connect;
 use walvault_daemon::stream::follow::{Context, Origin};
 use walvault_protocol::LsnRange;
@@ -94,7 +95,8 @@ impl Bench {
             metrics: Arc::default(),
             archive: tokio::sync::watch::Sender::new(None),
             journal: Default::default(),
-            copies: walvault_daemon::copies::CatchUp::default(),
+            removals: Removals::default(),
+            copies: CatchUp::default(),
         };
         let mut server = connect(&self.info).await.unwrap();
         let slot = lock_name(&context.slot);

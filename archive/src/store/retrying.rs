@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::chance;
+use crate::backoff::Backoff;
 use crate::store::{
     Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
 };
@@ -41,14 +41,6 @@ impl Default for RetryPolicy {
             max: Duration::from_secs(10),
             deadline: None,
         }
-    }
-}
-
-impl RetryPolicy {
-    /// The longest wait after attempt `attempt`, which counts from 1.
-    fn ceiling(&self, attempt: u32) -> Duration {
-        let doublings = attempt.saturating_sub(1).min(31);
-        self.initial.saturating_mul(1 << doublings).min(self.max)
     }
 }
 
@@ -271,7 +263,7 @@ impl ObjectStore for Retrying {
 struct Waits<'a> {
     store: &'a Retrying,
     begun: Instant,
-    failed: u32,
+    backoff: Backoff,
 }
 
 impl<'a> Waits<'a> {
@@ -279,24 +271,19 @@ impl<'a> Waits<'a> {
         Waits {
             store,
             begun: Instant::now(),
-            failed: 0,
+            backoff: Backoff::with_full_jitter(store.policy.initial, store.policy.max),
         }
     }
 
     /// Waits after a failed attempt, or returns its error when there is no time left for another.
     async fn wait(&mut self, error: StoreError) -> Result<(), StoreError> {
-        self.failed = self.failed.saturating_add(1);
-        let policy = &self.store.policy;
-        let ceiling = policy.ceiling(self.failed);
-        let delay = ceiling.mul_f64(chance::fraction());
-        if policy
-            .deadline
-            .is_some_and(|deadline| self.begun.elapsed().saturating_add(delay) > deadline)
-        {
+        let delay = self.backoff.pause();
+        let deadline = self.store.policy.deadline;
+        if deadline.is_some_and(|deadline| self.begun.elapsed().saturating_add(delay) > deadline) {
             return Err(error);
         }
         if let Some(on_retry) = &self.store.on_retry {
-            on_retry(&error, self.failed, delay);
+            on_retry(&error, self.backoff.failed(), delay);
         }
         tokio::time::sleep(delay).await;
         Ok(())

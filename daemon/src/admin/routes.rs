@@ -14,9 +14,9 @@ use walvault_archive::audit::{Action, Outcome};
 
 use super::access::{Access, Denied, Needs};
 use super::backups;
-use super::health::{self, Condition};
 use super::page;
 use crate::backup::desk::Desk;
+use crate::health::{self, Condition};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::status::StatusSource;

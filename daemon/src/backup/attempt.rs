@@ -2,20 +2,31 @@
 
 use walvault_archive::Archive;
 use walvault_archive::audit::{Action, Outcome};
+use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;
+use walvault_archive::store::SharedStore;
 use walvault_protocol::client::{ClientError, Mode, Session};
 
 use super::{
-    BackupError, BackupOptions, Patience, Progress, WalSecured, Watched, lock, lock_name,
-    slot_is_active, take,
+    BackupError, BackupOptions, BringAlong, Patience, Progress, WalSecured, Watched, lock,
+    lock_name, slot_is_active, take,
 };
-use crate::app::App;
-use crate::stream::bring_along::BringAlong;
+use crate::stream::follow::Context;
 use crate::stream::{Server, StreamError, connect};
 
 /// `application_name` of the stream of a backup. The name that `synchronous_standby_names` waits for is the
 /// sidecar's: this stream may begin behind a hole in the archive, and must not answer for a commit.
 pub const APPLICATION_NAME: &str = "walvault-backup";
+
+/// The server that backups are taken of, and the archive that they are stored in.
+pub struct BackupSource {
+    /// The store, which gives up after `[backup] store_timeout`.
+    pub store: SharedStore,
+    /// The archive's keys.
+    pub keys: KeyAccess,
+    /// How the server's WAL is streamed, if nobody does so already.
+    pub stream: Context,
+}
 
 /// Why an attempt gave no backup.
 #[derive(Debug, thiserror::Error)]
@@ -39,38 +50,41 @@ impl From<walvault_archive::Error> for AttemptError {
 /// # Errors
 /// When there is no backup.
 pub async fn attempt(
-    app: &App,
+    source: &BackupSource,
     options: &BackupOptions,
     progress: &dyn Progress,
 ) -> Result<BackupRecord, AttemptError> {
     options.check()?;
     let label = options.label.as_str();
     let begun = std::time::Instant::now();
-    let taken = begin(app, options, progress).await;
+    let taken = begin(source, options, progress).await;
     let outcome = match &taken {
         Ok(_) => Outcome::Succeeded,
         Err(_) => Outcome::Failed,
     };
     // One that failed before it reached the archive is told of as well, once the archive is there.
-    app.journal.note(Action::Backup, outcome, |mut event| {
-        event.duration_ms = u64::try_from(begun.elapsed().as_millis()).ok();
-        let event = event.with("label", label);
-        match &taken {
-            Ok(record) => event
-                .backup(&record.id)
-                .with("timeline", record.timeline)
-                .with("start_lsn", record.start_lsn)
-                .with("stop_lsn", record.stop_lsn)
-                .with("size", record.size)
-                .with("stored_size", record.stored_size),
-            Err(error) => event.with("error", error.to_string()),
-        }
-    });
+    source
+        .stream
+        .journal
+        .note(Action::Backup, outcome, |mut event| {
+            event.duration_ms = u64::try_from(begun.elapsed().as_millis()).ok();
+            let event = event.with("label", label);
+            match &taken {
+                Ok(record) => event
+                    .backup(&record.id)
+                    .with("timeline", record.timeline)
+                    .with("start_lsn", record.start_lsn)
+                    .with("stop_lsn", record.stop_lsn)
+                    .with("size", record.size)
+                    .with("stored_size", record.stored_size),
+                Err(error) => event.with("error", error.to_string()),
+            }
+        });
     taken
 }
 
 async fn begin(
-    app: &App,
+    source: &BackupSource,
     options: &BackupOptions,
     progress: &dyn Progress,
 ) -> Result<BackupRecord, AttemptError> {
@@ -78,51 +92,55 @@ async fn begin(
         session,
         identity,
         segment_size,
-    } = connect(&app.info).await?;
-    let store = app.backup_store.clone();
+    } = connect(&source.stream.info).await?;
+    let store = source.store.clone();
     let archive =
-        Archive::open_or_begin(store, app.keys.clone(), identity.system_id, segment_size).await?;
-    app.journal.keep_in(&archive);
+        Archive::open_or_begin(store, source.keys.clone(), identity.system_id, segment_size)
+            .await?;
+    source.stream.journal.keep_in(&archive);
     let label = options.label.as_str();
-    app.journal.note(Action::Backup, Outcome::Begun, |event| {
-        event.with("label", label)
-    });
-    take_from(app, &archive, session, options, progress).await
+    source
+        .stream
+        .journal
+        .note(Action::Backup, Outcome::Begun, |event| {
+            event.with("label", label)
+        });
+    take_from(source, &archive, session, options, progress).await
 }
 
 async fn take_from(
-    app: &App,
+    source: &BackupSource,
     archive: &Archive,
     mut session: Session,
     options: &BackupOptions,
     progress: &dyn Progress,
 ) -> Result<BackupRecord, AttemptError> {
-    let name = lock_name(&app.slot);
-    let mut wal: Box<dyn WalSecured> = if is_streamed(app).await {
+    let name = lock_name(&source.stream.slot);
+    let mut wal: Box<dyn WalSecured> = if is_streamed(source).await {
         // The slot that is streamed from keeps the WAL.
         lock(&mut session, &name, false).await?;
         Box::new(Watched::new(archive.clone(), Patience::default()))
     } else {
-        let info = app.info.clone().with_application_name(APPLICATION_NAME);
-        let mut server = connect(&info).await?;
+        let info = source.stream.info.clone();
+        let mut server = connect(&info.with_application_name(APPLICATION_NAME)).await?;
         lock(&mut server.session, &name, true).await?;
-        Box::new(BringAlong::start(archive, &app.stream_context(), server, name).await?)
+        Box::new(BringAlong::start(archive, &source.stream, server, name).await?)
     };
     Ok(take(archive, session, options, &mut *wal, progress).await?)
 }
 
 /// Whether somebody brings the backup's WAL already; if not, we do.
-async fn is_streamed(app: &App) -> bool {
+async fn is_streamed(source: &BackupSource) -> bool {
     let looked = async {
-        let mut sql = Session::connect(&app.info, Mode::Regular).await?;
-        let active = slot_is_active(&mut sql, &app.slot).await?;
+        let mut sql = Session::connect(&source.stream.info, Mode::Regular).await?;
+        let active = slot_is_active(&mut sql, &source.stream.slot).await?;
         sql.close().await;
         Ok::<_, ClientError>(active)
     };
     match looked.await {
         Ok(true) => return true,
         Ok(false) => tracing::info!(
-            slot = app.slot.as_str(),
+            slot = source.stream.slot.as_str(),
             "nobody streams from the slot; the backup brings its own WAL"
         ),
         Err(error) => {

@@ -10,15 +10,17 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use walvault_archive::catalog::Seen;
-use walvault_archive::{Archive, Error as ArchiveError};
+use walvault_archive::keys::KeyAccess;
+use walvault_archive::store::SharedStore;
+use walvault_archive::{Archive, Backoff, Error as ArchiveError};
 use walvault_protocol::TimelineId;
 
-use super::attempt::{AttemptError, attempt};
+use super::attempt::{AttemptError, BackupSource, attempt};
 use super::desk::{self, BackupStatus, Counter, Desk, Order, Published, RequestError};
 use super::due::{Due, Reason, due};
 use super::{BackupError, BackupOptions, Label, Lines};
-use crate::app::App;
-use crate::schedule;
+use crate::metrics::Metrics;
+use crate::schedule::{self, Schedule};
 
 /// How long to wait before a backup that failed is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -28,8 +30,13 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Takes backups for as long as it runs.
 pub struct Backups {
-    app: Arc<App>,
+    source: BackupSource,
     options: BackupOptions,
+    /// When backups are taken; `None` when somebody else decides.
+    schedule: Option<Schedule>,
+    /// The store that is asked whether a backup is due.
+    store: SharedStore,
+    metrics: Arc<Metrics>,
     /// The timeline that this sidecar writes, if it does.
     writing: watch::Receiver<Option<TimelineId>>,
     counter: Counter,
@@ -39,7 +46,7 @@ pub struct Backups {
 
 /// When what failed is tried again.
 struct Retry {
-    pause: Duration,
+    backoff: Backoff,
     not_before: Instant,
 }
 
@@ -47,16 +54,26 @@ impl Backups {
     /// Backups of the configured server, and a desk to order them at. `writing` says when this
     /// sidecar is the one that writes the archive's WAL.
     #[must_use]
-    pub fn new(app: Arc<App>, writing: watch::Receiver<Option<TimelineId>>) -> (Backups, Desk) {
+    pub fn new(
+        source: BackupSource,
+        options: BackupOptions,
+        schedule: Option<Schedule>,
+        store: SharedStore,
+        metrics: Arc<Metrics>,
+        writing: watch::Receiver<Option<TimelineId>>,
+    ) -> (Backups, Desk) {
         let (desk, counter) = desk::open();
         let backups = Backups {
-            options: app.backup_options(),
-            app,
+            source,
+            options,
+            schedule,
+            store,
+            metrics,
             writing,
             counter,
             archive: None,
             retry: Retry {
-                pause: FIRST_PAUSE,
+                backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
                 not_before: Instant::now(),
             },
         };
@@ -69,7 +86,7 @@ impl Backups {
             let order = tokio::select! {
                 Some(order) = self.counter.orders.recv() => Some(order),
                 reason = wait_until_due(
-                    &self.app,
+                    (&self.store, &self.source.keys, self.schedule.as_ref()),
                     &mut self.archive,
                     &mut self.writing,
                     &self.counter.status,
@@ -135,10 +152,10 @@ impl Backups {
         let Counter { orders, status } = &mut self.counter;
         let published = Published::begin(status, options, answer, &lines);
         let taken = tokio::select! {
-            taken = attempt(&self.app, options, &published) => taken,
+            taken = attempt(&self.source, options, &published) => taken,
             never = turn_away(orders, status) => match never {},
         };
-        self.app.metrics.backup_ended(taken.is_ok());
+        self.metrics.backup_ended(taken.is_ok());
         published.end(taken.as_ref().err().map(refusal));
         let record = taken?;
         tracing::info!(backup = %record.id, bytes = record.size, stop = %record.stop_lsn, "the base backup is complete");
@@ -149,20 +166,19 @@ impl Backups {
 impl Retry {
     /// How long to wait now, which is longer every time.
     fn back_off(&mut self) -> Duration {
-        let pause = self.pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        let pause = self.backoff.pause();
         self.not_before = Instant::now() + pause;
         pause
     }
 
     fn succeeded(&mut self) {
-        self.pause = FIRST_PAUSE;
+        self.backoff.succeeded();
     }
 }
 
 /// Returns when a backup is due, and why. May be dropped at any time.
 async fn wait_until_due(
-    app: &App,
+    (store, keys, schedule): (&SharedStore, &KeyAccess, Option<&Schedule>),
     archive: &mut Option<Archive>,
     writing: &mut watch::Receiver<Option<TimelineId>>,
     status: &watch::Sender<BackupStatus>,
@@ -177,10 +193,9 @@ async fn wait_until_due(
         };
         let archive = match archive {
             Some(archive) => archive,
-            None => archive.insert(Archive::open(app.store.clone(), app.keys.clone()).await?),
+            None => archive.insert(Archive::open(store.clone(), keys.clone()).await?),
         };
         let seen = Seen::look(archive, timeline).await?;
-        let schedule = app.backup_schedule.as_ref();
         let now = jiff::Timestamp::now();
         let next = match due(&seen, timeline, schedule, now) {
             Due::Now(reason) => return Ok(reason),

@@ -97,9 +97,10 @@ pub async fn run(
     let app = App::new(config, Some(patience)).await?;
     let options = options(&app, &arguments, label);
     let progress = choose_progress(arguments.json);
+    let source = app.backup_source();
     let record = tokio::select! {
         () = stop.cancelled() => Err(BackupCommandError::Stopped),
-        record = attempt(&app, &options, &*progress) => record.map_err(BackupCommandError::from),
+        record = attempt(&source, &options, &*progress) => record.map_err(BackupCommandError::from),
     };
     if let Err(BackupCommandError::Stopped) = &record {
         app.journal.note(Action::Backup, Outcome::Failed, |event| {

@@ -22,12 +22,15 @@ use crate::rotation::{keep_checking, keep_rotating};
 use crate::samples;
 use crate::status::{Known, StatusSource};
 use crate::stream::{StreamError, supervise};
-use crate::survey::{Surveyed, keep_looking};
+use crate::survey::{Surveyed, Surveyor, keep_looking};
 use crate::upkeep::Upkeep;
 
 /// How long storing what was received may take after SIGTERM, a little less than the 30 s that
 /// Kubernetes waits before it kills. PostgreSQL still has whatever is not stored by then.
 const GRACE: Duration = Duration::from_secs(25);
+
+/// How long superseded chunks may take to be deleted after that. Those that stay hurt nobody.
+const REMOVAL_GRACE: Duration = Duration::from_secs(2);
 
 /// How often the main loop shows that it turns.
 const BEAT: Duration = Duration::from_secs(1);
@@ -58,13 +61,25 @@ pub enum RunError {
 /// When it cannot begin, must not go on, or cannot end in time.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
     let admin = Admin::bind(&config.admin)?;
-    let app = Arc::new(App::new(config, None).await?);
+    let app = App::new(config, None).await?;
     let context = app.stream_context();
-    let (backups, desk) = Backups::new(app.clone(), context.writing.subscribe());
+    let (backups, desk) = Backups::new(
+        app.backup_source(),
+        app.backup_options(),
+        app.backup_schedule.clone(),
+        app.store.clone(),
+        app.metrics.clone(),
+        context.writing.subscribe(),
+    );
     // A task of its own, so that a backup does not hold up the stream. It ends with this function.
     let mut tasks = JoinSet::new();
     tasks.spawn(backups.serve());
-    tasks.spawn(keep_whole(app.clone(), app.copies.clone()));
+    tasks.spawn(keep_whole(
+        app.store.clone(),
+        app.keys.clone(),
+        app.copies.clone(),
+        app.metrics.clone(),
+    ));
     tasks.spawn(keep_rotating(
         context.archive.subscribe(),
         app.config.encryption.rotation_check,
@@ -146,7 +161,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             status: StatusSource::new(&app.config, server, url, known),
         })?;
     }
-    tasks.spawn(keep_looking(app.clone(), desk.watch(), surveyed));
+    let surveyor = Surveyor {
+        store: app.store.clone(),
+        keys: app.keys.clone(),
+        config: Arc::new(app.config.clone()),
+        metrics: app.metrics.clone(),
+    };
+    tasks.spawn(keep_looking(surveyor, desk.watch(), surveyed));
     let is_well = || {
         let now = app.metrics.live.snapshot();
         now.started && now.rpo <= objective
@@ -166,6 +187,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         never = heartbeat(&app.config.notify, is_well) => match never? {},
         () = overdue => Err(RunError::Grace),
     };
+    if ended.is_ok() {
+        context.removals.settled(REMOVAL_GRACE).await;
+    }
     let state = *context.state.borrow();
     tracing::info!(archived_to = %state.durable, received_to = %state.received, "stopped");
     let outcome = match &ended {

@@ -5,8 +5,7 @@ use std::time::Duration;
 use walvault_archive::store::StoreError;
 use walvault_archive::{Archive, Catalog, Error};
 
-use super::CatchUp;
-use crate::pipeline::Destination;
+use crate::pipeline::{CatchUp, Destination};
 
 /// How long a place may take to say what it holds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +42,7 @@ pub async fn look(
     copies: &CatchUp,
 ) -> Result<Vec<Place>, Error> {
     let mut places = Vec::new();
-    let Some(replicas) = copies.0.replicas.as_deref() else {
+    let Some(replicas) = copies.replicas() else {
         return Ok(places);
     };
     for (place, one) in archive.each().into_iter().enumerate() {

@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use walvault_archive::Error as ArchiveError;
 use walvault_archive::record::RpoSeries;
 use walvault_archive::store::StoreError;
 use walvault_protocol::{Lsn, TimelineId};
@@ -13,9 +12,7 @@ use walvault_protocol::{Lsn, TimelineId};
 use super::Metrics;
 use super::rpo::{Commits, Rpo};
 use super::series::Series;
-use crate::pipeline::StreamState;
-use crate::stream::StreamError;
-use crate::stream::slot_guard::{Outlook, SlotState};
+use crate::observed::{Interruption, Outlook, SlotState, StreamState};
 
 /// How far apart the samples of [`Live::history`] are, and how many are kept: an hour.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
@@ -212,11 +209,11 @@ impl Live {
     }
 
     /// Streaming ended, or did not begin.
-    pub fn stream_ended(&self, error: &StreamError) {
+    pub fn stream_ended(&self, why: &Interruption) {
         let mut state = self.state();
-        state.phase = Phase::Interrupted(error.to_string());
-        if let StreamError::Archive(ArchiveError::Key(trouble)) = error {
-            state.key_trouble = Some(trouble.to_string());
+        state.phase = Phase::Interrupted(why.reason.clone());
+        if why.key_trouble.is_some() {
+            state.key_trouble.clone_from(&why.key_trouble);
         }
         let now = Instant::now();
         state.rpo.disconnected(now);

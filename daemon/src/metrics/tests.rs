@@ -16,7 +16,11 @@ async fn used() -> Arc<Metrics> {
     store.put("a", body()).await.unwrap();
     let away = StoreError::unavailable("s3://x", "put", "a", "no answer");
     Observer::request(&*metrics, Operation::Put, Duration::ZERO, Some(&away));
-    metrics.stream_ended(&StreamError::Silent(Duration::from_secs(60)));
+    metrics.stream_ended(&Interruption {
+        kind: "connection",
+        reason: "the server said nothing".to_owned(),
+        key_trouble: None,
+    });
     metrics.backup_ended(true);
     metrics
         .archive_lag_bytes

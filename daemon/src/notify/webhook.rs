@@ -9,6 +9,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use ring::hmac;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use walvault_archive::Backoff;
 use walvault_archive::config::{NotifySettings, Secret, SigningSecret};
 
 use super::Event;
@@ -94,7 +95,7 @@ impl Webhook {
     async fn deliver_one(&self, event: &Event) {
         let body = Bytes::from(serde_json::to_vec(event).expect("plain JSON"));
         let begun = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let headers = [
                 (CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -110,10 +111,9 @@ impl Webhook {
                 tracing::error!(%error, event = ?event.event, "an event was not taken; check [notify] webhook");
                 return;
             }
-            let wait = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+            let wait = backoff.pause();
             tracing::warn!(%error, event = ?event.event, retry_in_ms = wait.as_millis() as u64, "the webhook did not take an event");
             tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

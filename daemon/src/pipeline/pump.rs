@@ -10,28 +10,30 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use walvault_archive::Catalog;
 use walvault_archive::config::Ack;
 use walvault_archive::seal::Sealer;
+use walvault_archive::{Archive, Catalog};
 use walvault_protocol::client::{ClientError, WalMessage};
 use walvault_protocol::replication::StandbyStatus;
 use walvault_protocol::wal::{ScanStart, WalError, WalScanner};
-use walvault_protocol::{Lsn, PgTimestamp, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, PgTimestamp, TimelineId};
 
+use super::Settings;
+use super::catch_up::CatchUp;
 use super::chunker::{Chunker, Cut};
 use super::destination::Destination;
 use super::group_commit::{GATHER_LIMIT, GroupCommit};
+use super::proven::{Begin, Proven};
+use super::removals::Removals;
+use super::resume::Resume;
 use super::source::WalSource;
 use super::tail_ledger::TailLedger;
 use super::upload::{Uploaded, Uploader};
 use super::watermark::Watermark;
 use super::watermarks::Watermarks;
-use super::{Settings, StreamState};
-use crate::copies::CatchUp;
 use crate::metrics::Metrics;
 use crate::metrics::rpo::Commits;
-use crate::stream::overlap::Proven;
-use crate::stream::resume::Resume;
+use crate::observed::StreamState;
 
 mod laggards;
 
@@ -74,6 +76,18 @@ pub enum PumpError {
         /// Where the message began.
         found: Lsn,
     },
+    /// An upload panicked.
+    #[error(
+        "storing the WAL {range} of timeline {timeline:?} panicked ({cause}); it is not acknowledged, and reconnecting fetches it again; report this fault with the log"
+    )]
+    Panicked {
+        /// The timeline.
+        timeline: TimelineId,
+        /// The WAL.
+        range: LsnRange,
+        /// What the panic said.
+        cause: String,
+    },
     /// The archive contradicts what we store.
     #[error(transparent)]
     Archive(#[from] walvault_archive::Error),
@@ -104,6 +118,7 @@ pub struct Pump {
     /// By archive.
     places: Vec<PlaceState>,
     uploader: Uploader,
+    removals: Removals,
     copies: CatchUp,
     passes: watch::Receiver<u64>,
     /// Since when some archives hold up others.
@@ -126,6 +141,7 @@ pub struct Pump {
 
 /// What the pump knows of one archive.
 struct PlaceState {
+    archive: Archive,
     ledger: TailLedger,
     /// Up to where it lacks what was stored elsewhere, unless its watermark is there.
     joined_at: Lsn,
@@ -134,7 +150,7 @@ struct PlaceState {
 }
 
 impl Pump {
-    /// A pump from `place` on into all `destinations`, of which there is at least one that answers.
+    /// A pump from `begin` on into all `destinations`, of which there is at least one that answers.
     ///
     /// # Panics
     /// When there is none.
@@ -142,10 +158,10 @@ impl Pump {
     pub fn new(
         destinations: &[Destination<'_>],
         sealer: Sealer,
-        place: Resume,
-        proven: &Proven,
+        begin: Begin<'_>,
         settings: Settings,
         reports: Reports,
+        removals: Removals,
         commits_wait: watch::Receiver<bool>,
     ) -> Pump {
         let Reports {
@@ -153,6 +169,7 @@ impl Pump {
             metrics,
             copies,
         } = reports;
+        let Begin { place, proven } = begin;
         let Some(Destination { archive, .. }) = destinations.first() else {
             panic!("a stream is stored somewhere");
         };
@@ -173,21 +190,20 @@ impl Pump {
         let watermarks = Watermarks::new(settings.ack, watermarks);
         let archives = destinations.iter();
         let archives = archives.map(|one| (one.archive.clone(), one.catalog.is_some()));
-        let (mut uploader, events) =
-            Uploader::new(archives, settings.ack, sealer, settings.uploads);
+        let (uploader, events) = Uploader::new(archives, settings.ack, sealer, settings.uploads);
         let furthest = (0..destinations.len()).map(|place| watermarks.of(place));
         let furthest = furthest.max().unwrap_or(start).max(start);
         let mut places = Vec::new();
         for (number, one) in destinations.iter().enumerate() {
             let catalog = one.catalog.unwrap_or(&nothing);
             let (ledger, superfluous) = TailLedger::open(catalog, timeline, proven);
-            let superfluous = superfluous.into_iter().map(|range| (timeline, range));
-            uploader.remove_chunks(number, superfluous.collect());
+            removals.remove(number, &one.archive, timeline, superfluous);
             if !is_whole(one) {
                 copies.leave(number);
             }
             let lag = &metrics.archive_lag_bytes;
             places.push(PlaceState {
+                archive: one.archive.clone(),
                 ledger,
                 joined_at: furthest,
                 lag: lag.with_label_values(&[one.archive.url()]),
@@ -220,6 +236,7 @@ impl Pump {
             watermarks,
             places,
             uploader,
+            removals,
             passes: copies.passes(),
             copies,
             held_up_since: None,
@@ -249,17 +266,18 @@ impl Pump {
         stop: &CancellationToken,
     ) -> Result<PumpEnd, PumpError> {
         let end = self.stream(source, stop).await;
-        if let Err(error @ PumpError::Archive(_)) = end {
-            // What is on its way contradicts the archive as well, or cannot be told from it.
+        // What is in flight contradicts the archive as well, or cannot be told from it. After a
+        // panic the receipt of one upload never comes.
+        if let Err(error @ (PumpError::Archive(_) | PumpError::Panicked { .. })) = end {
             return Err(error);
         }
         let lost = matches!(end, Err(_) | Ok(PumpEnd::Lost(_) | PumpEnd::Silent(_)));
         let drained = self.drain(if lost { None } else { Some(source) }).await;
-        self.uploader.finish().await;
-        match (end, drained) {
-            (Err(error), _) | (_, Err(error)) => Err(error),
-            (Ok(end), Ok(())) => Ok(end),
+        if let Err(error) = drained {
+            return Err(end.err().unwrap_or(error));
         }
+        self.uploader.finish().await;
+        end
     }
 
     async fn stream<S: WalSource>(
@@ -485,14 +503,9 @@ impl Pump {
                     self.moved();
                 }
                 let superseded = self.places[place].ledger.stored(stored.range(), whole);
-                let timeline = self.timeline;
-                self.uploader.remove_chunks(
-                    place,
-                    superseded
-                        .into_iter()
-                        .map(|range| (timeline, range))
-                        .collect(),
-                );
+                let archive = &self.places[place].archive;
+                self.removals
+                    .remove(place, archive, self.timeline, superseded);
                 self.publish();
                 Ok(())
             }
@@ -507,6 +520,15 @@ impl Pump {
                 Ok(())
             }
             Uploaded::Fatal(error) => Err(error.into()),
+            Uploaded::Panicked {
+                timeline,
+                range,
+                cause,
+            } => Err(PumpError::Panicked {
+                timeline,
+                range,
+                cause,
+            }),
         }
     }
 
@@ -577,3 +599,6 @@ impl Pump {
         self.state.send_replace(state);
     }
 }
+
+#[cfg(test)]
+mod tests;

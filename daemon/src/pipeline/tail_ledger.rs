@@ -9,7 +9,7 @@ use walvault_archive::Catalog;
 use walvault_archive::layout::unit_containing;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
 
-use crate::stream::overlap::Proven;
+use super::proven::Proven;
 
 /// Units remembered as whole, so that a chunk whose receipt comes late is noticed.
 const REMEMBERED: usize = 256;

@@ -4,10 +4,13 @@
 //! object is sealed once, and the same bytes are stored everywhere. Objects complete in any order;
 //! what that means for watermarks is not its concern.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -18,7 +21,7 @@ use walvault_archive::config::Ack;
 use walvault_archive::record::commit_index;
 use walvault_archive::seal::{SealedObject, Sealer};
 use walvault_archive::{Archive, Error, StoredWal, WalPut, chance, compute};
-use walvault_protocol::LsnRange;
+use walvault_protocol::{LsnRange, TimelineId};
 
 use super::Cut;
 
@@ -58,6 +61,15 @@ pub enum Uploaded {
         visit: Visit,
         /// What is wrong.
         error: Error,
+    },
+    /// An upload panicked: a fault of walvault. Some replicas may hold the object.
+    Panicked {
+        /// Its timeline.
+        timeline: TimelineId,
+        /// The WAL it was to hold.
+        range: LsnRange,
+        /// What the panic said.
+        cause: String,
     },
     /// Memory was freed.
     Freed,
@@ -188,35 +200,22 @@ impl Uploader {
             held: Held::new(self.memory.clone(), cut.range.len() * 2),
             events: self.events.clone(),
         };
-        self.tasks.spawn(job.run(cut));
-    }
-
-    /// Removes chunks of an archive that a whole unit replaced. They are needed by nobody, so that a
-    /// failure is only worth a warning: a later start finds them again.
-    pub fn remove_chunks(
-        &mut self,
-        place: usize,
-        cuts: Vec<(walvault_protocol::TimelineId, LsnRange)>,
-    ) {
-        let Place { archive, left, .. } = &self.places[place];
-        let (archive, left) = (archive.clone(), left.clone());
-        if cuts.is_empty() {
-            return;
-        }
-        let remove = async move {
-            for (timeline, range) in cuts {
-                let key = wal_key(timeline, range, false);
-                if let Err(error) = archive.delete(&key).await {
-                    tracing::warn!(object = archive.name(&key), %error, "a superseded chunk stays for now");
-                }
-            }
-        };
+        let (timeline, range, events) = (cut.timeline, cut.range, self.events.clone());
         self.tasks.spawn(async move {
-            let _ = left.run_until_cancelled(remove).await;
+            // Without an event the object would count as in flight for ever, and the watermark
+            // would stand before it.
+            if let Err(panic) = AssertUnwindSafe(job.run(cut)).catch_unwind().await {
+                let cause = message(&*panic);
+                let _ = events.send(Uploaded::Panicked {
+                    timeline,
+                    range,
+                    cause,
+                });
+            }
         });
     }
 
-    /// Waits for everything under way, removals included.
+    /// Waits for every upload in flight.
     pub async fn finish(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
@@ -330,6 +329,13 @@ impl Way {
             }
         }
     }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no message".to_owned())
 }
 
 /// What the allocator takes for a large block of so many bytes: the next of its size classes, of which

@@ -18,11 +18,14 @@ use super::fence;
 use super::histories::archive_histories;
 use super::monitor::watch_server;
 use super::overlap::{confirm, vouch};
-use super::resume::{Resume, Superseded, beside, resume};
-use crate::copies::{CatchUp, Place, look};
+use super::resume::{Superseded, beside, resume};
+use crate::copies::{Place, look};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::pipeline::{Destination, Pump, PumpEnd, PumpError, Reports, Settings, StreamState};
+use crate::observed::{Interruption, StreamState};
+use crate::pipeline::{
+    Begin, CatchUp, Destination, Pump, PumpEnd, PumpError, Removals, Reports, Resume, Settings,
+};
 
 /// Why a stream ended or never began.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +114,31 @@ impl StreamError {
         }
     }
 
+    /// The same, as metrics and `/status` tell it.
+    #[must_use]
+    pub fn interruption(&self) -> Interruption {
+        let kind = match self {
+            StreamError::Client(error) if error.sqlstate().is_some() => "refused",
+            StreamError::Client(_) | StreamError::Silent(_) => "connection",
+            StreamError::Archive(_) => "archive",
+            StreamError::Pump(_) => "wal",
+            StreamError::Superseded(_) | StreamError::Behind { .. } => "superseded",
+            StreamError::WalRemoved { .. } => "gap",
+            _ => "other",
+        };
+        let key_trouble = match self {
+            StreamError::Archive(walvault_archive::Error::Key(trouble)) => {
+                Some(trouble.to_string())
+            }
+            _ => None,
+        };
+        Interruption {
+            kind,
+            reason: self.to_string(),
+            key_trouble,
+        }
+    }
+
     /// Whether going on could harm the archive: it is another system's, or holds other bytes.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
@@ -169,6 +197,8 @@ pub struct Context {
     pub archive: watch::Sender<Option<Archive>>,
     /// Where it is noted what is done.
     pub journal: Journal,
+    /// Deletions of superseded chunks, which go on from one connection to the next.
+    pub removals: Removals,
     /// Who brings one of several places what it missed.
     pub copies: CatchUp,
 }
@@ -326,14 +356,17 @@ pub async fn follow(
                 let pump = Pump::new(
                     &destinations,
                     sealer,
-                    place,
-                    &proven,
+                    Begin {
+                        place,
+                        proven: &proven,
+                    },
                     context.settings,
                     Reports {
                         state: context.state.clone(),
                         metrics: context.metrics.clone(),
                         copies: context.copies.clone(),
                     },
+                    context.removals.clone(),
                     monitor.commits_wait(),
                 );
                 let ended = tokio::select! {

@@ -11,7 +11,7 @@ use walvault_protocol::{LsnRange, SegmentNumber};
 
 use super::connect::{Reserved, Server, recreate_slot, reserved};
 use super::follow::{Context, StreamError};
-use super::resume::Resume;
+use crate::pipeline::Resume;
 
 /// Records what lies between what is archived and what the server still has, after the server
 /// said that it does not have `place`. A slot that no longer keeps what it should is made anew.

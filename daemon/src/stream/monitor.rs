@@ -15,9 +15,10 @@ use walvault_protocol::replication::SlotName;
 
 use crate::metrics::Metrics;
 use crate::metrics::live::Slot;
+use crate::observed::{Outlook, SlotState, WalStatus};
 
 use super::canary::Canary;
-use super::slot_guard::{Outlook, SlotState, WalStatus, judge, rate};
+use super::slot_guard::{judge, rate};
 use super::wal_disk::WalDisk;
 
 /// How often it is asked whether commits wait. `synchronous_standby_names` takes effect on a

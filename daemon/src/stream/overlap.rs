@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::archive::wal_key;
-use walvault_archive::layout::{ObjectKey, unit_containing};
+use walvault_archive::layout::ObjectKey;
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_protocol::client::{Session, StartReplication, WalMessage};
 use walvault_protocol::replication::SlotName;
@@ -17,7 +17,8 @@ use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
 use super::connect::connect;
 use super::follow::{Context, StreamError};
-use super::resume::Resume;
+use crate::pipeline::Resume;
+use crate::pipeline::proven::{Proven, superseding};
 
 /// How many objects are opened at most, the newest: 1 GiB of whole units.
 const OPENED: usize = 64;
@@ -97,31 +98,6 @@ fn unsure(
         }
     }
     unsure
-}
-
-/// Which of the archive's WAL this process has opened, and found to be this server's.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Proven {
-    /// Whether the newest object is: the chunks before it may give way to the server's own WAL.
-    pub newest: bool,
-    /// Where the archive's last record begins, where it ends with a whole unit.
-    pub last_record: Option<Lsn>,
-    /// The whole units that open: their chunks may go. By their first byte.
-    pub units: BTreeSet<Lsn>,
-}
-
-impl Proven {
-    /// It, with the whole units of `catalog` from `start` on: this process stored them, and whoever
-    /// brought them to a replica opened their seal.
-    #[must_use]
-    pub fn from_here(&self, catalog: &Catalog, timeline: TimelineId, start: Lsn) -> Proven {
-        let stored = superseding(catalog, timeline).map(|(unit, _)| unit);
-        let stored = stored.filter(|unit| *unit >= start);
-        Proven {
-            units: self.units.iter().copied().chain(stored).collect(),
-            ..self.clone()
-        }
-    }
 }
 
 /// Compares the archived object that ends where streaming is to go on with the server's WAL.
@@ -264,24 +240,6 @@ pub async fn whole_units(
         .try_collect()
         .await?;
     Ok(opened.into_iter().flatten().collect())
-}
-
-/// The whole units of which the archive holds chunks as well.
-fn superseding(catalog: &Catalog, timeline: TimelineId) -> impl Iterator<Item = (Lsn, ObjectKey)> {
-    let size = catalog.segment_size();
-    let objects = catalog
-        .wal(timeline)
-        .map(|wal| wal.objects.as_slice())
-        .unwrap_or_default();
-    let chunked: BTreeSet<Lsn> = objects
-        .iter()
-        .filter(|held| !held.whole)
-        .map(|held| unit_containing(held.range.start, size).start)
-        .collect();
-    objects
-        .iter()
-        .filter(move |held| held.whole && chunked.contains(&held.range.start))
-        .map(move |held| (held.range.start, wal_key(timeline, held.range, true)))
 }
 
 /// Compares `newest` with what the server sends in its place.

@@ -5,27 +5,9 @@
 
 use walvault_archive::Catalog;
 use walvault_archive::layout::unit_containing;
-use walvault_protocol::{Lsn, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
+use walvault_protocol::{Lsn, SegmentNumber, TimelineHistory, TimelineId};
 
-/// Where streaming goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resume {
-    /// The timeline to ask for.
-    pub timeline: TimelineId,
-    /// The first byte to store: where a unit begins.
-    pub start: Lsn,
-    /// Up to where the archive holds the WAL without a hole.
-    pub archived_to: Lsn,
-}
-
-impl Resume {
-    /// The first byte to ask for: where the segment begins. Which rest of a segment is unused, its
-    /// switch alone says, which may be in an earlier unit.
-    #[must_use]
-    pub fn segment_start(&self, size: SegmentSize) -> Lsn {
-        SegmentNumber::containing(self.start, size).start(size)
-    }
-}
+use crate::pipeline::Resume;
 
 /// The archive is on a timeline that this server has not reached: another server took over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,7 +97,7 @@ fn archived_end(catalog: &Catalog, history: &TimelineHistory) -> Option<Lsn> {
 #[cfg(test)]
 mod tests {
     use walvault_archive::archive::{Listed, wal_key};
-    use walvault_protocol::LsnRange;
+    use walvault_protocol::{LsnRange, SegmentSize};
 
     use super::*;
 

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use walvault_archive::Archive;
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::store::{ConditionalPut, SharedStore};
+use walvault_archive::{Archive, Backoff};
 
 use super::connect::{Server, connect};
 use super::follow::{Context, Followed, StreamError, Writer, follow};
 use super::gap::record_gap;
-use super::resume::Resume;
 use super::standby::wait_for_promotion;
+use crate::pipeline::Resume;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -36,7 +36,7 @@ pub async fn supervise(
     let mut archive: Option<Archive> = None;
     let mut writer = Writer::Epoch(None);
     let started = tokio::time::Instant::now();
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut streamed = false;
     loop {
         let attempt = async {
@@ -66,7 +66,7 @@ pub async fn supervise(
             }
             Err(error) => error,
         };
-        context.metrics.stream_ended(&error);
+        context.metrics.stream_ended(&error.interruption());
         streamed |= context.state.borrow().timeline.is_some();
         if let (StreamError::WalRemoved { place, cause }, Some(archive)) = (&error, &archive) {
             if !context.copies.is_whole() {
@@ -86,10 +86,9 @@ pub async fn supervise(
             return Err(error);
         }
         if begun.elapsed() > LONGEST_PAUSE {
-            pause = FIRST_PAUSE;
+            backoff.succeeded();
         }
-        let wait = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        let wait = backoff.pause();
         tracing::warn!(%error, server = context.info.endpoint(), retry_in_ms = wait.as_millis() as u64, "not streaming");
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

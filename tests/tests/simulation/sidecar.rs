@@ -13,10 +13,12 @@ use walvault_archive::keys::{KeyFile, Secret};
 use walvault_archive::record::WriterRecord;
 use walvault_archive::store::{RetryPolicy, Retrying};
 use walvault_archive::{Archive, Catalog, Error};
-use walvault_daemon::copies::CatchUp;
 use walvault_daemon::metrics::Metrics;
-use walvault_daemon::pipeline::{Destination, Pump, PumpEnd, Reports, Settings, StreamState};
-use walvault_daemon::stream::overlap::{Proven, vouch, whole_units};
+use walvault_daemon::observed::StreamState;
+use walvault_daemon::pipeline::{
+    Begin, CatchUp, Destination, Proven, Pump, PumpEnd, Removals, Reports, Settings,
+};
+use walvault_daemon::stream::overlap::{vouch, whole_units};
 use walvault_daemon::stream::{fence, histories, resume};
 use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
@@ -52,9 +54,10 @@ impl Process {
             Ok(archive) => archive,
             Err(error) => return self.note(format!("cannot open the archive: {error}")),
         };
+        let removals = Removals::default();
         let mut epoch = None;
         while !stop.is_cancelled() {
-            match self.stream(&archive, &mut epoch, &stop).await {
+            match self.stream(&archive, &mut epoch, &removals, &stop).await {
                 Ok(()) => {}
                 Err(
                     error @ (Error::Fenced { .. } | Error::Diverged { .. } | Error::Record { .. }),
@@ -77,6 +80,7 @@ impl Process {
         &self,
         archive: &Archive,
         epoch: &mut Option<Epoch>,
+        removals: &Removals,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
         let mut line = {
@@ -134,10 +138,13 @@ impl Process {
             let pump = Pump::new(
                 &Destination::only(archive, &catalog),
                 sealer,
-                place,
-                &proven,
+                Begin {
+                    place,
+                    proven: &proven,
+                },
                 self.settings,
                 reports,
+                removals.clone(),
                 waits,
             );
             let watches = self.world.lock().planted != Planted::StaleWriter;

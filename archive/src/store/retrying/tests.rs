@@ -203,6 +203,13 @@ async fn where_reading_is_denied_the_listed_size_decides() {
     assert!(matches!(error, StoreError::Exists { .. }), "{error}");
 }
 
+impl RetryPolicy {
+    /// The longest wait after attempt `attempt`, which counts from 1.
+    fn ceiling(&self, attempt: u32) -> Duration {
+        crate::backoff::ceiling(self.initial, self.max, attempt)
+    }
+}
+
 #[test]
 fn waits_grow_to_their_limit_and_no_further() {
     let policy = RetryPolicy::default();

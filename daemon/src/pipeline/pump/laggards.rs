@@ -61,6 +61,7 @@ impl Pump {
             "a copy of the archive does not keep up; it is brought what it misses later"
         );
         self.uploader.leave(place);
+        self.removals.leave(place);
         if self.watermarks.set_counts(place, false) {
             self.moved();
         }
@@ -78,8 +79,9 @@ impl Pump {
             let proven = self.proven.from_here(&catalog, self.timeline, self.start);
             let (ledger, superfluous) = TailLedger::open(&catalog, self.timeline, &proven);
             self.places[place].ledger = ledger;
-            let superfluous = superfluous.into_iter().map(|range| (self.timeline, range));
-            self.uploader.remove_chunks(place, superfluous.collect());
+            let archive = &self.places[place].archive;
+            self.removals
+                .remove(place, archive, self.timeline, superfluous);
             if !self.uploader.is_live(place) {
                 self.uploader.join(place);
                 self.places[place].joined_at = self.chunker.cut_to();

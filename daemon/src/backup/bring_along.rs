@@ -1,6 +1,7 @@
 //! WAL for a backup when nobody streams: from a temporary slot, for as long as the backup takes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -10,16 +11,21 @@ use walvault_archive::{Archive, Catalog};
 use walvault_protocol::replication::SlotName;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
-use super::connect::Server;
-use super::follow::{Context, Followed, Origin, StreamError, Writer, follow};
-use crate::backup::{BackupError, WalSecured, attempt};
-use crate::pipeline::StreamState;
+use super::{BackupError, WalSecured, attempt};
+use crate::observed::StreamState;
+use crate::pipeline::Removals;
+use crate::stream::Server;
+use crate::stream::follow::{Context, Followed, Origin, StreamError, Writer, follow};
+
+/// How long superseded chunks may take to be deleted. Those that stay hurt nobody.
+const REMOVAL_GRACE: Duration = Duration::from_secs(2);
 
 /// A stream beside a backup. It ends with its owner.
 pub struct BringAlong {
     archive: Archive,
     state: watch::Receiver<StreamState>,
     stream: JoinHandle<Result<Followed, StreamError>>,
+    removals: Removals,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
 }
@@ -47,10 +53,13 @@ impl BringAlong {
             from: Origin::Slot,
             state: watch::Sender::new(StreamState::default()),
             writing: watch::Sender::new(None),
+            removals: Removals::default(),
+            archive: watch::Sender::new(None),
             // What is known of the sidecar's own stream is not to be confused with this one.
             metrics: Arc::default(),
             ..like.clone()
         };
+        let removals = context.removals.clone();
         let stop = CancellationToken::new();
         let mut state = context.state.subscribe();
         let mut stream = tokio::spawn({
@@ -67,6 +76,7 @@ impl BringAlong {
             archive: archive.clone(),
             state,
             stream,
+            removals,
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
         })
@@ -100,6 +110,7 @@ impl WalSecured for BringAlong {
             let ended = (&mut self.stream).await.expect("streaming does not panic");
             ended.map_err(|error| BackupError::Wal(Box::new(error)))?;
         }
+        self.removals.settled(REMOVAL_GRACE).await;
         let catalog = Catalog::load_wal(&self.archive).await?;
         let reached = catalog.reach(&catalog.history(timeline), range.start);
         if reached >= range.end {

@@ -1,0 +1,202 @@
+use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::timeout;
+use walvault_archive::archive::wal_key;
+use walvault_archive::format::Codec;
+use walvault_archive::keys::{KeyFile, Secret};
+use walvault_archive::layout::unit_containing;
+use walvault_archive::store::{Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, StoreError};
+use walvault_protocol::PgTimestamp;
+use walvault_protocol::replication::WalData;
+use walvault_protocol::wal::synthetic::{MAGICS, SYSTEM, Writer};
+
+use super::super::Durable;
+use super::*;
+
+/// A store whose DELETE takes as long as S3's, and whose next PUT of a chunk panics if told so.
+#[derive(Debug, Default)]
+struct Troubled {
+    inner: MemoryStore,
+    panics: AtomicBool,
+}
+
+#[async_trait]
+impl ObjectStore for Troubled {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        assert!(
+            !(key.starts_with("tail/")
+                && self.panics.swap(false, std::sync::atomic::Ordering::SeqCst)),
+            "the store has a fault"
+        );
+        self.inner.put(key, body).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        self.inner.get(key, range).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
+        self.inner.list(prefix, after).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        self.inner.delete(key).await
+    }
+}
+
+/// A server that sends `wal` and then nothing, or goes away.
+struct Server {
+    wal: Option<WalMessage>,
+    goes_away: bool,
+}
+
+impl WalSource for Server {
+    async fn next(&mut self) -> Result<WalMessage, ClientError> {
+        match self.wal.take() {
+            Some(wal) => Ok(wal),
+            None if self.goes_away => Err(ClientError::Closed {
+                endpoint: "db:5432".to_owned(),
+            }),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn try_next(&mut self) -> Result<Option<WalMessage>, ClientError> {
+        Ok(None)
+    }
+
+    async fn send_status(
+        &mut self,
+        _status: &StandbyStatus<'_, Durable>,
+    ) -> Result<(), ClientError> {
+        Ok(())
+    }
+}
+
+const UPLOADS: usize = 4;
+
+fn wal() -> Writer {
+    let mut wal = Writer::new(8192, MAGICS[5]);
+    wal.commit(7, 0);
+    wal
+}
+
+async fn archive(store: &Arc<Troubled>) -> Archive {
+    let key = KeyFile::from_secret(Secret::from_bytes(&zeroize::Zeroizing::new([7; 32])));
+    Archive::open_or_begin(store.clone(), vec![key], SYSTEM, wal().segment)
+        .await
+        .unwrap()
+}
+
+async fn pump(archive: &Archive, start: Lsn, removals: &Removals) -> Pump {
+    let catalog = Catalog::load_wal(archive).await.unwrap();
+    let place = Resume {
+        timeline: TimelineId::FIRST,
+        start,
+        archived_to: start,
+    };
+    let settings = Settings {
+        max_delay: Duration::ZERO,
+        memory: 64 << 20,
+        uploads: UPLOADS,
+        ack: Ack::First,
+        receiver_timeout: Duration::from_hours(1),
+        codec: Codec::None,
+    };
+    let reports = Reports {
+        state: watch::Sender::default(),
+        metrics: Arc::default(),
+        copies: CatchUp::default(),
+    };
+    // Its units are the tests' own.
+    let proven = Proven::default().from_here(&catalog, TimelineId::FIRST, Lsn::INVALID);
+    Pump::new(
+        &Destination::only(archive, &catalog),
+        archive.sealer(Codec::None).await.unwrap(),
+        Begin {
+            place,
+            proven: &proven,
+        },
+        settings,
+        reports,
+        removals.clone(),
+        watch::Sender::new(false).subscribe(),
+    )
+}
+
+/// 3,000 chunks, one after the other, would take 90 s to delete.
+#[tokio::test(start_paused = true)]
+async fn no_reconnection_waits_for_superseded_chunks() {
+    let store = Arc::new(Troubled::default());
+    let archive = archive(&store).await;
+    let unit = unit_containing(wal().start, wal().segment);
+    let put = async |range, whole| {
+        let name = archive.name(&wal_key(TimelineId::FIRST, range, whole));
+        let body = Body::new(Bytes::from_static(b"sealed"));
+        store.put(&name, body).await.unwrap();
+    };
+    put(unit, true).await;
+    for chunk in 0..3000 {
+        let start = unit.start + chunk * 100;
+        put(LsnRange::new(start, start + 100), false).await;
+    }
+    let removals = Removals::default();
+    let begun = Instant::now();
+    for _ in 0..2 {
+        let pump = pump(&archive, unit.end, &removals).await;
+        let mut gone = Server {
+            wal: None,
+            goes_away: true,
+        };
+        let ended = pump.run(&mut gone, &CancellationToken::new()).await;
+        assert!(matches!(ended, Ok(PumpEnd::Lost(_))), "{ended:?}");
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+    // What the streams left behind is deleted all the same, several at once and each once.
+    removals.settled(Duration::from_secs(10)).await;
+    assert!(archive.list("tail/").await.unwrap().is_empty());
+    assert!(
+        begun.elapsed() < Duration::from_secs(7),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_storing_ends_the_stream() {
+    let store = Arc::new(Troubled::default());
+    let archive = archive(&store).await;
+    store
+        .panics
+        .store(true, std::sync::atomic::Ordering::SeqCst);
+    let written = wal();
+    let mut server = Server {
+        wal: Some(WalMessage::Data(WalData {
+            start: written.start,
+            server_end: written.position(),
+            sent_at: PgTimestamp::from(SystemTime::now()),
+            bytes: Bytes::from(written.bytes.clone()),
+        })),
+        goes_away: false,
+    };
+    let pump = pump(&archive, written.start, &Removals::default()).await;
+    let stop = CancellationToken::new();
+    let ended = timeout(Duration::from_mins(1), pump.run(&mut server, &stop)).await;
+    let error = ended.expect("the stream stalls").expect_err("not stored");
+    assert!(
+        error.to_string().contains("the store has a fault"),
+        "{error}"
+    );
+}

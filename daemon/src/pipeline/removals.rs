@@ -1,0 +1,127 @@
+//! Deleting chunks that a whole unit replaced.
+//!
+//! Owns the deletions, which take minutes where chunks are many. They outlive the stream that
+//! ordered them, so that no connection waits for them. A chunk that is not deleted before the
+//! process ends is found by the next stream's [`TailLedger`](super::tail_ledger::TailLedger).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use walvault_archive::Archive;
+use walvault_archive::archive::wal_key;
+use walvault_protocol::{LsnRange, TimelineId};
+
+/// Deletions in flight in one replica. At 30 ms each, 16 of them delete 500 chunks a second, more
+/// than a stream stores.
+const IN_FLIGHT: usize = 16;
+
+type Chunk = (TimelineId, LsnRange);
+
+/// The deletions of every replica. Clones share them; the last one dropped ends them.
+#[derive(Clone, Default)]
+pub struct Removals(Arc<Mutex<BTreeMap<usize, Lane>>>);
+
+/// The deletions of one replica. A replica that cannot be reached holds up no other.
+struct Lane {
+    orders: mpsc::UnboundedSender<(Archive, Chunk)>,
+    pending: Arc<watch::Sender<BTreeSet<Chunk>>>,
+    worker: JoinSet<()>,
+}
+
+impl Removals {
+    /// Deletes `chunks` of a replica in the background. A chunk that is being deleted already is
+    /// not deleted twice: a stream that reconnects finds it in the listing again.
+    pub fn remove(
+        &self,
+        replica: usize,
+        archive: &Archive,
+        timeline: TimelineId,
+        chunks: impl IntoIterator<Item = LsnRange>,
+    ) {
+        let mut lanes = self.lanes();
+        for range in chunks {
+            let lane = lanes.entry(replica).or_insert_with(Lane::new);
+            if lane.has_ended() {
+                *lane = Lane::new();
+            }
+            lane.remove(archive, (timeline, range));
+        }
+    }
+
+    /// Gives up the deletions of a replica that does not keep up.
+    pub fn leave(&self, replica: usize) {
+        self.lanes().remove(&replica);
+    }
+
+    /// Waits until everything ordered is deleted, at most for `timeout`.
+    pub async fn settled(&self, timeout: Duration) {
+        let pending: Vec<_> = self
+            .lanes()
+            .values()
+            .map(|lane| lane.pending.clone())
+            .collect();
+        let all = async {
+            for pending in pending {
+                let _ = pending.subscribe().wait_for(BTreeSet::is_empty).await;
+            }
+        };
+        if tokio::time::timeout(timeout, all).await.is_err() {
+            tracing::info!("superseded chunks are left to the next start to delete");
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<usize, Lane>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    fn new() -> Lane {
+        let (orders, received) = mpsc::unbounded_channel();
+        let pending = Arc::new(watch::Sender::new(BTreeSet::new()));
+        let mut worker = JoinSet::new();
+        worker.spawn(serve(received, pending.clone()));
+        Lane {
+            orders,
+            pending,
+            worker,
+        }
+    }
+
+    /// Whether a deletion panicked, which ended the worker.
+    fn has_ended(&mut self) -> bool {
+        self.worker.try_join_next().is_some()
+    }
+
+    fn remove(&self, archive: &Archive, chunk: Chunk) {
+        let is_new = self
+            .pending
+            .send_if_modified(|pending| pending.insert(chunk));
+        if is_new {
+            let _ = self.orders.send((archive.clone(), chunk));
+        }
+    }
+}
+
+async fn serve(
+    mut orders: mpsc::UnboundedReceiver<(Archive, Chunk)>,
+    pending: Arc<watch::Sender<BTreeSet<Chunk>>>,
+) {
+    stream::poll_fn(|context| orders.poll_recv(context))
+        .for_each_concurrent(IN_FLIGHT, async |(archive, chunk)| {
+            let (timeline, range) = chunk;
+            let key = wal_key(timeline, range, false);
+            // A chunk that stays hurts nobody: the whole unit holds the same WAL.
+            if let Err(error) = archive.delete(&key).await {
+                tracing::warn!(object = archive.name(&key), %error, "a superseded chunk stays for now");
+            }
+            pending.send_modify(|pending| {
+                pending.remove(&chunk);
+            });
+        })
+        .await;
+}
