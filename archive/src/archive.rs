@@ -11,7 +11,7 @@ use walvault_protocol::{SegmentSize, SystemId};
 
 use crate::compute;
 use crate::error::Error;
-use crate::format::{Codec, Header, Kind};
+use crate::format::{Codec, Header, Kind, footer_digest};
 use crate::keys::{DataKey, KeyAccess, Keyring};
 use crate::layout::{KeyId, ObjectKey};
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
@@ -19,16 +19,16 @@ use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer, c
 use crate::store::{ObjectMeta, SharedStore};
 
 pub(crate) mod again;
-pub(crate) mod alike;
 mod begin;
 mod check;
 mod partial;
-pub(crate) mod reaffirm;
+mod reaffirm;
 mod wal;
 
 use again::{Again, again};
 use begin::{find_or_begin, read_record};
 
+pub use crate::seal::kind_of;
 pub use wal::{StoredWal, WalPut, wal_key};
 
 /// What a first read of an object's end asks for: most meta frames fit.
@@ -461,7 +461,7 @@ impl Archive {
 impl Fetched {
     /// The SHA-256 that its footer has, in hexadecimal; opening it checks that.
     pub(crate) fn footer_digest(&self) -> String {
-        crate::audit::footer_digest(&self.bytes)
+        footer_digest(&self.bytes)
     }
 
     /// Verifies it, handing its payload and `state` to `take` frame by frame, as [`Archive::read`]
@@ -522,27 +522,5 @@ impl Fetched {
 impl fmt::Debug for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Archive").field(&self.url()).finish()
-    }
-}
-
-/// The kind of object that is stored under `key`. Unsealed objects have none; they are never opened.
-#[must_use]
-pub fn kind_of(key: &ObjectKey) -> Kind {
-    match key {
-        ObjectKey::Wal(_) => Kind::Wal,
-        ObjectKey::Tail(..) => Kind::Tail,
-        ObjectKey::History(_) => Kind::History,
-        ObjectKey::BackupPart(..) => Kind::BackupPart,
-        ObjectKey::BackupManifest(_) => Kind::BackupManifest,
-        ObjectKey::BackupFiles(_) => Kind::BackupFiles,
-        ObjectKey::Gap(..) => Kind::Gap,
-        ObjectKey::Writer(_) => Kind::Writer,
-        ObjectKey::Keep(..) => Kind::Keep,
-        ObjectKey::Lock(_) => Kind::Lock,
-        ObjectKey::Pruned(_) => Kind::Pruned,
-        ObjectKey::Verified(_) => Kind::Verified,
-        ObjectKey::Audit(..) => Kind::Audit,
-        ObjectKey::Drill(_) => Kind::Drill,
-        ObjectKey::BackupRecord(_) | ObjectKey::Archive | ObjectKey::Key(..) => Kind::BackupRecord,
     }
 }

@@ -13,14 +13,15 @@ pub mod import;
 mod log;
 pub mod person;
 mod recorder;
+mod settings;
 mod verify;
 
 pub use batch::{Batch, BatchError, Head};
 pub use chain::{Position, Recorded, read_all};
 pub use event::{Action, Actor, Event, Outcome};
 pub use log::AuditLog;
-pub(crate) use log::footer_digest;
 pub use recorder::{Act, AuditError, Recorder, log, trail};
+pub use settings::AuditSettings;
 pub use verify::{AuditFinding, AuditReport, ChainReport, FindingKind, read_verified, verify};
 
 #[cfg(test)]

@@ -30,18 +30,14 @@ mod values;
 mod verify;
 
 pub use admin::{AdminSettings, AdminTls, TokenSource};
-pub(crate) use archive::is_loopback;
-pub use archive::{Ack, ArchiveSettings, ArchiveUrl, CopySettings, S3Settings};
-pub use audit::AuditSettings;
+pub use archive::{Ack, ArchiveSettings, CopySettings};
 pub use backup::{BackupSettings, Checkpoint, ScheduleSettings};
 pub use drill::{Assertion, DrillSettings, SCENARIOS};
-pub use encryption::{EncryptionSettings, IdentitySource, KmsSettings};
 pub use environment::env_lookup;
 pub use error::{ConfigError, Place};
 pub use excerpt::{needless_credentials, overriding_variables};
 pub use objectives::{NotifySettings, ObjectiveSettings, SigningSecret};
 pub use retention::{RetentionSettings, parse_days};
-pub use s3_put::{ObjectLock, ObjectLockMode, S3PutSettings, Sse, StorageClasses};
 pub use secret::Secret;
 pub use sections::{
     Compression, LogLevel, LogSettings, PostgresSettings, RestoreSettings, Standby, WalSettings,
@@ -49,6 +45,14 @@ pub use sections::{
 pub use source::Source;
 pub use values::parse_size;
 pub use verify::{VerifySettings, parse_share};
+
+// Options that belong to the module they are for; the sections above read them.
+pub use crate::audit::AuditSettings;
+pub use crate::keys::{EncryptionSettings, IdentitySource, KmsSettings};
+pub use crate::store::ArchiveUrl;
+pub use crate::store::s3::{
+    ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses,
+};
 
 use environment::Environment;
 use reader::Section;

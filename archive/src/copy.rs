@@ -8,24 +8,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::archive::alike::{ALIKE, read_alike};
-use crate::archive::{Archive, Listed, kind_of};
+use crate::archive::{Archive, Listed};
 use crate::compute;
 use crate::error::Error;
 use crate::layout::{
     AUDIT_PREFIX, BACKUPS_PREFIX, BackupId, DRILLS_PREFIX, GAPS_PREFIX, KEYS_PREFIX, ObjectKey,
     PRUNED_PREFIX, TAIL_PREFIX, WAL_PREFIX, WRITERS_PREFIX, unit_containing,
 };
-use crate::prune::PruneRecord;
-use crate::record::ArchiveRecord;
+use crate::record::{ArchiveRecord, PruneRecord};
 use crate::retention::before;
-use crate::seal::Sealed;
-use crate::store::{Body, SharedStore, StoreError};
+use crate::seal::check_whole;
+use crate::store::{ALIKE, Body, SharedStore, StoreError, read_alike};
 
 /// How many objects are on their way at once: of the largest, 128 MiB.
 const AT_ONCE: usize = 4;
@@ -122,7 +119,7 @@ pub async fn copy(
 async fn identify(from: &Archive, to: &SharedStore) -> Result<(), CopyError> {
     let name = from.name(&ObjectKey::Archive);
     let ours = read_alike(&**from.store(), &name, ALIKE, |bytes| {
-        check(&ObjectKey::Archive, bytes).map(drop)
+        check_whole(&ObjectKey::Archive, bytes).map(drop)
     });
     let ours = ours.await?.map_err(|reason| Error::Record {
         url: from.url().to_owned(),
@@ -315,12 +312,12 @@ async fn copy_one(
     let read = match key {
         // Nothing in it would tell that it was altered on the way.
         ObjectKey::Key(..) => {
-            let check = move |bytes| check(&key, bytes).map(drop);
+            let check = move |bytes| check_whole(&key, bytes).map(drop);
             let read = read_alike(&**from.store(), &name, ALIKE, check).await;
             read.map(|read| read.map(Body::new))
         }
         _ => match from.store().get(&name, None).await {
-            Ok(bytes) => Ok(compute::elsewhere(move || check(&key, bytes)).await),
+            Ok(bytes) => Ok(compute::elsewhere(move || check_whole(&key, bytes)).await),
             Err(error) => Err(error),
         },
     };
@@ -337,22 +334,6 @@ async fn copy_one(
         Err(StoreError::Exists { .. }) => Ok(Outcome::Present),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Checks, as far as that needs no key, that `bytes` are a whole object of the kind that `key` names.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check(key: &ObjectKey, bytes: Bytes) -> Result<Body, String> {
-    if let ObjectKey::Key(..) | ObjectKey::Archive = key {
-        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|e| e.to_string())?;
-    } else {
-        let sealed = Sealed::parse(bytes.clone()).map_err(|error| error.to_string())?;
-        if sealed.kind() != kind_of(key) {
-            return Err("it says that it is an object of another kind".to_owned());
-        }
-    }
-    Ok(Body::new(bytes))
 }
 
 fn backup_of(key: &ObjectKey) -> Option<&BackupId> {

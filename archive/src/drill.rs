@@ -9,9 +9,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{Archive, kind_of};
-use crate::audit::{AuditLog, footer_digest};
+use crate::audit::AuditLog;
 use crate::error::Error;
-use crate::format::Codec;
+use crate::format::{Codec, footer_digest};
 use crate::keys::{PublicKey, SigningKey};
 use crate::layout::{DRILLS_PREFIX, DrillId, ObjectKey};
 use crate::record::DrillRecord;

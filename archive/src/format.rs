@@ -229,3 +229,9 @@ impl Footer {
         })
     }
 }
+/// The SHA-256 at the end of a sealed object, in hexadecimal; unchecked.
+#[must_use]
+pub fn footer_digest(object: &[u8]) -> String {
+    let start = object.len().saturating_sub(FOOTER_LEN - 8);
+    hex::encode(&object[start..])
+}

@@ -22,14 +22,14 @@ use crate::keys::wrap::{KeyRecord, wrap_for};
 use crate::keys::{DataKey, KeyFile, KeyPurpose, Secret, SigningKey};
 use crate::layout::{BackupId, DrillId, KeyId, ObjectKey, unit_containing};
 use crate::record::{
-    ArchiveRecord, BackupFiles, BackupRecord, Canary, DrillCheck, DrillMeasures, DrillObjectives,
-    DrillOutcome, DrillReached, DrillRecord, DrillStep, DrillTarget, Extent, FileKind, FilePath,
-    FileRecord, PartRecord, commit_index,
+    ArchiveRecord, BackupFiles, BackupRecord, Canary, Depth, Digest, DrillCheck, DrillMeasures,
+    DrillObjectives, DrillOutcome, DrillReached, DrillRecord, DrillStep, DrillTarget, Extent,
+    FileKind, FilePath, FileRecord, PartRecord, Seen, VerifiedRecord, commit_index,
 };
 use crate::seal::Sealer;
 use crate::store::SharedStore;
 use crate::store::directory::DirectoryStore;
-use crate::{Archive, Error, drill, verify};
+use crate::{Archive, Error, drill};
 
 const ARCHIVE_ID: [u8; 16] = *b"golden archive 1";
 const SIZE: fn() -> SegmentSize = || SegmentSize::new(1 << 20).expect("a size");
@@ -240,17 +240,17 @@ fn objects() -> Vec<Golden> {
         part_count: 1,
         kept: false,
     };
-    let seen = verify::Seen {
+    let seen = Seen {
         size: 171,
-        sha256: verify::Digest([0x5A; 32]),
+        sha256: Digest([0x5A; 32]),
         at: BEGUN(),
-        depth: verify::Depth::Deep,
+        depth: Depth::Deep,
     };
-    let verified = verify::VerifiedRecord {
+    let verified = VerifiedRecord {
         version: 1,
         at: BEGUN(),
         by: "golden".to_owned(),
-        depth: verify::Depth::Stored,
+        depth: Depth::Stored,
         replaces: 0,
         objects: [(ObjectKey::BackupPart(backup(), 1).spell(SIZE()), seen)].into(),
         findings: Vec::new(),

@@ -24,8 +24,8 @@ mod private_file;
 pub mod recipient;
 pub mod rewrap;
 pub mod sealing_key;
+mod settings;
 pub mod signing;
-pub mod usage;
 pub mod wrap;
 
 pub use access::{AccessError, KeyAccess, RotationPolicy};
@@ -36,6 +36,7 @@ pub use key_file::{KeyFile, KeyFileError};
 pub use keyring::{KeyError, Keyring};
 pub use recipient::{Recipient, RecipientError};
 pub use sealing_key::SealingKey;
+pub use settings::{EncryptionSettings, IdentitySource, KmsSettings};
 pub use signing::{PublicKey, SigningKey};
 pub use wrap::KeyPurpose;
 

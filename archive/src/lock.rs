@@ -10,13 +10,12 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::archive::Archive;
 use crate::chance;
 use crate::clock;
 use crate::error::Error;
 use crate::layout::{LOCKS_PREFIX, ObjectKey};
+use crate::record::LockRecord;
 use crate::store::StoreError;
 
 /// How long a lock is good for when it is neither renewed nor released: its holder was killed.
@@ -27,21 +26,6 @@ const RENEW_AFTER: Duration = Duration::from_secs(200);
 
 /// How often a lock that is taken is looked at again.
 pub const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// `locks/upkeep/<number>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockRecord {
-    /// The version of this structure, 1.
-    pub version: u32,
-    /// Who has it, such as `walvault prune, process 71 of postgres@host`.
-    pub holder: String,
-    /// When it was taken.
-    pub taken_at: jiff::Timestamp,
-    /// When it is no longer good.
-    pub expires_at: jiff::Timestamp,
-    /// 64 random bits, hexadecimal, so that no two records are alike.
-    pub token: String,
-}
 
 /// The upkeep lock, taken.
 #[derive(Debug)]

@@ -22,14 +22,12 @@ mod need;
 mod noted;
 mod orphans;
 mod plan;
-mod record;
 mod under_way;
 
 pub use apply::{PruneReport, apply};
 pub use certify::{Certificate, Held, certify};
 pub use error::PruneError;
 pub use plan::{Asked, plan};
-pub use record::PruneRecord;
 
 /// What goes and what stays, and why.
 #[derive(Debug, Clone, Serialize)]

@@ -5,19 +5,27 @@ use walvault_protocol::{LsnRange, SegmentSize, SystemId, TimelineId};
 
 pub mod backup;
 pub mod commit_index;
+mod digest;
 pub mod drill;
 pub mod keep;
+mod lock;
+mod prune;
 pub mod rpo;
+mod verified;
 
 pub use backup::{
     BackupFiles, BackupRecord, Extent, FileKind, FilePath, FileRecord, PartRecord, TablespaceRecord,
 };
+pub use digest::Digest;
 pub use drill::{
     Canary, DrillCheck, DrillMeasures, DrillObjectives, DrillOutcome, DrillReached, DrillRecord,
     DrillStep, DrillTarget,
 };
 pub use keep::{KeepChange, KeepRecord};
+pub use lock::LockRecord;
+pub use prune::{PruneRecord, PrunedWal};
 pub use rpo::{ClockStep, RpoBreach, RpoSample, RpoSeries};
+pub use verified::{Depth, Finding, FindingKind, Seen, VerifiedRecord};
 
 /// The archive format this build writes, and the newest it reads.
 pub const ARCHIVE_FORMAT: u32 = 1;

@@ -11,9 +11,11 @@ use crate::keys::DataKey;
 
 mod compress;
 mod open;
+mod whole;
 mod write;
 
 pub use open::{Digests, FrameError, Opened, Sealed, SealedMeta, check_digest};
+pub use whole::{check_whole, kind_of, reads_whole};
 pub use write::{SealWriter, SealedObject, Sealer};
 
 /// Why an object does not open.

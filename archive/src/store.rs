@@ -11,6 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+mod alike;
+mod archive_url;
 mod key;
 
 pub mod directory;
@@ -19,37 +21,31 @@ pub mod metered;
 #[cfg(test)]
 pub(crate) mod on_the_way;
 pub mod read_only;
+mod reaffirm;
 pub mod replicas;
 pub mod retrying;
 pub mod s3;
 
+pub(crate) use alike::{ALIKE, read_alike};
+pub use archive_url::ArchiveUrl;
 pub use directory::DirectoryStore;
 pub use memory::MemoryStore;
 pub use metered::Metered;
 pub use read_only::ReadOnly;
-pub use replicas::{Quorum, Replicas};
+pub(crate) use reaffirm::{put_again, reaffirm};
+pub use replicas::{IsWhole, Quorum, Replicas};
 pub use retrying::{RetryPolicy, Retrying};
-pub use s3::S3Store;
-
-use crate::config::{ArchiveSettings, ArchiveUrl, S3Settings};
+pub use s3::{S3Settings, S3Store};
 
 /// A store that parts of the program share.
 pub type SharedStore = Arc<dyn ObjectStore>;
 
-/// Opens the store that an archive's URL names. Nothing is asked of it yet, and nothing is retried:
+/// Opens the store at `url`. Nothing is asked of it yet, and nothing is retried:
 /// wrap it in [`Retrying`].
 ///
 /// # Errors
 /// [`StoreError::Refused`] when the settings cannot work: a directory that is not there, an
 /// endpoint without TLS, an unreadable CA file.
-pub async fn open(settings: &ArchiveSettings) -> Result<SharedStore, StoreError> {
-    open_at(&settings.url, &settings.s3).await
-}
-
-/// As [`open`], of the store at `url`.
-///
-/// # Errors
-/// As [`open`].
 pub async fn open_at(url: &ArchiveUrl, s3: &S3Settings) -> Result<SharedStore, StoreError> {
     Ok(match url {
         ArchiveUrl::Directory(path) => Arc::new(DirectoryStore::open(path)?),
@@ -58,11 +54,12 @@ pub async fn open_at(url: &ArchiveUrl, s3: &S3Settings) -> Result<SharedStore, S
 }
 
 /// One store out of all that hold the archive: the first itself, where it is the only one.
+/// `is_whole` as in [`Replicas::new`].
 #[must_use]
-pub fn joined(mut stores: Vec<SharedStore>, quorum: Quorum) -> SharedStore {
+pub fn joined(mut stores: Vec<SharedStore>, quorum: Quorum, is_whole: IsWhole) -> SharedStore {
     match stores.len() {
         1 => stores.remove(0),
-        _ => Arc::new(Replicas::new(stores, quorum)),
+        _ => Arc::new(Replicas::new(stores, quorum, is_whole)),
     }
 }
 

@@ -6,16 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::catalog::{Catalog, Damage, is_damage};
 use crate::error::Error;
 use crate::layout::{BackupId, KeyId, ObjectKey};
+use crate::record::Seen;
 
 mod backup;
 mod choice;
-mod digest;
 mod finding;
 mod keys;
 mod memory;
@@ -25,23 +25,11 @@ mod pages;
 mod wal;
 
 pub use choice::Choice;
-pub use digest::Digest;
-pub use finding::{Finding, FindingKind};
-pub use memory::{Seen, VerifiedRecord, last_by};
+pub use memory::last_by;
+
+pub use crate::record::{Depth, Digest, Finding, FindingKind};
 
 use memory::Memory;
-
-/// How closely to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Depth {
-    /// Names, sizes and coverage: what the listing tells, and the records.
-    Names,
-    /// Every object's bytes against its own SHA-256, and its end against its name.
-    Stored,
-    /// Every object opened; WAL record by record, backups file by file and page by page.
-    Deep,
-}
 
 /// What to look at; by default at everything as it is stored.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use walvault_archive::config::{Checkpoint, Compression, Config, ConfigError, Standby, env_lookup};
 use walvault_archive::format::Codec;
 use walvault_archive::keys::{KeyAccess, KeyError};
+use walvault_archive::seal::reads_whole;
 use walvault_archive::store::retrying::{RetryPolicy, Retrying};
 use walvault_archive::store::{self, SharedStore, StoreError};
 use walvault_archive::store::{Metered, Quorum, Replicas};
@@ -132,7 +133,7 @@ impl App {
         let (store, copies): (SharedStore, CatchUp) = match stores.len() {
             1 => (stores.remove(0), CatchUp::default()),
             several => {
-                let replicas = Arc::new(Replicas::new(stores, Quorum::Any));
+                let replicas = Arc::new(Replicas::new(stores, Quorum::Any, reads_whole));
                 (replicas.clone(), CatchUp::new(replicas, several))
             }
         };

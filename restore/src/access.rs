@@ -7,6 +7,7 @@ use std::time::Duration;
 use walvault_archive::Archive;
 use walvault_archive::config::{Config, ConfigError, CopySettings};
 use walvault_archive::keys::KeyAccess;
+use walvault_archive::seal::reads_whole;
 use walvault_archive::store::{
     self, Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError,
 };
@@ -113,7 +114,7 @@ async fn open_joined(
         Some(error) if stores.is_empty() => return Err(error.into()),
         _ => {}
     }
-    let mut store = retrying(store::joined(stores, quorum), retry_for);
+    let mut store = retrying(store::joined(stores, quorum, reads_whole), retry_for);
     if config.archive.read_only {
         store = Arc::new(ReadOnly::new(store));
     }

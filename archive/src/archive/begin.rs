@@ -7,13 +7,11 @@ use tokio::time::sleep;
 use walvault_protocol::{SegmentSize, SystemId};
 
 use super::again::again;
-use super::alike::{ALIKE, read_alike};
-use super::reaffirm::reaffirm_unsealed;
 use crate::clock;
 use crate::error::Error;
 use crate::layout::ObjectKey;
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
-use crate::store::{Body, ConditionalPut, SharedStore, StoreError};
+use crate::store::{ALIKE, Body, ConditionalPut, SharedStore, StoreError, read_alike, reaffirm};
 
 /// How long a record that somebody else writes in the same moment is waited for, on a store that lets
 /// it take the place of ours.
@@ -46,7 +44,7 @@ pub(super) async fn find_or_begin(
         sleep(SETTLE).await;
     }
     // Who wrote it may never have had an answer.
-    reaffirm_unsealed(store, &name, is_record).await?;
+    reaffirm(store, &name, is_record).await?;
     there(store).await
 }
 

@@ -8,15 +8,12 @@
 //! What is put again takes the place of what is stored, so it has to be that: it is opened under its name,
 //! or, where it cannot be, read alike several times.
 
-use bytes::Bytes;
-
 use super::Archive;
 use super::again::again;
-use super::alike::{ALIKE, read_alike};
-use crate::copy::check;
 use crate::error::Error;
 use crate::layout::ObjectKey;
-use crate::store::{Body, ConditionalPut, SharedStore, StoreError};
+use crate::seal::check_whole;
+use crate::store::{ALIKE, ConditionalPut, StoreError, put_again, read_alike};
 
 impl Archive {
     /// Returns once the store has answered for an object that was found in it. A store that enforces
@@ -43,58 +40,13 @@ impl Archive {
             Err(error) if error.is_withheld() => {
                 let key = key.clone();
                 read_alike(&**store, &name, ALIKE, move |bytes| {
-                    check(&key, bytes).map(drop)
+                    check_whole(&key, bytes).map(drop)
                 })
                 .await
             }
             Err(error) => Ok(Err(error.to_string())),
         };
         Ok(put_again(store, &name, read).await?)
-    }
-}
-
-/// As [`Archive::reaffirm`], for an object that is not sealed. `check` says whether bytes can be it.
-pub(crate) async fn reaffirm_unsealed(
-    store: &SharedStore,
-    name: &str,
-    check: impl Fn(Bytes) -> Result<(), String> + Clone + Send + 'static,
-) -> Result<(), StoreError> {
-    if store.conditional_put().await? == ConditionalPut::Enforced {
-        return Ok(());
-    }
-    let read = read_alike(&**store, name, ALIKE, check).await;
-    put_again(store, name, read).await
-}
-
-/// Puts again what was `read`, if that is not damaged.
-async fn put_again(
-    store: &SharedStore,
-    name: &str,
-    read: Result<Result<Bytes, String>, StoreError>,
-) -> Result<(), StoreError> {
-    let put = match read {
-        Ok(Ok(bytes)) => store.put_again(name, Body::new(bytes)).await,
-        Ok(Err(reason)) => {
-            tracing::warn!(
-                store = store.url(),
-                key = name,
-                reason,
-                "what was found in the store could not be put again, and might be lost with one of its nodes"
-            );
-            Ok(())
-        }
-        Err(error) => Err(error),
-    };
-    match put {
-        Err(StoreError::Refused { reason, .. }) => {
-            tracing::debug!(store = store.url(), key = name, reason, "not put again");
-            Ok(())
-        }
-        Err(StoreError::Missing { .. }) => {
-            let reason = "it was there a moment ago and is gone";
-            Err(StoreError::unavailable(store.url(), "get", name, reason))
-        }
-        put => put,
     }
 }
 

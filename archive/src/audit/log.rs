@@ -10,7 +10,7 @@ use super::Event;
 use super::batch::{Batch, Head};
 use crate::archive::{Archive, kind_of};
 use crate::error::Error;
-use crate::format::{Codec, FOOTER_LEN};
+use crate::format::{Codec, footer_digest};
 use crate::keys::SigningKey;
 use crate::layout::{AUDIT_PREFIX, AuditWriter, ObjectKey, audit_prefix};
 use crate::store::StoreError;
@@ -191,10 +191,4 @@ async fn newest(archive: &Archive) -> Result<Vec<(AuditWriter, u32, jiff::Timest
         }
     }
     Ok(newest)
-}
-
-/// The SHA-256 at the end of a sealed object, in hexadecimal.
-pub(crate) fn footer_digest(object: &[u8]) -> String {
-    let start = object.len().saturating_sub(FOOTER_LEN - 8);
-    hex::encode(&object[start..])
 }

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Action, Actor, AuditLog, Event, Head, Outcome};
+use super::{Action, Actor, AuditLog, AuditSettings, Event, Head, Outcome};
 use crate::archive::Archive;
-use crate::config::{AuditSettings, EncryptionSettings};
 use crate::error::Error;
-use crate::keys::{KeyAccess, KeyFileError, SigningKey};
+use crate::keys::{EncryptionSettings, KeyAccess, KeyFileError, SigningKey};
 use crate::store::directory::DirectoryStore;
 use crate::store::{SharedStore, StoreError};
 

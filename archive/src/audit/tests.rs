@@ -5,9 +5,9 @@ use walvault_protocol::{SegmentSize, SystemId};
 
 use super::*;
 use crate::archive::Archive;
-use crate::config::KmsSettings;
 use crate::error::Error;
-use crate::format::Codec;
+use crate::format::{Codec, footer_digest};
+use crate::keys::KmsSettings;
 use crate::keys::{
     Identity, KeyAccess, KeyFile, KeyPurpose, Recipient, RotationPolicy, Secret, SigningKey,
 };

@@ -10,8 +10,7 @@ use crate::archive::Archive;
 use crate::error::Error;
 use crate::keep::Keeps;
 use crate::layout::{BACKUPS_PREFIX, BackupId, KeyId, ObjectKey, PRUNED_PREFIX};
-use crate::prune::PruneRecord;
-use crate::record::{BackupRecord, KeepRecord};
+use crate::record::{BackupRecord, KeepRecord, PruneRecord};
 
 /// How many small objects are read at once.
 const READS_AT_ONCE: usize = 16;

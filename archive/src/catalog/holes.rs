@@ -7,7 +7,7 @@ use crate::archive::Archive;
 use crate::coverage::Coverage;
 use crate::error::Error;
 use crate::layout::PRUNED_PREFIX;
-use crate::prune::PruneRecord;
+use crate::record::PruneRecord;
 
 /// A run of WAL that is not held, between what is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

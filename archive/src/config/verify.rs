@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::reader::Section;
 use crate::config::{ConfigError, values};
-use crate::verify::Depth;
+use crate::record::Depth;
 
 /// `[verify]`
 #[derive(Debug, Clone, PartialEq)]

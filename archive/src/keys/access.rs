@@ -15,8 +15,10 @@ use super::kms::{KeyArn, Kms};
 use super::recipient::RecipientError;
 use super::sealing_key::SealingKey;
 use super::wrap::{KeyPurpose, KeyRecord, WrappedKey, open_with, wrap_for};
-use super::{DataKey, Identity, KeyError, KeyFile, KeyFileError, Recipient, Secret};
-use crate::config::{EncryptionSettings, IdentitySource, KmsSettings};
+use super::{
+    DataKey, EncryptionSettings, Identity, IdentitySource, KeyError, KeyFile, KeyFileError,
+    KmsSettings, Recipient, Secret,
+};
 use crate::layout::KeyId;
 
 /// When a data key has served long enough.

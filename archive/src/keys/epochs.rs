@@ -4,9 +4,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::wrap::KeyRecord;
-use crate::archive::alike::read_alike;
 use crate::layout::{KEYS_PREFIX, KeyId, ObjectKey};
-use crate::store::{ObjectStore, StoreError, list_all};
+use crate::store::{ObjectStore, StoreError, list_all, read_alike};
 
 /// How often a record is read alike that has to open anyway.
 pub(super) const ONCE: u32 = 1;

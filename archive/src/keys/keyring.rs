@@ -16,11 +16,9 @@ use super::kms::KmsError;
 use super::sealing_key::SealingKey;
 use super::wrap::KeyRecord;
 use super::{DataKey, KeyPurpose, Recipient};
-use crate::archive::alike::ALIKE;
-use crate::archive::reaffirm::reaffirm_unsealed;
 use crate::clock;
 use crate::layout::KeyId;
-use crate::store::{Body, SharedStore, StoreError};
+use crate::store::{ALIKE, Body, SharedStore, StoreError, reaffirm};
 
 /// Why a data key is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -237,7 +235,7 @@ impl Keyring {
                     // Who made it may never have had an answer.
                     let (id, name) = (epoch.id, epochs::name(epoch.id, epoch.generation()));
                     let is_record = move |json: Bytes| KeyRecord::read(id, &json).map(drop);
-                    reaffirm_unsealed(&self.store, &name, is_record).await?;
+                    reaffirm(&self.store, &name, is_record).await?;
                     return Ok(Newest::Usable(self.remember(unwrapped.key), record));
                 }
                 Err(error) if error.is_transient() => return Err(error),

@@ -24,9 +24,9 @@ use tokio::sync::Mutex;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::Secret;
+use super::{KmsSettings, Secret};
 use crate::aws;
-use crate::config::{KmsSettings, is_loopback};
+use crate::endpoint::is_loopback;
 use crate::layout::KeyId;
 
 /// How often a request is tried that was throttled or got no answer.

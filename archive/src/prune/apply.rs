@@ -7,12 +7,12 @@ use serde::Serialize;
 use walvault_protocol::{LsnRange, TimelineId};
 
 use super::extend::extend;
-use super::record::PrunedWal;
-use super::{PruneError, PrunePlan, PruneRecord, Removal};
+use super::{PruneError, PrunePlan, Removal};
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::layout::{BackupId, ObjectKey, PRUNED_PREFIX};
 use crate::lock::Lock;
+use crate::record::{PruneRecord, PrunedWal};
 use crate::store::StoreError;
 
 /// How many objects are removed at once.

@@ -12,7 +12,7 @@ use super::*;
 use crate::keep;
 use crate::layout::LOCKS_PREFIX;
 use crate::lock::Lock;
-use crate::record::KeepChange;
+use crate::record::{KeepChange, PruneRecord};
 use history::{Event, History};
 
 const DAY: Duration = Duration::from_secs(86_400);

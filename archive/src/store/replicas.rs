@@ -1,7 +1,7 @@
 //! Several stores that hold the same archive, as one.
 //!
 //! Every object is put to each of them, and read from whichever has it whole. One that does not
-//! answer is left out for a while, and owes what it missed: [`crate::copy`] brings it later. Nothing
+//! answer is left out for a while, and owes what it missed: replication brings it later. Nothing
 //! is retried here; wrap it in [`Retrying`].
 //!
 //! Whether an object is absent is known only when each of them has said so.
@@ -16,8 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::layout::{ObjectKey, Purpose, purpose};
-use crate::seal::Sealed;
+use crate::layout::ObjectKey;
 use crate::store::{
     Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
 };
@@ -35,24 +34,31 @@ pub enum Quorum {
     All,
 }
 
+/// Whether bytes can be all of the object under a name. A store knows nothing of what its objects
+/// hold, so the archive's format says it.
+pub type IsWhole = fn(name: &str, bytes: &Bytes) -> bool;
+
 /// Stores that hold the same archive.
 #[derive(Debug)]
 pub struct Replicas {
     members: Vec<Member>,
     quorum: Quorum,
+    is_whole: IsWhole,
 }
 
 impl Replicas {
-    /// The first is the one whose URL stands for all.
+    /// The first is the one whose URL stands for all. An object that `is_whole` refuses in one store
+    /// is read from another.
     ///
     /// # Panics
     /// When there is none.
     #[must_use]
-    pub fn new(stores: Vec<SharedStore>, quorum: Quorum) -> Replicas {
+    pub fn new(stores: Vec<SharedStore>, quorum: Quorum, is_whole: IsWhole) -> Replicas {
         assert!(!stores.is_empty(), "an archive is kept somewhere");
         Replicas {
             members: stores.into_iter().map(Member::new).collect(),
             quorum,
+            is_whole,
         }
     }
 
@@ -301,11 +307,11 @@ impl ObjectStore for Replicas {
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        let whole = range.is_none() && is_sealed(key);
+        let in_part = range.is_some();
         self.first(
             key,
             |member| member.store().get(key, range.clone()),
-            |bytes: &Bytes| !whole || Sealed::parse(bytes.clone()).is_ok(),
+            |bytes: &Bytes| in_part || (self.is_whole)(key, bytes),
         )
         .await
     }
@@ -423,13 +429,6 @@ impl ObjectStore for Replicas {
 /// `archive.json`, which says whose objects are beside it.
 fn identity_key() -> String {
     ObjectKey::Archive.spell(walvault_protocol::SegmentSize::DEFAULT)
-}
-
-/// Whether an object carries its own checksum.
-fn is_sealed(key: &str) -> bool {
-    purpose(key) != Purpose::Passing
-        && key != identity_key()
-        && !key.starts_with(crate::layout::KEYS_PREFIX)
 }
 
 /// Which of several answers to a change the caller has to act on.

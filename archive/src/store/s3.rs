@@ -22,7 +22,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use crate::config::{S3PutSettings, S3Settings};
 use crate::layout::CONDITIONAL_PROBE;
 use crate::store::{
     Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, StoreError, key,
@@ -34,7 +33,10 @@ mod leftovers;
 mod lock;
 mod put;
 mod read;
+mod settings;
 mod versions;
+
+pub use settings::{ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses};
 
 use error::{Answer, Context};
 

@@ -9,14 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use super::{Depth, Finding, FindingKind, Run, Scope, names};
+use super::{Run, Scope, names};
 use crate::archive::Archive;
 use crate::catalog::{Catalog, is_damage};
 use crate::error::Error;
 use crate::layout::{KeyId, ObjectKey, PRUNED_PREFIX, VERIFIED_PREFIX};
-use crate::prune::PruneRecord;
+use crate::record::{Finding, FindingKind, PruneRecord, Seen, VerifiedRecord};
 use crate::store::StoreError;
 
 /// How many records there may be before they become one.
@@ -27,40 +26,6 @@ const RECENT: usize = 5;
 
 /// How often the records are listed anew when one of them went away meanwhile.
 const LOAD_ATTEMPTS: u32 = 5;
-
-/// `verified/<number>`: what one run found sound.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VerifiedRecord {
-    /// The version of this structure, 1.
-    pub version: u32,
-    /// When it ended.
-    pub at: Timestamp,
-    /// Who looked.
-    pub by: String,
-    /// How closely.
-    pub depth: Depth,
-    /// Records up to this number say nothing that this one does not; 0 for none.
-    #[serde(default)]
-    pub replaces: u32,
-    /// Names, with what was seen.
-    pub objects: BTreeMap<String, Seen>,
-    /// What was found.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub findings: Vec<Finding>,
-}
-
-/// An object that was found sound.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    /// Its bytes.
-    pub size: u64,
-    /// Of its bytes.
-    pub sha256: super::Digest,
-    /// When.
-    pub at: Timestamp,
-    /// How closely it was looked at.
-    pub depth: Depth,
-}
 
 /// Everything that is remembered.
 #[derive(Debug, Default)]

@@ -11,8 +11,7 @@ use crate::catalog::Catalog;
 use crate::coverage::Coverage;
 use crate::error::Error;
 use crate::layout::{BackupId, ObjectKey, wal_prefix};
-use crate::prune::PruneRecord;
-use crate::record::{BackupRecord, PartRecord};
+use crate::record::{BackupRecord, PartRecord, PruneRecord};
 
 /// As much of a backup's file list as says which parts it is made of.
 #[derive(Deserialize)]

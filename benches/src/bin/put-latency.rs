@@ -20,7 +20,7 @@ fn main() -> Result<(), Failure> {
         .enable_all()
         .build()?;
     let mut taken = runtime.block_on(async {
-        let store = store::open(&config.archive).await?;
+        let store = store::open_at(&config.archive.url, &config.archive.s3).await?;
         let mut taken = Vec::with_capacity(count);
         for number in 0..count {
             let bytes: Vec<u8> = (0..size).map(|_| rand::random()).collect();

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::Serialize;
 use walvault_archive::Archive;
-use walvault_archive::copy::check;
 use walvault_archive::keys::SigningKey;
 use walvault_archive::layout::{KEYS_PREFIX, ObjectKey};
+use walvault_archive::seal::check_whole;
 
 use super::choose::{Choice, Chosen, choose};
 use super::error::ExportError;
@@ -149,7 +149,7 @@ impl Export<'_> {
         let mut common = Vec::new();
         for name in names {
             let bytes = archive.store().get(&name, None).await?;
-            if let Some(Err(reason)) = self.key(&name).map(|key| check(&key, bytes.clone())) {
+            if let Some(Err(reason)) = self.key(&name).map(|key| check_whole(&key, bytes.clone())) {
                 return Err(ExportError::Damaged(vec![format!("{name}: {reason}")]));
             }
             common.push((name, bytes));

@@ -8,7 +8,7 @@ use walvault_archive::drill;
 use walvault_archive::keys::{KeyEpoch, PublicKey};
 use walvault_archive::layout::{ObjectKey, VERIFIED_PREFIX};
 use walvault_archive::record::DrillRecord;
-use walvault_archive::verify::VerifiedRecord;
+use walvault_archive::record::VerifiedRecord;
 use walvault_archive::{Archive, Error};
 
 use super::ReportError;

@@ -6,7 +6,7 @@ use walvault_archive::audit::{Action, Actor, AuditLog, Event, Outcome};
 use walvault_archive::keys::SigningKey;
 use walvault_archive::layout::{DrillId, ObjectKey};
 use walvault_archive::record::{ClockStep, DrillRecord, GapRecord, RpoSample, RpoSeries};
-use walvault_archive::verify::{Depth, Finding, FindingKind, VerifiedRecord};
+use walvault_archive::record::{Depth, Finding, FindingKind, VerifiedRecord};
 use walvault_archive::{drill, layout};
 use walvault_protocol::{Lsn, SegmentSize};
 

@@ -11,7 +11,8 @@ use crate::format::Codec;
 use crate::keys::{KeyFile, Secret};
 use crate::layout::BackupId;
 use crate::store::{
-    Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, RetryPolicy, Retrying, list_all,
+    Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, RetryPolicy, Retrying, SharedStore,
+    list_all,
 };
 
 /// What a GET is answered with instead of what is stored.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::KmsSettings;
+use crate::keys::KmsSettings;
 use crate::keys::{AgeIdentity, Identity, KeyFile, RotationPolicy, Secret};
 use crate::layout::KEYS_PREFIX;
 use crate::store::list_all;

@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
-use crate::config::KmsSettings;
+use crate::keys::KmsSettings;
 use crate::keys::{AgeIdentity, Identity, KeyAccess, KeyFile, RotationPolicy, Secret};
 use crate::layout::KEYS_PREFIX;
 use crate::store::list_all;

@@ -66,7 +66,11 @@ fn body(text: &'static str) -> Body {
 
 fn pair(quorum: Quorum) -> (Replicas, Arc<Switched>, Arc<Switched>) {
     let (one, two) = (Arc::<Switched>::default(), Arc::<Switched>::default());
-    let replicas = Replicas::new(vec![one.clone(), two.clone()], quorum);
+    let replicas = Replicas::new(
+        vec![one.clone(), two.clone()],
+        quorum,
+        crate::seal::reads_whole,
+    );
     (replicas, one, two)
 }
 

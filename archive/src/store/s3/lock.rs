@@ -4,11 +4,10 @@ use aws_sdk_s3::types::{
     ChecksumAlgorithm, ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode,
 };
 
-use crate::config::ObjectLockMode;
 use crate::store::StoreError;
 
 use super::error::Answer;
-use super::{ANSWER_TIMEOUT, S3Store, put, timestamp, within};
+use super::{ANSWER_TIMEOUT, ObjectLockMode, S3Store, put, timestamp, within};
 
 /// Until when the store does not let an object, or one version of it, go. A legal hold has no end:
 /// it is the end of time.

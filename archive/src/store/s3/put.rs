@@ -6,10 +6,9 @@ use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockMode, ServerSideEncryption, StorageClass};
 
-use crate::config::{ObjectLockMode as Mode, S3PutSettings, Sse};
 use crate::layout::{Purpose, purpose};
 
-use super::S3Store;
+use super::{ObjectLockMode as Mode, S3PutSettings, S3Store, Sse};
 
 /// For how long an object is locked that is put under `key`.
 pub(super) fn retention(settings: &S3PutSettings, key: &str) -> Option<Duration> {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use walvault_archive::Archive;
-use walvault_archive::keys::usage::{KeyUse, usage};
+use walvault_archive::key_usage::{KeyUse, usage};
 use walvault_archive::layout::ObjectKey;
 
 use super::error::KeysFailure;

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use walvault_archive::Archive;
+use walvault_archive::key_usage::usage;
 use walvault_archive::keys::recipient;
-use walvault_archive::keys::usage::usage;
 use walvault_archive::keys::{AccessError, KeyEpoch};
 
 use super::error::KeysFailure;

@@ -1,7 +1,7 @@
 //! What is sealed under a data key, for people and programs.
 
 use serde::Serialize;
-use walvault_archive::keys::usage::KeyUse;
+use walvault_archive::key_usage::KeyUse;
 use walvault_archive::layout::{BackupId, KeyId};
 use walvault_protocol::{Lsn, TimelineId};
 

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use walvault_archive::Error;
 use walvault_archive::compute::elsewhere;
-use walvault_archive::copy::check;
 use walvault_archive::format::FOOTER_LEN;
 use walvault_archive::keys::SigningKey;
+use walvault_archive::seal::check_whole;
 use walvault_archive::store::{Body, DirectoryStore, StoreError};
 
 use super::{BY_HAND, Export, Report};
@@ -162,7 +162,7 @@ impl Export<'_> {
             let (there, of) = (path.clone(), key.clone());
             let read = elsewhere(move || {
                 let bytes = Bytes::from(medium::read_back(&there)?);
-                Ok::<_, ExportError>(check(&of, bytes).ok())
+                Ok::<_, ExportError>(check_whole(&of, bytes).ok())
             });
             if let Some(body) = read.await?
                 && self.is_the_same(name, &body).await?
@@ -186,7 +186,7 @@ impl Export<'_> {
             );
             return Ok(Outcome::Damaged(reason));
         }
-        match elsewhere(move || check(&key, bytes)).await {
+        match elsewhere(move || check_whole(&key, bytes)).await {
             Err(reason) => Ok(Outcome::Damaged(format!("{name}: {reason}"))),
             Ok(body) => put_body(dir, name.clone(), body).await.map(Outcome::Placed),
         }

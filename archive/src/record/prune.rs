@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use walvault_protocol::{LsnRange, TimelineId};
 
-use crate::layout::BackupId;
+use crate::layout::{BackupId, ObjectKey};
 
 /// `pruned/<number>`: written before the first object is removed, so that nothing that walvault
 /// removed is ever missed without an explanation.
@@ -35,8 +35,7 @@ pub struct PrunedWal {
 impl PruneRecord {
     /// Whether it explains that an object is gone.
     #[must_use]
-    pub fn explains(&self, key: &crate::layout::ObjectKey, name: &str) -> bool {
-        use crate::layout::ObjectKey as Key;
+    pub fn explains(&self, key: &ObjectKey, name: &str) -> bool {
         let wal = |timeline: TimelineId, range: LsnRange| {
             self.wal
                 .iter()
@@ -45,13 +44,15 @@ impl PruneRecord {
         let backup = |id: &BackupId| self.backups.contains(id);
         self.orphans.iter().any(|orphan| orphan == name)
             || match key {
-                Key::Wal(object) => wal(object.timeline, object.range),
-                Key::Tail(timeline, range) | Key::Gap(timeline, range) => wal(*timeline, *range),
-                Key::BackupPart(id, _)
-                | Key::BackupManifest(id)
-                | Key::BackupFiles(id)
-                | Key::BackupRecord(id)
-                | Key::Keep(id, _) => backup(id),
+                ObjectKey::Wal(object) => wal(object.timeline, object.range),
+                ObjectKey::Tail(timeline, range) | ObjectKey::Gap(timeline, range) => {
+                    wal(*timeline, *range)
+                }
+                ObjectKey::BackupPart(id, _)
+                | ObjectKey::BackupManifest(id)
+                | ObjectKey::BackupFiles(id)
+                | ObjectKey::BackupRecord(id)
+                | ObjectKey::Keep(id, _) => backup(id),
                 _ => false,
             }
     }

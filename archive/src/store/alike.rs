@@ -1,15 +1,14 @@
-//! Reading what nothing in it proves.
+//! Repeated reads of an object that is not sealed, or not to be opened here.
 //!
-//! A proxy that alters answers, or mixes them up, is found out by the tag of a sealed object. What is not
-//! sealed, or not to be opened here, is believed once it was read alike several times, where something is
-//! written by it.
+//! The tag of a sealed object shows that a proxy altered or swapped an answer. An object without a
+//! tag that is checked here counts as read once several reads agree.
 
 use bytes::Bytes;
 
 use crate::compute;
 use crate::store::{ObjectStore, StoreError};
 
-/// How often the same bytes have to come for what is written by them.
+/// How many reads have to agree before something is written by them.
 pub(crate) const ALIKE: u32 = 3;
 
 /// How often an object is read at most for each time that the same bytes have to come.
