@@ -19,8 +19,7 @@ use crate::backup::{BackupOptions, BackupSource};
 use crate::journal::Journal;
 use crate::metrics::{Metrics, StoreMetrics};
 use crate::observed::StreamState;
-use crate::pipeline::CatchUp;
-use crate::pipeline::{Removals, Settings};
+use crate::pipeline::{CatchUp, Removals, Settings};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::stream::follow::{Context, Origin};
 

@@ -1,7 +1,6 @@
 //! WAL for a backup when nobody streams: from a temporary slot, for as long as the backup takes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -16,9 +15,6 @@ use crate::observed::StreamState;
 use crate::pipeline::Removals;
 use crate::stream::Server;
 use crate::stream::follow::{Context, Followed, Origin, StreamError, Writer, follow};
-
-/// How long superseded chunks may take to be deleted. Those that stay hurt nobody.
-const REMOVAL_GRACE: Duration = Duration::from_secs(2);
 
 /// A stream beside a backup. It ends with its owner.
 pub struct BringAlong {
@@ -110,7 +106,7 @@ impl WalSecured for BringAlong {
             let ended = (&mut self.stream).await.expect("streaming does not panic");
             ended.map_err(|error| BackupError::Wal(Box::new(error)))?;
         }
-        self.removals.settled(REMOVAL_GRACE).await;
+        self.removals.settled(Removals::GRACE).await;
         let catalog = Catalog::load_wal(&self.archive).await?;
         let reached = catalog.reach(&catalog.history(timeline), range.start);
         if reached >= range.end {

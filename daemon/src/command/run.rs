@@ -18,6 +18,7 @@ use crate::journal::describe;
 use crate::metrics::Metrics;
 use crate::notify::watch_for_events;
 use crate::notify::webhook::{NotifyError, Webhook, heartbeat};
+use crate::pipeline::Removals;
 use crate::rotation::{keep_checking, keep_rotating};
 use crate::samples;
 use crate::status::{Known, StatusSource};
@@ -28,9 +29,6 @@ use crate::upkeep::Upkeep;
 /// How long storing what was received may take after SIGTERM, a little less than the 30 s that
 /// Kubernetes waits before it kills. PostgreSQL still has whatever is not stored by then.
 const GRACE: Duration = Duration::from_secs(25);
-
-/// How long superseded chunks may take to be deleted after that. Those that stay hurt nobody.
-const REMOVAL_GRACE: Duration = Duration::from_secs(2);
 
 /// How often the main loop shows that it turns.
 const BEAT: Duration = Duration::from_secs(1);
@@ -188,7 +186,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         () = overdue => Err(RunError::Grace),
     };
     if ended.is_ok() {
-        context.removals.settled(REMOVAL_GRACE).await;
+        context.removals.settled(Removals::GRACE).await;
     }
     let state = *context.state.borrow();
     tracing::info!(archived_to = %state.durable, received_to = %state.received, "stopped");

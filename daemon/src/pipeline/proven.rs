@@ -21,7 +21,8 @@ pub struct Begin<'a> {
 /// Which of the archive's WAL this process has opened, and found to be this server's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proven {
-    /// Whether the newest object is: the chunks before it may give way to the server's own WAL.
+    /// Whether the newest object is proven: the chunks before it may give way to the server's own
+    /// WAL.
     pub newest: bool,
     /// Where the archive's last record begins, where it ends with a whole unit.
     pub last_record: Option<Lsn>,
@@ -30,8 +31,8 @@ pub struct Proven {
 }
 
 impl Proven {
-    /// It, with the whole units of `catalog` from `start` on: this process stored them, and whoever
-    /// brought them to a replica opened their seal.
+    /// These proofs, and the whole units of `catalog` from `start` on: this process stored them, and
+    /// their seal was opened when a replica was brought them.
     #[must_use]
     pub fn from_here(&self, catalog: &Catalog, timeline: TimelineId, start: Lsn) -> Proven {
         let stored = superseding(catalog, timeline).map(|(unit, _)| unit);

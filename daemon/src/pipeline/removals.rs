@@ -33,6 +33,9 @@ struct Lane {
 }
 
 impl Removals {
+    /// How long whoever ends waits for deletions. A chunk that stays hurts nobody.
+    pub const GRACE: Duration = Duration::from_secs(2);
+
     /// Deletes `chunks` of a replica in the background. A chunk that is being deleted already is
     /// not deleted twice: a stream that reconnects finds it in the listing again.
     pub fn remove(
