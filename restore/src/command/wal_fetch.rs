@@ -3,9 +3,10 @@
 //! Its exit code is all that PostgreSQL learns (`RestoreArchivedFile` in `xlogarchive.c`): 0 means
 //! that the file is there, 1 to 125 that the archive does not have it, and anything above stops
 //! the server. So 1 is returned only when the archive was asked and said so; damage, a wrong key and
-//! even a defect of this program end above 125. So does an outage, except on a standby: it does not
-//! end recovery when a file is absent, but streams, and asks again.
+//! even a defect of this program end above 125. So does an outage, unless the server goes on right
+//! without the archive (`Without`).
 
+use std::fmt;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -37,9 +38,12 @@ pub const NOT_WRITTEN: u8 = 204;
 /// A defect of this program.
 pub const DEFECT: u8 = 205;
 
-/// How long a standby tries an archive that cannot be reached, at most. It blocks on that: it neither
-/// streams nor lets itself be promoted meanwhile.
-const STANDBY_RETRY_FOR: Duration = Duration::from_secs(3);
+/// How long an archive that cannot be reached is tried at most, where the server goes on without it. A
+/// standby blocks on that: it neither streams nor lets itself be promoted meanwhile.
+const SHORT_RETRY_FOR: Duration = Duration::from_secs(3);
+
+/// The history of timeline 1, which came from no other: `writeTimeLineHistory` writes none.
+const FIRST_HISTORY: &str = "00000001.history";
 
 /// How long the name of a segment is, `XLOG_FNAME_LEN` of PostgreSQL.
 const SEGMENT_NAME: usize = 24;
@@ -105,16 +109,17 @@ impl WalFetchFailure {
 }
 
 fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFailure> {
-    let is_standby = asks_for_standby(&command.path);
-    let fetched = match from_archive(command, config, is_standby) {
-        Err(outage) if is_standby && outage.is_outage() => {
-            tracing::warn!(
-                file = command.name,
-                "{outage}; this server is a standby: it goes on with what it has and streams"
-            );
+    // No server has one, and no archive. A standby asks while it is promoted.
+    if command.name == FIRST_HISTORY {
+        return Ok(Fetched::Absent);
+    }
+    let without = Without::of(&command.name, &command.path);
+    let fetched = match (from_archive(command, config, without.is_some()), without) {
+        (Err(outage), Some(without)) if outage.is_outage() => {
+            tracing::warn!(file = command.name, "{outage}; {without}");
             return Ok(Fetched::Absent);
         }
-        fetched => fetched?,
+        (fetched, _) => fetched?,
     };
     let own = command.path.with_file_name(&command.name);
     // Where that cannot be told, what was fetched is as good as before.
@@ -128,6 +133,41 @@ fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFai
         return Ok(Fetched::Absent);
     }
     Ok(fetched)
+}
+
+/// Why a server goes on right when the archive cannot be reached and the answer is that a file is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Without {
+    /// A standby does not end recovery then, but streams, and asks again.
+    Streaming,
+    /// It has the history in its `pg_wal`, and takes that one (`RestoreArchivedFile`). It asks for the
+    /// history of its own timeline while it is promoted, when `standby.signal` is gone already
+    /// (`StartupXLOG` in `xlog.c` removes it before it calls `writeTimeLineHistory`).
+    OwnHistory,
+}
+
+impl Without {
+    /// `None` where the server needs the archive's answer.
+    fn of(name: &str, path: &Path) -> Option<Without> {
+        if asks_for_standby(path) {
+            return Some(Without::Streaming);
+        }
+        let has_history = name.ends_with(".history")
+            && path.ends_with("RECOVERYHISTORY")
+            && path.with_file_name(name).is_file();
+        has_history.then_some(Without::OwnHistory)
+    }
+}
+
+impl fmt::Display for Without {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Without::Streaming => {
+                "this server is a standby: it goes on with what it has and streams"
+            }
+            Without::OwnHistory => "the server has this history, and takes its own",
+        })
+    }
 }
 
 /// Whether a standby asks, and not a server in another recovery, or `pg_rewind`, which asks for
@@ -150,7 +190,7 @@ fn asks_for_standby(path: &Path) -> bool {
 fn from_archive(
     command: &WalFetch,
     config: Option<&Path>,
-    is_standby: bool,
+    goes_on: bool,
 ) -> Result<Fetched, WalFetchFailure> {
     let config = Config::load(command.place.source(config)).map_err(Failure::from)?;
     access::log_to_stderr(tracing::Level::WARN);
@@ -158,7 +198,7 @@ fn from_archive(
         return Ok(Fetched::Found);
     }
     let retry_for = match config.restore.retry_for {
-        retry_for if is_standby => retry_for.min(STANDBY_RETRY_FOR),
+        retry_for if goes_on => retry_for.min(SHORT_RETRY_FOR),
         retry_for => retry_for,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -265,6 +305,22 @@ mod tests {
         let missing = StoreError::missing("s3://b", "archive.json");
         assert!(!failure(missing.into()).is_outage());
         assert!(!WalFetchFailure::Fetch(WalFetchError::Name("x".to_owned())).is_outage());
+    }
+
+    #[test]
+    fn a_server_with_its_own_history_needs_no_archive() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pg_wal = dir.path().join("pg_wal");
+        fs::create_dir(&pg_wal).expect("made");
+        let asked = pg_wal.join("RECOVERYHISTORY");
+        let (name, segment) = ("00000002.history", "000000010000000000000003");
+        assert_eq!(Without::of(name, &asked), None);
+        for own in [name, segment] {
+            fs::write(pg_wal.join(own), "").expect("written");
+        }
+        assert_eq!(Without::of(name, &asked), Some(Without::OwnHistory));
+        assert_eq!(Without::of(name, &pg_wal.join(name)), None);
+        assert_eq!(Without::of(segment, &pg_wal.join("RECOVERYXLOG")), None);
     }
 
     #[test]
