@@ -4,10 +4,14 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait;
+
+/// Of each log that a test which fails leaves behind, this many bytes are shown: it may not fail again.
+const LOG_SHOWN: usize = 16 * 1024;
 
 /// A running process. Dropping it kills it and whatever it started.
 #[derive(Debug)]
@@ -111,6 +115,12 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        if thread::panicking() {
+            let log = self.log();
+            let from = log.len().saturating_sub(LOG_SHOWN);
+            let end = &log[log.ceil_char_boundary(from)..];
+            eprintln!("--- the end of {}'s log:\n{end}", self.name);
+        }
     }
 }
 
