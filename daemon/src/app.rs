@@ -15,7 +15,7 @@ use walvault_archive::store::{Metered, Quorum, Replicas};
 use walvault_protocol::client::{ConnInfo, ConnInfoError};
 use walvault_protocol::replication::{SlotName, SlotNameError};
 
-use crate::backup::{BackupOptions, BackupSource};
+use crate::backup::{BackupOptions, BackupSource, Patience};
 use crate::journal::Journal;
 use crate::metrics::{Metrics, StoreMetrics};
 use crate::observed::StreamState;
@@ -185,6 +185,10 @@ impl App {
             store: self.backup_store.clone(),
             keys: self.keys.clone(),
             stream: self.stream_context(),
+            patience: Patience {
+                stall: self.config.backup.store_timeout,
+                ..Patience::default()
+            },
         }
     }
 

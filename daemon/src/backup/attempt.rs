@@ -26,6 +26,8 @@ pub struct BackupSource {
     pub keys: KeyAccess,
     /// How the server's WAL is streamed, if nobody does so already.
     pub stream: Context,
+    /// How long a backup whose files are stored waits for WAL that somebody else streams.
+    pub patience: Patience,
 }
 
 /// Why an attempt gave no backup.
@@ -119,7 +121,7 @@ async fn take_from(
     let mut wal: Box<dyn WalSecured> = if is_streamed(source).await {
         // The slot that is streamed from keeps the WAL.
         lock(&mut session, &name, false).await?;
-        Box::new(Watched::new(archive.clone(), Patience::default()))
+        Box::new(Watched::new(archive.clone(), source.patience))
     } else {
         let info = source.stream.info.clone();
         let mut server = connect(&info.with_application_name(APPLICATION_NAME)).await?;

@@ -63,7 +63,7 @@ impl BringAlong {
             async move { follow(server, &archive, &context, &mut Writer::Beside, &stop).await }
         });
         tokio::select! {
-            began = state.wait_for(|state| state.timeline.is_some()) => { let _ = began; }
+            Ok(_) = state.wait_for(|state| state.timeline.is_some()) => {}
             ended = &mut stream => {
                 ended.expect("streaming does not panic")?;
             }
@@ -95,17 +95,19 @@ impl WalSecured for BringAlong {
         let there = |state: &StreamState| {
             state.timeline.is_some_and(|on| on > timeline) || state.durable >= range.end
         };
-        tokio::select! {
-            reached = self.state.wait_for(there) => { let _ = reached; }
-            ended = &mut self.stream => {
-                ended.expect("streaming does not panic").map_err(|error| BackupError::Wal(Box::new(error)))?;
-            }
-        }
+        // A stream that fails closes `state` a moment before it returns: its error says what happened.
+        let early = tokio::select! {
+            Ok(_) = self.state.wait_for(there) => None,
+            ended = &mut self.stream => Some(ended),
+        };
         self.stop.cancel();
-        if !self.stream.is_finished() {
-            let ended = (&mut self.stream).await.expect("streaming does not panic");
-            ended.map_err(|error| BackupError::Wal(Box::new(error)))?;
-        }
+        let ended = match early {
+            Some(ended) => ended,
+            None => (&mut self.stream).await,
+        };
+        ended
+            .expect("streaming does not panic")
+            .map_err(|error| BackupError::Wal(Box::new(error)))?;
         self.removals.settled(Removals::GRACE).await;
         let catalog = Catalog::load_wal(&self.archive).await?;
         let reached = catalog.reach(&catalog.history(timeline), range.start);

@@ -48,7 +48,7 @@ pub struct Patience {
     pub poll_min: Duration,
     /// Between two looks, at most. Where in between is random, so that several watchers spread.
     pub poll_max: Duration,
-    /// How long the archive may stand still.
+    /// How long the archive may stand still. The slot keeps the WAL meanwhile.
     pub stall: Duration,
 }
 

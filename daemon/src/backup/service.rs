@@ -25,6 +25,11 @@ use crate::schedule::{self, Schedule};
 /// How long to wait before a backup that failed is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// How many times longer than a failed backup took is waited until the next: reading the database again must
+/// not become what the server does all day.
+const COST: u32 = 8;
+/// Whatever it took, it is tried again once a day.
+const LONGEST_COST: Duration = Duration::from_secs(24 * 3600);
 /// How often a line tells how far a backup is.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -97,7 +102,7 @@ impl Backups {
                         None
                     }
                     Err(error) => {
-                        let pause = self.retry.back_off();
+                        let pause = self.retry.back_off(Duration::ZERO);
                         tracing::warn!(%error, retry_in_s = pause.as_secs(), "cannot see in the archive whether a backup is due");
                         None
                     }
@@ -116,14 +121,15 @@ impl Backups {
             label,
             ..self.options.clone()
         };
+        let begun = Instant::now();
         match self.take(&options, None).await {
             Ok(()) => self.retry.succeeded(),
             Err(AttemptError::Backup(busy @ BackupError::Busy { .. })) => {
-                let pause = self.retry.back_off();
+                let pause = self.retry.back_off(Duration::ZERO);
                 tracing::info!(%busy, look_again_in_s = pause.as_secs(), "not now");
             }
             Err(error) => {
-                let pause = self.retry.back_off();
+                let pause = self.retry.back_off(begun.elapsed());
                 tracing::error!(%error, retry_in_s = pause.as_secs(), "the base backup failed");
             }
         }
@@ -164,9 +170,10 @@ impl Backups {
 }
 
 impl Retry {
-    /// How long to wait now, which is longer every time.
-    fn back_off(&mut self) -> Duration {
-        let pause = self.backoff.pause();
+    /// How long to wait now that something failed which took so long: longer every time, and the longer
+    /// the more it cost.
+    fn back_off(&mut self, took: Duration) -> Duration {
+        let pause = self.backoff.pause().max((took * COST).min(LONGEST_COST));
         self.not_before = Instant::now() + pause;
         pause
     }
@@ -252,5 +259,29 @@ fn refusal(error: &AttemptError) -> RequestError {
             RequestError::Busy(busy.to_string())
         }
         other => RequestError::Failed(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry() -> Retry {
+        Retry {
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            not_before: Instant::now(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cost_hours_is_not_tried_again_within_minutes() {
+        let mut retry = retry();
+        assert!(retry.back_off(Duration::ZERO) <= FIRST_PAUSE);
+        let hours = Duration::from_secs(2 * 3600);
+        assert_eq!(retry.back_off(hours), hours * COST);
+        assert_eq!(retry.not_before, Instant::now() + hours * COST);
+        assert_eq!(retry.back_off(hours * 5), LONGEST_COST);
+        retry.succeeded();
+        assert!(retry.back_off(Duration::ZERO) <= FIRST_PAUSE);
     }
 }
