@@ -320,7 +320,11 @@ impl Way {
             drop(permit);
             match result {
                 Ok(stored) => return Ok(stored),
-                Err(error @ (Error::Diverged { .. } | Error::Corrupt { .. })) => return Err(error),
+                Err(
+                    error @ (Error::Diverged { .. }
+                    | Error::Unconfirmed { .. }
+                    | Error::Corrupt { .. }),
+                ) => return Err(error),
                 Err(error) => {
                     tracing::error!(range = %put.range, timeline = %put.timeline, %error,
                         "WAL is not archived; PostgreSQL keeps it, and the upload is tried again");

@@ -55,17 +55,28 @@ pub struct Watermark {
 }
 
 impl Watermark {
-    /// Begins where streaming begins: at `start`, before which nothing is promised, or further on
-    /// where the archive already holds the WAL from `start` without a hole, as this timeline's. What
-    /// an ancestor's objects hold of the segment in which the timeline began is stored again as its
-    /// own: a prune that was planned before the timeline was known may be about to remove those.
+    /// Begins where streaming begins: at `start`, or further on where the archive already holds the WAL
+    /// from `start` without a hole, as this timeline's. What an ancestor's objects hold of the segment in
+    /// which the timeline began is stored again as its own: a prune that was planned before the timeline
+    /// was known may be about to remove those.
+    ///
+    /// Where the archive holds the WAL right before `start`, streaming goes on there because all before it
+    /// was stored, and `start` is durable. At the beginning of an archive, and after a gap, nothing is:
+    /// PostgreSQL takes whoever reports no position for an asynchronous standby
+    /// (`pg_stat_get_wal_senders` in `walsender.c`).
     #[must_use]
     pub fn resume(catalog: &Catalog, timeline: TimelineId, start: Lsn) -> Watermark {
+        let held = start > Lsn::INVALID
+            && catalog.reach(&catalog.history(timeline), Lsn(start.0 - 1)) >= start;
         let mut watermark = Watermark {
             timeline,
             start,
             stored: Coverage::default(),
-            durable: Durable::NOTHING,
+            durable: if held {
+                Durable(start)
+            } else {
+                Durable::NOTHING
+            },
         };
         watermark.learn(catalog);
         watermark
@@ -183,6 +194,25 @@ mod tests {
         let catalog = Catalog::load_wal(&archive).await?;
         let watermark = Watermark::resume(&catalog, second, START);
         assert_eq!(watermark.durable().lsn(), Lsn::INVALID);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_ends_where_streaming_begins_is_durable() -> Result<(), Error> {
+        let archive = archive().await?;
+        store(&archive, LsnRange::new(Lsn(START.0 - 100), START)).await?;
+        let second = TimelineId::new(2).expect("not zero");
+        let history = format!("1\t{}\tfork\n", START + 50);
+        let key = ObjectKey::History(second);
+        archive.put_payload(&key, history.into()).await?;
+        let catalog = Catalog::load_wal(&archive).await?;
+        for timeline in [TimelineId::FIRST, second] {
+            let mut watermark = Watermark::resume(&catalog, timeline, START);
+            assert_eq!(watermark.durable().lsn(), START);
+            assert!(!watermark.learn(&catalog));
+        }
+        let elsewhere = Watermark::resume(&catalog, TimelineId::FIRST, START + 1);
+        assert_eq!(elsewhere.durable().lsn(), Lsn::INVALID);
         Ok(())
     }
 

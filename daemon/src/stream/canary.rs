@@ -24,6 +24,12 @@ impl Canary {
         }
     }
 
+    /// How long until the next is due; `None` when there is none.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        let passed = self.last.map_or(self.every, |last| last.elapsed());
+        (!self.every.is_zero()).then(|| self.every.saturating_sub(passed))
+    }
+
     /// Writes one over `sql`, a connection to a primary, if it is time. That the server does not let us is
     /// said once and is no error: nothing but drills depends on it.
     pub(super) async fn write_if_due(
@@ -31,8 +37,7 @@ impl Canary {
         sql: &mut Session,
         metrics: &Metrics,
     ) -> Result<(), ClientError> {
-        let waited = self.last.is_none_or(|last| last.elapsed() >= self.every);
-        if self.every.is_zero() || !waited {
+        if self.due_in() != Some(Duration::ZERO) {
             return Ok(());
         }
         self.last = Some(Instant::now());

@@ -45,8 +45,11 @@ pub enum Reserved {
     At(Lsn),
     /// Nothing: it was invalidated, or never reserved any.
     Nothing,
-    /// The server cannot be asked.
-    Unknown,
+    /// The server cannot be asked; whether that may pass by itself.
+    Unknown {
+        /// Such as when all connections are taken.
+        passing: bool,
+    },
 }
 
 impl Reserved {
@@ -55,7 +58,7 @@ impl Reserved {
     pub fn lsn(self) -> Option<Lsn> {
         match self {
             Reserved::At(lsn) => Some(lsn),
-            Reserved::Nothing | Reserved::Unknown => None,
+            Reserved::Nothing | Reserved::Unknown { .. } => None,
         }
     }
 }
@@ -151,7 +154,9 @@ pub async fn reserved(
         }
         Err(error) => {
             tracing::warn!(%error, "the slot's position is not known; the archive alone decides where to resume");
-            Ok(Reserved::Unknown)
+            Ok(Reserved::Unknown {
+                passing: error.is_transient(),
+            })
         }
     }
 }

@@ -76,6 +76,11 @@ pub enum StreamError {
         /// What the server said.
         cause: String,
     },
+    /// WAL is gone, and what the slot still keeps cannot be asked.
+    #[error(
+        "what the replication slot keeps is not known while the server takes no SQL; asking again before a gap is recorded"
+    )]
+    SlotUnknown,
     /// The server ended a timeline without saying what follows.
     #[error("timeline {0:?} ended at the server, but nothing follows it there; reconnecting")]
     DeadEnd(TimelineId),
@@ -99,6 +104,7 @@ impl StreamError {
             | StreamError::History(_)
             | StreamError::DeadEnd(_)
             | StreamError::Silent(_)
+            | StreamError::SlotUnknown
             | StreamError::WalRemoved { .. } => false,
         }
     }
@@ -112,6 +118,12 @@ impl StreamError {
                 .is_some_and(|code| !code.starts_with("57P")),
             _ => false,
         }
+    }
+
+    /// Whether the server invalidated the slot.
+    #[must_use]
+    pub fn is_slot_invalid(&self) -> bool {
+        matches!(self, StreamError::Client(error) if error.is_slot_invalid())
     }
 
     /// The same, as metrics and `/status` tell it.
@@ -345,6 +357,7 @@ pub async fn follow(
                 if let Writer::Epoch(_) = writer {
                     context.writing.send_replace(Some(place.timeline));
                 }
+                monitor.stream_begins();
                 tracing::info!(
                     timeline = place.timeline.get(), start = %place.start, archived_to = %place.archived_to,
                     slot = context.slot.as_str(), "streaming"

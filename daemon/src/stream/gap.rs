@@ -27,12 +27,15 @@ pub async fn record_gap(
     cause: &str,
 ) -> Result<Option<GapRecord>, StreamError> {
     let mut kept = reserved(&mut server.session, &context.info, &context.slot).await?;
-    if !matches!(kept, Reserved::At(lsn) if lsn > place.archived_to) {
-        kept = recreate_slot(&mut server.session, &context.info, &context.slot).await?;
+    match kept {
+        Reserved::At(lsn) if lsn > place.archived_to => {}
+        // It may keep everything from some LSN on, which the next look tells.
+        Reserved::Unknown { passing: true } => return Err(StreamError::SlotUnknown),
+        _ => kept = recreate_slot(&mut server.session, &context.info, &context.slot).await?,
     }
     let from = match kept {
         Reserved::At(lsn) => lsn,
-        Reserved::Nothing | Reserved::Unknown => server.identity.flushed_lsn,
+        Reserved::Nothing | Reserved::Unknown { .. } => server.identity.flushed_lsn,
     };
     let size = archive.segment_size();
     let range = LsnRange::new(

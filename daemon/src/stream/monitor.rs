@@ -2,14 +2,18 @@
 //!
 //! PostgreSQL does not tell a standby that it is a synchronous one; `pg_stat_replication` tells
 //! everybody who asks. While commits wait, WAL is not gathered for `wal.max_delay`.
+//!
+//! Every look has a connection of its own, which is closed again: PostgreSQL ends a smart shutdown only once
+//! all sessions have left (manual, "Shutting Down the Server"), and DROP DATABASE likewise.
 
 use std::mem::discriminant;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use walvault_archive::Backoff;
 use walvault_protocol::client::{ClientError, ConnInfo, Mode, Session};
 use walvault_protocol::replication::SlotName;
 
@@ -21,23 +25,33 @@ use super::canary::Canary;
 use super::slot_guard::{judge, rate};
 use super::wal_disk::WalDisk;
 
-/// How often it is asked whether commits wait. `synchronous_standby_names` takes effect on a
-/// reload, which is no more prompt.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// How often the slot is looked at.
-const SLOT_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the same complaint of it is repeated.
+/// How soon after the first look comes the second: a stream that has just begun counts as a
+/// synchronous one once the server has heard a position from it.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long the pauses become while nothing changes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// However often a canary is due, this is how often a connection is made for one.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often the slot is looked at: how fast the server writes is judged between two looks.
+const SLOT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a look may take. A server that hangs must not end the looking for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the same complaint is repeated.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-/// How long to wait after a failure.
-const PAUSE: Duration = Duration::from_secs(5);
 
 /// Keeps asking as long as it lives.
 pub struct Monitor {
     commits_wait: watch::Receiver<bool>,
+    begun: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
 impl Monitor {
+    /// Streaming begins: whether commits wait is to be known at once.
+    pub fn stream_begins(&self) {
+        self.begun.notify_one();
+    }
+
     /// Whether commits wait for us, as last heard.
     #[must_use]
     pub fn commits_wait(&self) -> watch::Receiver<bool> {
@@ -51,8 +65,8 @@ impl Drop for Monitor {
     }
 }
 
-/// Watches the WAL sender with process id `pid` and the slot it serves, over an ordinary
-/// connection of its own; and, where it can be seen, the disk in `wal_dir` that the slot's WAL fills. Writes a
+/// Watches the WAL sender with process id `pid` and the slot it serves, over ordinary connections of its own; and,
+/// where it can be seen, the disk in `wal_dir` that the slot's WAL fills. Writes a
 /// canary into WAL after each `canary_every` that is not zero.
 #[must_use]
 pub fn watch_server(
@@ -64,93 +78,129 @@ pub fn watch_server(
     metrics: &Arc<Metrics>,
 ) -> Monitor {
     let (sender, commits_wait) = watch::channel(false);
-    let (info, slot, metrics) = (info.clone(), slot.clone(), metrics.clone());
-    let task = tokio::spawn(async move {
+    let begun = Arc::new(Notify::new());
+    let looks = Looks {
+        info: info.clone(),
+        pid,
+        slot: slot.clone(),
+        disk: WalDisk::new(wal_dir),
+        canary: Canary::new(canary_every),
+        commits_wait: sender,
+        begun: begun.clone(),
+        metrics: metrics.clone(),
+        looked: None,
+        complained: None,
+    };
+    Monitor {
+        commits_wait,
+        begun,
+        task: tokio::spawn(looks.go_on()),
+    }
+}
+
+/// The looks at one server, and what the last one saw.
+struct Looks {
+    info: ConnInfo,
+    pid: i32,
+    slot: SlotName,
+    disk: WalDisk,
+    canary: Canary,
+    commits_wait: watch::Sender<bool>,
+    begun: Arc<Notify>,
+    metrics: Arc<Metrics>,
+    looked: Option<(Instant, Option<SlotState>)>,
+    complained: Option<(Instant, Outlook)>,
+}
+
+impl Looks {
+    async fn go_on(mut self) {
         let mut said = false;
-        let mut disk = WalDisk::new(wal_dir);
-        let mut canary = Canary::new(canary_every);
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
-            if let Err(error) = ask(
-                &info,
-                (pid, &slot),
-                &mut disk,
-                &mut canary,
-                &sender,
-                &metrics,
-            )
-            .await
-            {
-                if !said {
+            match tokio::time::timeout(PATIENCE, self.look()).await {
+                Ok(Ok(true)) => backoff.succeeded(),
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) if !said => {
                     tracing::warn!(%error,
                         "cannot ask in SQL whether commits wait for walvault and how the slot stands; should commits wait, they wait for wal.max_delay");
                     said = true;
                 }
-                tokio::time::sleep(PAUSE).await;
+                Ok(Err(_)) => {}
+                Err(_) => tracing::warn!(
+                    server = self.info.endpoint(),
+                    "the server did not answer in SQL for {} s; asking again",
+                    PATIENCE.as_secs()
+                ),
+            }
+            let mut pause = backoff.pause();
+            if let Some(due) = self.canary.due_in() {
+                pause = pause.min(due.max(SHORTEST_PAUSE));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.begun.notified() => backoff.succeeded(),
             }
         }
-    });
-    Monitor { commits_wait, task }
-}
+    }
 
-async fn ask(
-    info: &ConnInfo,
-    (pid, slot): (i32, &SlotName),
-    disk: &mut WalDisk,
-    canary: &mut Canary,
-    sender: &watch::Sender<bool>,
-    metrics: &Metrics,
-) -> Result<(), ClientError> {
-    let mut sql = Session::connect(info, Mode::Regular).await?;
-    let query = format!(
-        "select (select sync_state from pg_catalog.pg_stat_replication where pid = {pid}), \
-         case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_receive_lsn() \
-         else pg_catalog.pg_current_wal_flush_lsn() end, pg_catalog.pg_is_in_recovery()"
-    );
-    let mut looked: Option<(Instant, Option<SlotState>)> = None;
-    let mut complained: Option<(Instant, Outlook)> = None;
-    loop {
+    /// Asks everything once; whether it was news that commits wait, or no longer do.
+    async fn look(&mut self) -> Result<bool, ClientError> {
+        let free = self.disk.free().await;
+        let mut sql = Session::connect(&self.info, Mode::Regular).await?;
+        let query = format!(
+            "select (select sync_state from pg_catalog.pg_stat_replication where pid = {}), \
+             case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_receive_lsn() \
+             else pg_catalog.pg_current_wal_flush_lsn() end, pg_catalog.pg_is_in_recovery()",
+            self.pid
+        );
         let result = sql.query(&query).await?;
         if result.text(0, 2) == Some("f") {
-            canary.write_if_due(&mut sql, metrics).await?;
+            self.canary.write_if_due(&mut sql, &self.metrics).await?;
+        }
+        let due = self
+            .looked
+            .is_none_or(|(at, _)| at.elapsed() >= SLOT_INTERVAL);
+        if due {
+            let slot = slot_state(&mut sql, &self.slot).await?;
+            self.judge_slot(slot.map(|slot| SlotState { disk: free, ..slot }));
+        }
+        sql.close().await;
+        if let Some(end) = result.text(0, 1).and_then(|text| text.parse().ok()) {
+            self.metrics.live.heard(end);
         }
         let waits = matches!(result.text(0, 0), Some("sync" | "quorum"));
-        metrics.live.commits_wait(waits);
-        if let Some(end) = result.text(0, 1).and_then(|text| text.parse().ok()) {
-            metrics.live.heard(end);
-        }
-        sender.send_if_modified(|known| {
+        self.metrics.live.commits_wait(waits);
+        let changed = self.commits_wait.send_if_modified(|known| {
             let changed = *known != waits;
-            if changed {
-                tracing::info!(waits, "whether commits wait for the archive");
-            }
             *known = waits;
             changed
         });
-        if looked.is_none_or(|(at, _)| at.elapsed() >= SLOT_INTERVAL) {
-            let free = disk.free().await;
-            let now = slot_state(&mut sql, slot).await?;
-            let now = now.map(|now| SlotState { disk: free, ..now });
-            let (before, between) =
-                looked.map_or((None, SLOT_INTERVAL), |(at, state)| (state, at.elapsed()));
-            if let Some(now) = now {
-                let outlook = judge(now, before, between);
-                let due = complained.is_none_or(|(at, said)| {
-                    discriminant(&said) != discriminant(&outlook)
-                        || at.elapsed() >= COMPLAINT_INTERVAL
-                });
-                if due {
-                    report(slot, now, outlook);
-                    complained = Some((Instant::now(), outlook));
-                }
-                metrics.live.slot(Some(Slot {
-                    state: now,
-                    outlook,
-                    rate: rate(now, before, between),
-                }));
-            }
-            looked = Some((Instant::now(), now));
+        if changed {
+            tracing::info!(waits, "whether commits wait for the archive");
         }
-        tokio::time::sleep(INTERVAL).await;
+        Ok(changed)
+    }
+
+    fn judge_slot(&mut self, now: Option<SlotState>) {
+        let (before, between) = self
+            .looked
+            .map_or((None, SLOT_INTERVAL), |(at, state)| (state, at.elapsed()));
+        if let Some(now) = now {
+            let outlook = judge(now, before, between);
+            let due = self.complained.is_none_or(|(at, said)| {
+                discriminant(&said) != discriminant(&outlook) || at.elapsed() >= COMPLAINT_INTERVAL
+            });
+            if due {
+                report(&self.slot, now, outlook);
+                self.complained = Some((Instant::now(), outlook));
+            }
+            self.metrics.live.slot(Some(Slot {
+                state: now,
+                outlook,
+                rate: rate(now, before, between),
+            }));
+        }
+        self.looked = Some((Instant::now(), now));
     }
 }
 

@@ -13,28 +13,18 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Returns when the server is no standby, at once when it is none; whether it was one. When it is, that is told
 /// `on_standby`.
 ///
+/// It is asked on `session`, in replication mode: a smart shutdown waits for sessions that take SQL, and
+/// not for that one (`PostmasterStateMachine` in `postmaster.c`).
+///
 /// # Errors
-/// When it cannot be reached, or is just starting. When it can be reached but not asked in SQL, it is taken for a
-/// primary: that is what a role that may only replicate sees, and the fence holds all the same.
+/// When the connection is lost, or the server shuts down.
 pub async fn wait_for_promotion(
+    session: &mut Session,
     info: &ConnInfo,
     on_standby: impl Fn(),
 ) -> Result<bool, ClientError> {
-    let mut sql = match Session::connect(info, Mode::Regular).await {
-        Ok(sql) => sql,
-        Err(error) if error.is_transient() => return Err(error),
-        Err(error) => {
-            tracing::debug!(%error, "cannot ask in SQL whether the server is a standby");
-            return Ok(false);
-        }
-    };
     let mut said = false;
-    loop {
-        let result = sql.query("select pg_catalog.pg_is_in_recovery()").await?;
-        if result.text(0, 0) != Some("t") {
-            sql.close().await;
-            return Ok(said);
-        }
+    while is_standby(session, info).await? {
         if !said {
             tracing::info!(
                 server = info.endpoint(),
@@ -44,5 +34,26 @@ pub async fn wait_for_promotion(
             said = true;
         }
         tokio::time::sleep(INTERVAL).await;
+    }
+    Ok(said)
+}
+
+/// A server that tells it in SQL alone, and refuses to, is taken for a primary: the fence holds all the same.
+async fn is_standby(session: &mut Session, info: &ConnInfo) -> Result<bool, ClientError> {
+    if let Some(known) = session.is_standby().await? {
+        return Ok(known);
+    }
+    let asked = async {
+        let mut sql = Session::connect(info, Mode::Regular).await?;
+        let result = sql.query("select pg_catalog.pg_is_in_recovery()").await?;
+        sql.close().await;
+        Ok::<_, ClientError>(result.text(0, 0) == Some("t"))
+    };
+    match asked.await {
+        Err(error) if !error.is_transient() => {
+            tracing::debug!(%error, "cannot ask in SQL whether the server is a standby");
+            Ok(false)
+        }
+        asked => asked,
     }
 }

@@ -2,19 +2,30 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::store::{ConditionalPut, SharedStore};
 use walvault_archive::{Archive, Backoff};
 
-use super::connect::{Server, connect};
+use super::connect::{Server, connect, recreate_slot};
 use super::follow::{Context, Followed, StreamError, Writer, follow};
 use super::gap::record_gap;
 use super::standby::wait_for_promotion;
+use crate::observed::StreamState;
 use crate::pipeline::Resume;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// The longest pause while the server cannot be connected to, which costs nothing: waiting commits go
+/// on as soon as it is back.
+const LONGEST_AWAY: Duration = Duration::from_secs(1);
+/// The shortest pause once another server took over: each look lists the archive, and only an operator, or
+/// `pg_rewind`, changes anything.
+const SUPERSEDED: Duration = Duration::from_secs(15);
+/// How often the same complaint is repeated.
+const REPEATED: Duration = Duration::from_secs(10);
 /// How long a server that answers and refuses is asked again at the start: a slot may still be
 /// held by the connection of a process that was killed.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -35,17 +46,21 @@ pub async fn supervise(
 ) -> Result<(), StreamError> {
     let mut archive: Option<Archive> = None;
     let mut writer = Writer::Epoch(None);
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut streamed = false;
+    let mut said: Option<(String, Instant)> = None;
     loop {
         let attempt = async {
             let on_standby = || context.metrics.live.standby();
-            if context.standby_waits && wait_for_promotion(&context.info, on_standby).await? {
+            let (info, mut server) = (&context.info, connect(&context.info).await?);
+            if context.standby_waits
+                && wait_for_promotion(&mut server.session, info, on_standby).await?
+            {
                 // Whoever wrote meanwhile did so rightly; with the promotion it is our turn again.
                 writer = Writer::Epoch(None);
+                server = connect(info).await?;
             }
-            let server = connect(&context.info).await?;
             let opened = open(store, keys, &server, archive.clone()).await?;
             archive = Some(opened.clone());
             Ok::<_, StreamError>((server, opened))
@@ -54,11 +69,13 @@ pub async fn supervise(
             () = stop.cancelled() => return Ok(()),
             connected = attempt => connected,
         };
-        let begun = tokio::time::Instant::now();
+        let mut lasted = None;
         let error = match connected {
             Ok((server, archive)) => {
-                let followed = follow(server, &archive, context, &mut writer, stop).await;
+                let following = follow(server, &archive, context, &mut writer, stop);
+                let (followed, streaming) = timed(following, context.state.subscribe()).await;
                 context.writing.send_replace(None);
+                lasted = streaming;
                 match followed {
                     Ok(Followed::Stopped) => return Ok(()),
                     Err(error) => error,
@@ -67,7 +84,7 @@ pub async fn supervise(
             Err(error) => error,
         };
         context.metrics.stream_ended(&error.interruption());
-        streamed |= context.state.borrow().timeline.is_some();
+        streamed |= lasted.is_some();
         if let (StreamError::WalRemoved { place, cause }, Some(archive)) = (&error, &archive) {
             if !context.copies.is_whole() {
                 tracing::error!(%error, "a copy of the archive that is away, or not compared yet, may hold that WAL; no gap is recorded before it was asked");
@@ -80,21 +97,64 @@ pub async fn supervise(
                 }
             }
         }
+        if error.is_slot_invalid() {
+            match remake_slot(context).await {
+                Ok(()) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "the replication slot could not be made anew; trying again");
+                }
+            }
+        }
         let futile =
             error.is_permanent() || error.is_refusal() && started.elapsed() >= REFUSAL_PATIENCE;
         if error.is_conflict() || !streamed && futile {
             return Err(error);
         }
-        if begun.elapsed() > LONGEST_PAUSE {
+        // However long an attempt took that did not stream, or not for long, it has failed.
+        if lasted.is_some_and(|lasted| lasted > LONGEST_PAUSE) {
             backoff.succeeded();
         }
-        let wait = backoff.pause();
-        tracing::warn!(%error, server = context.info.endpoint(), retry_in_ms = wait.as_millis() as u64, "not streaming");
+        let wait = match &error {
+            StreamError::Client(error) if error.is_transient() => backoff.pause().min(LONGEST_AWAY),
+            StreamError::Superseded(_) => backoff.pause().max(SUPERSEDED),
+            _ => backoff.pause(),
+        };
+        let text = error.to_string();
+        if said
+            .as_ref()
+            .is_none_or(|(before, at)| *before != text || at.elapsed() >= REPEATED)
+        {
+            tracing::warn!(%error, server = context.info.endpoint(), retry_in_ms = wait.as_millis() as u64, "not streaming");
+            said = Some((text, Instant::now()));
+        }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(wait) => {}
         }
     }
+}
+
+/// Awaits the end of a stream; how long it streamed, by the first progress it published in `state`, if it did.
+async fn timed(
+    following: impl Future<Output = Result<Followed, StreamError>>,
+    mut state: watch::Receiver<StreamState>,
+) -> (Result<Followed, StreamError>, Option<Duration>) {
+    let mut following = std::pin::pin!(following);
+    tokio::select! {
+        biased;
+        ended = &mut following => return (ended, None),
+        Ok(()) = state.changed() => {}
+    }
+    let began = Instant::now();
+    (following.await, Some(began.elapsed()))
+}
+
+/// PostgreSQL keeps no WAL for the slot any more. What was to come next may be there all the same.
+async fn remake_slot(context: &Context) -> Result<(), StreamError> {
+    let mut server = connect(&context.info).await?;
+    recreate_slot(&mut server.session, &context.info, &context.slot)
+        .await
+        .map(drop)
 }
 
 async fn note_gap(

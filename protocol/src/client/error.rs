@@ -137,6 +137,16 @@ impl ClientError {
         self.sqlstate() == Some("55006")
     }
 
+    /// Whether, as the answer to streaming, it says that the slot was invalidated, such as by
+    /// `idle_replication_slot_timeout` (`ReplicationSlotAcquire` in `slot.c`). Other faults of a slot have
+    /// this SQLSTATE too, and another routine.
+    #[must_use]
+    pub fn is_slot_invalid(&self) -> bool {
+        self.server().is_some_and(|error| {
+            error.sqlstate == "55000" && error.routine.as_deref() == Some("ReplicationSlotAcquire")
+        })
+    }
+
     /// Whether what was asked for, such as a slot, does not exist.
     #[must_use]
     pub fn is_undefined(&self) -> bool {

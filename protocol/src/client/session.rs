@@ -270,6 +270,22 @@ impl Session {
         self.connection.close().await;
     }
 
+    /// Whether the server is a standby, in either mode. `None` where a server before 14, whose transactions are
+    /// read-only by default, tells that in SQL alone.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub async fn is_standby(&mut self) -> Result<Option<bool>, ClientError> {
+        if self.server_version().major() >= 14 {
+            return Ok(Some(self.show("in_hot_standby").await? == "on"));
+        }
+        if self.show("transaction_read_only").await? == "off" {
+            return Ok(Some(false));
+        }
+        let by_default = self.show("default_transaction_read_only").await? == "on";
+        Ok((!by_default).then_some(true))
+    }
+
     /// Why this server is not of the kind wanted, if it is not. Servers since 14 report what is
     /// needed; older ones are asked, and a primary that is read-only by default counts as a
     /// standby there, for replication connections cannot ask for more.

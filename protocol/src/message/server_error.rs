@@ -18,6 +18,8 @@ pub struct ServerError {
     pub detail: Option<String>,
     /// What the server suggests.
     pub hint: Option<String>,
+    /// The function of PostgreSQL's source that says so, in no language.
+    pub routine: Option<String>,
 }
 
 impl std::error::Error for ServerError {}
@@ -34,6 +36,7 @@ impl ServerError {
             message: String::new(),
             detail: None,
             hint: None,
+            routine: None,
         };
         let mut reader = Reader::new(&frame.body);
         let malformed = |source| ProtocolError::body(frame.tag, source);
@@ -48,6 +51,7 @@ impl ServerError {
                 b'C' => error.sqlstate = text,
                 b'M' => error.message = text,
                 b'D' => error.detail = Some(text),
+                b'R' => error.routine = Some(text),
                 b'H' => error.hint = Some(text),
                 _ => {}
             }

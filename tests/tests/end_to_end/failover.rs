@@ -125,6 +125,51 @@ fn a_standby_is_streamed_from_and_followed_through_its_promotion() {
 }
 
 #[test]
+fn a_standby_ends_a_smart_shutdown_though_a_sidecar_waits_beside_it() {
+    for major in [13, cache::DEBIAN_MAJOR] {
+        let primary = Postgres::builder().major(major).start();
+        let scenario = Scenario::new(ArchiveKind::Directory);
+        let mut standby = primary.standby();
+        scenario.configure_for(&standby);
+        let daemon = scenario.run();
+        daemon.wait_until_saying(&["waiting for its promotion"]);
+        standby.stop(Shutdown::Smart);
+        standby.start();
+        standby.promote();
+        daemon.wait_until_streaming(&standby);
+    }
+}
+
+#[test]
+fn a_slot_that_was_idle_for_too_long_is_made_anew_without_a_gap() {
+    let server = Postgres::builder()
+        .major(18)
+        .setting("idle_replication_slot_timeout", "1s")
+        .start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+    let meanwhile = log.commit(&server);
+    wait_for("the slot's end", || {
+        server.query("CHECKPOINT");
+        let reason =
+            "SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = 'walvault'";
+        server.query(reason) == "idle_timeout"
+    });
+
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    daemon.wait_until_archived(&server);
+    let listed = list(&scenario);
+    assert_eq!(listed["gaps"], Value::Array(Vec::new()), "{listed}");
+    let restored = scenario.restore_and_start(18, "restored", &[]);
+    assert!(log.rows(&restored).contains(&meanwhile.id));
+}
+
+#[test]
 fn an_old_primary_that_comes_back_stores_nothing() {
     let mut failover = Failover::under_load();
     failover.new_daemon.wait_until_archived(&failover.new);

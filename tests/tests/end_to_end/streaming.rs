@@ -217,8 +217,46 @@ fn killed_at_random_under_load_no_acknowledged_commit_is_lost() {
 }
 
 #[test]
+fn a_sidecar_that_resumes_where_a_segment_begins_is_synchronous_at_once() {
+    let server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    patient(&scenario, &server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    commit_synchronously(&server);
+    let _ = log.commit(&server);
+    server.switch_wal();
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+
+    // Nothing is written meanwhile.
+    let _daemon = scenario.run();
+    wait_for("synchronous replication", || {
+        server.query("SELECT sync_state FROM pg_stat_replication") == "sync"
+    });
+    let mut committing = commit(&scenario, &server, "on");
+    assert!(committing.wait_for_exit().success(), "{}", committing.log());
+}
+
+#[test]
 fn a_fast_shutdown_is_not_held_up_and_loses_nothing() {
-    let mut server = Postgres::start_new();
+    a_shutdown_is_not_held_up(Postgres::start_new(), Shutdown::Fast);
+}
+
+#[test]
+fn a_smart_shutdown_of_postgresql_13_is_not_held_up_and_loses_nothing() {
+    let server = Postgres::builder().major(13).start();
+    a_shutdown_is_not_held_up(server, Shutdown::Smart);
+}
+
+#[test]
+fn a_smart_shutdown_of_postgresql_18_is_not_held_up_and_loses_nothing() {
+    let server = Postgres::builder().major(18).start();
+    a_shutdown_is_not_held_up(server, Shutdown::Smart);
+}
+
+fn a_shutdown_is_not_held_up(mut server: Postgres, how: Shutdown) {
+    let major = server.major();
     let scenario = Scenario::new(ArchiveKind::Directory);
     patient(&scenario, &server);
     let log = CommitLog::create(&server);
@@ -231,12 +269,12 @@ fn a_fast_shutdown_is_not_held_up_and_loses_nothing() {
     let flushed = server.flushed();
     assert!(server.archived() < Some(flushed), "nothing was pending");
     let begun = Instant::now();
-    server.stop(Shutdown::Fast);
+    server.stop(how);
     assert!(begun.elapsed() < PROMPTLY, "{:?}", begun.elapsed());
     daemon.kill();
     server.lose();
 
-    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    let restored = scenario.restore_and_start(major, "restored", &[]);
     assert_rows(&log.rows(&restored), &rows, &restored.log());
 }
 
