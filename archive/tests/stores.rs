@@ -12,13 +12,13 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use bytes::Bytes;
 use common::conformance::conforms;
-use common::garage::Garage;
 use tempfile::TempDir;
 use walvault_archive::config::S3Settings;
 use walvault_archive::store::{
     Body, ConditionalPut, DirectoryStore, MemoryStore, ObjectStore, RetryPolicy, Retrying, S3Store,
     StoreError, list_all,
 };
+use walvault_harness::{Garage, needs_servers};
 
 #[tokio::test]
 async fn memory_conforms() {
@@ -39,34 +39,36 @@ async fn retrying_conforms() {
 
 /// One server for all: starting it takes longer than any of these.
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn s3_against_garage() {
-    let garage = Garage::start();
+    let server = Garage::start_new();
+    let garage = &server;
     for prefix in ["", "prod/db-1"] {
-        conforms(&garage.store(prefix).await).await;
+        conforms(&open(garage, prefix).await).await;
     }
-    prefixes_keep_archives_apart(&garage).await;
-    pages_follow_one_another(&garage).await;
-    garage_does_not_enforce_conditional_puts(&garage).await;
-    an_altered_body_is_refused(&garage).await;
-    mistakes_are_refused_with_what_to_do(&garage).await;
-    nothing_is_written_unseen(&garage).await;
-    an_outage_is_not_absence(garage).await;
+    prefixes_keep_archives_apart(garage).await;
+    pages_follow_one_another(garage).await;
+    garage_does_not_enforce_conditional_puts(garage).await;
+    an_altered_body_is_refused(garage).await;
+    mistakes_are_refused_with_what_to_do(garage).await;
+    nothing_is_written_unseen(garage).await;
+    an_outage_is_not_absence(server).await;
 }
 
 async fn prefixes_keep_archives_apart(garage: &Garage) {
-    let (one, two) = (garage.store("one").await, garage.store("one-more").await);
+    let (one, two) = (open(garage, "one").await, open(garage, "one-more").await);
     one.put("a", body("1")).await.unwrap();
     two.put("a", body("2")).await.unwrap();
     assert_eq!(one.get("a", None).await.unwrap(), "1");
     assert_eq!(keys(&one).await, ["a", "probe/conditional"]);
-    assert_eq!(one.url(), "s3://wal/one");
+    assert_eq!(one.url(), "s3://archive/one");
     one.delete("a").await.unwrap();
     assert_eq!(two.get("a", None).await.unwrap(), "2");
     two.delete("a").await.unwrap();
 }
 
 async fn pages_follow_one_another(garage: &Garage) {
-    let store = garage.store("pages").await;
+    let store = open(garage, "pages").await;
     store.conditional_put().await.unwrap();
     let names: Vec<String> = (0..1005)
         .map(|number| format!("tail/{number:06}"))
@@ -86,7 +88,7 @@ async fn pages_follow_one_another(garage: &Garage) {
 /// Documented behaviour of Garage 2; should it change, walvault notices by itself and this test
 /// tells us to say so.
 async fn garage_does_not_enforce_conditional_puts(garage: &Garage) {
-    let store = garage.store("conditional").await;
+    let store = open(garage, "conditional").await;
     for _ in 0..2 {
         let found = store.probe_conditional_put().await.unwrap();
         assert_eq!(found, ConditionalPut::Ignored);
@@ -95,7 +97,7 @@ async fn garage_does_not_enforce_conditional_puts(garage: &Garage) {
 }
 
 async fn an_altered_body_is_refused(garage: &Garage) {
-    let store = garage.store("altered").await;
+    let store = open(garage, "altered").await;
     let altered = Body {
         sha256: [7; 32],
         ..body("as it was sealed")
@@ -110,19 +112,35 @@ async fn an_altered_body_is_refused(garage: &Garage) {
 }
 
 async fn mistakes_are_refused_with_what_to_do(garage: &Garage) {
-    let settings = garage.settings();
+    let settings = settings(garage);
     let wrong_region = S3Settings {
         region: Some("eu-central-1".to_owned()),
         ..settings.clone()
     };
-    let key = || garage.credentials();
-    let unknown_key = credentials("GK000000000000000000000000", &garage.secret);
-    let wrong_secret = credentials(&garage.key_id, &"0".repeat(64));
+    let key = || owner(garage);
+    let (id, secret) = garage.key();
+    let unknown_key = credentials("GK000000000000000000000000", secret);
+    let wrong_secret = credentials(id, &"0".repeat(64));
     for (bucket, settings, credentials, remedy) in [
         ("none", &settings, key(), "create the bucket 'none'"),
-        ("wal", &wrong_region, key(), "set archive.s3.region"),
-        ("wal", &settings, unknown_key, "check the credentials"),
-        ("wal", &settings, wrong_secret, "check the credentials"),
+        (
+            Garage::BUCKET,
+            &wrong_region,
+            key(),
+            "set archive.s3.region",
+        ),
+        (
+            Garage::BUCKET,
+            &settings,
+            unknown_key,
+            "check the credentials",
+        ),
+        (
+            Garage::BUCKET,
+            &settings,
+            wrong_secret,
+            "check the credentials",
+        ),
     ] {
         let store = S3Store::open_with(bucket, "", settings, credentials)
             .await
@@ -145,22 +163,21 @@ async fn mistakes_are_refused_with_what_to_do(garage: &Garage) {
 /// Garage knows no right to list without reading. So whoever may only write cannot look first, and
 /// must not write unseen.
 async fn nothing_is_written_unseen(garage: &Garage) {
-    let (id, secret) = garage.create_key("writer");
-    garage.allow("writer", &["--write"]);
+    let (id, secret) = garage.create_key(&["--write"]);
     let writer = credentials(&id, &secret);
-    let store = S3Store::open_with("wal", "writer", &garage.settings(), writer)
+    let store = S3Store::open_with(Garage::BUCKET, "writer", &settings(garage), writer)
         .await
         .unwrap();
     let error = store.get("a", None).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused { .. }), "{error}");
     let error = store.put("a", body("x")).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused { .. }), "{error}");
-    let owner = garage.store("writer").await;
+    let owner = open(garage, "writer").await;
     assert_eq!(owner.head("a").await.unwrap(), None);
 }
 
 async fn an_outage_is_not_absence(garage: Garage) {
-    let store = garage.store("outage").await;
+    let store = open(&garage, "outage").await;
     store.put("a", body("x")).await.unwrap();
     drop(garage);
     for error in [
@@ -178,11 +195,12 @@ async fn an_outage_is_not_absence(garage: Garage) {
 /// Prints what an upload costs this process; run it alone, with `--nocapture`. Hashing the body
 /// twice would show.
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn the_cost_of_uploads_to_garage() {
     const SIZE: usize = 16 << 20;
     const COUNT: usize = 16;
-    let garage = Garage::start();
-    let store = garage.store("cost").await;
+    let garage = Garage::start_new();
+    let store = open(&garage, "cost").await;
     store.conditional_put().await.unwrap();
     let bytes: Bytes = (0..SIZE as u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
@@ -234,23 +252,22 @@ fn credentials(id: &str, secret: &str) -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(Credentials::new(id, secret, None, None, "test"))
 }
 
-impl Garage {
-    fn settings(&self) -> S3Settings {
-        S3Settings {
-            endpoint: Some(self.endpoint.clone()),
-            region: Some("garage".to_owned()),
-            path_style: true,
-            ..S3Settings::default()
-        }
+fn settings(garage: &Garage) -> S3Settings {
+    S3Settings {
+        endpoint: Some(garage.endpoint()),
+        region: Some(Garage::REGION.to_owned()),
+        path_style: true,
+        ..S3Settings::default()
     }
+}
 
-    fn credentials(&self) -> SharedCredentialsProvider {
-        credentials(&self.key_id, &self.secret)
-    }
+fn owner(garage: &Garage) -> SharedCredentialsProvider {
+    let (id, secret) = garage.key();
+    credentials(id, secret)
+}
 
-    async fn store(&self, prefix: &str) -> S3Store {
-        S3Store::open_with("wal", prefix, &self.settings(), self.credentials())
-            .await
-            .unwrap()
-    }
+async fn open(garage: &Garage, prefix: &str) -> S3Store {
+    S3Store::open_with(Garage::BUCKET, prefix, &settings(garage), owner(garage))
+        .await
+        .unwrap()
 }

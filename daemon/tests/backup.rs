@@ -30,12 +30,12 @@ use walvault_daemon::observed::StreamState;
 use walvault_daemon::pipeline::{CatchUp, Removals, Settings};
 use walvault_daemon::stream::connect;
 use walvault_daemon::stream::follow::{Context, Origin};
+use walvault_harness::{Outcome, Postgres, needs_servers};
 use walvault_protocol::LsnRange;
 use walvault_protocol::TimelineId;
 use walvault_protocol::client::ConnInfo;
 use walvault_protocol::manifest::{BackupManifest, FileChecksum};
 use walvault_protocol::replication::SlotName;
-use walvault_tests::{Outcome, Postgres};
 
 const MIB: u64 = 1 << 20;
 
@@ -219,9 +219,10 @@ async fn materialise(archive: &Archive, record: &BackupRecord, root: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn a_backup_holds_every_byte() {
     let mut bench = Bench::new(Postgres::start_new()).await;
-    let space = walvault_tests::user::server_dir();
+    let space = walvault_harness::user::server_dir();
     bench.server.query(&format!(
         "CREATE TABLESPACE fast LOCATION '{}'",
         space.path().display()
@@ -320,15 +321,16 @@ async fn a_backup_holds_every_byte() {
         verdict.stdout.contains("backup successfully verified"),
         "{verdict}"
     );
-    bench.server.stop(walvault_tests::Shutdown::Fast);
+    bench.server.stop(walvault_harness::Shutdown::Fast);
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn damaged_pages_fail_it_unless_that_is_wanted() {
     let mut bench = Bench::new(Postgres::start_new()).await;
     bench.fill("damaged", 1, "pg_default");
     let path: String = bench.server.value("SELECT pg_relation_filepath('damaged')");
-    bench.server.stop(walvault_tests::Shutdown::Fast);
+    bench.server.stop(walvault_harness::Shutdown::Fast);
     let relation = bench.server.data_directory().join(path);
     let mut relation = fs::OpenOptions::new().write(true).open(relation).unwrap();
     relation.seek(SeekFrom::Start(3 * 8192 + 4000)).unwrap();
@@ -380,6 +382,7 @@ fn slow() -> BackupOptions {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn a_server_that_dies_leaves_no_backup() {
     let mut bench = Bench::new(Postgres::start_new()).await;
     let watcher = Watcher::default();
@@ -408,6 +411,7 @@ async fn a_server_that_dies_leaves_no_backup() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn a_backup_that_is_dropped_ends_at_the_server_too() {
     let bench = Bench::new(Postgres::start_new()).await;
     let watcher = Watcher::default();
@@ -417,7 +421,7 @@ async fn a_backup_that_is_dropped_ends_at_the_server_too() {
         result = bench.take(&options, &mut wal, &watcher) => panic!("{result:?}"),
         () = watcher.begun.notified() => {}
     }
-    walvault_tests::wait::wait_for("the walsender ends", || {
+    walvault_harness::wait::wait_for("the walsender ends", || {
         bench
             .server
             .query("SELECT count(*) FROM pg_stat_replication")
@@ -431,6 +435,7 @@ async fn a_backup_that_is_dropped_ends_at_the_server_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn a_checkpoint_is_not_waited_for_for_ever() {
     let bench = Bench::new(Postgres::start_new()).await;
     bench.fill("dirty", 2, "pg_default");
@@ -499,6 +504,7 @@ impl ObjectStore for Full {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn a_store_that_is_full_is_named() {
     let full = |inner| -> SharedStore {
         Arc::new(Full {
@@ -516,6 +522,7 @@ async fn a_store_that_is_full_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn another_clusters_archive_is_refused() {
     let theirs = Bench::new(Postgres::start_new()).await;
     let ours = Bench::new(Postgres::start_new()).await;
@@ -540,10 +547,11 @@ async fn another_clusters_archive_is_refused() {
 
 /// The protocol changed with 15, the manifest with 17.
 #[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
 async fn every_supported_version_is_backed_up() {
-    for major in walvault_tests::cache::MAJORS {
+    for major in walvault_harness::cache::installed_majors() {
         let bench = Bench::new(Postgres::builder().major(major).start()).await;
-        let space = walvault_tests::user::server_dir();
+        let space = walvault_harness::user::server_dir();
         bench.server.query(&format!(
             "CREATE TABLESPACE fast LOCATION '{}'",
             space.path().display()

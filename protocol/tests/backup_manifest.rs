@@ -1,48 +1,36 @@
 //! The manifest reader against base backups that a real `pg_basebackup` took.
 
-mod wal_server;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use self::wal_server::Server;
+use walvault_harness::{Outcome, Postgres, test};
 use walvault_protocol::SystemId;
 use walvault_protocol::manifest::{BackupManifest, ChecksumAlgorithm, ManifestError, ManifestPath};
 
 #[test]
 fn every_file_of_a_backup_has_the_checksum_its_manifest_says() {
-    let server = Server::start(&[], "");
-    let system = server.sql(&["SELECT system_identifier FROM pg_control_system()"]);
-    let major: u32 = server
-        .sql(&["SHOW server_version_num"])
-        .parse()
-        .expect("a number");
+    let server = Postgres::start_new();
+    let system = server.query("SELECT system_identifier FROM pg_control_system()");
+    let version: u32 = server.value("SHOW server_version_num");
     // A file whose name is in Latin-1.
     let odd = OsStr::from_bytes(b"caf\xE9");
-    fs::write(server.path("data").join(odd), "latin").expect("a file");
+    fs::write(server.data_directory().join(odd), "latin").expect("a file");
     for algorithm in ["CRC32C", "SHA224", "SHA256", "SHA384", "SHA512", "NONE"] {
         let encoded = algorithm == "SHA224";
         let backup = server.path(&format!("backup-{algorithm}"));
-        let target = backup.display().to_string();
-        let checksums = format!("--manifest-checksums={algorithm}");
-        let mut options = vec![
-            "-D",
-            &target,
-            "-c",
-            "fast",
-            "-X",
-            "none",
-            "--no-sync",
-            &checksums,
-        ];
+        let mut take = server.client("pg_basebackup");
+        take.arg("-D")
+            .arg(&backup)
+            .args(["-c", "fast", "-X", "none", "--no-sync"])
+            .arg(format!("--manifest-checksums={algorithm}"));
         if encoded {
-            options.push("--manifest-force-encode");
+            take.arg("--manifest-force-encode");
         }
-        server.client("pg_basebackup", &options);
+        let _ = Outcome::of(take).succeeded();
         let bytes = fs::read(backup.join("backup_manifest")).expect("a manifest");
         let manifest = BackupManifest::parse(&bytes).expect("PostgreSQL's own manifest");
-        assert_eq!(manifest.version, if major >= 170_000 { 2 } else { 1 });
+        assert_eq!(manifest.version, if version >= 170_000 { 2 } else { 1 });
         if manifest.version == 2 {
             assert_eq!(manifest.system_id, system.parse::<SystemId>().ok());
         }

@@ -11,6 +11,8 @@ mod logins;
 mod streams;
 
 use server::Server;
+use walvault_harness::cache::installed_majors;
+use walvault_harness::needs_servers;
 use walvault_protocol::client::{
     BaseBackupOptions, ConnInfo, Mode, Session, SlotName, SlotOptions, StartReplication,
 };
@@ -26,6 +28,7 @@ const RESERVED: SlotOptions = SlotOptions {
 };
 
 #[tokio::test]
+#[needs_servers]
 async fn sql_gives_the_last_result_and_survives_errors() {
     let server = Server::start().await;
     for mut session in [
@@ -72,9 +75,10 @@ async fn sql_gives_the_last_result_and_survives_errors() {
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn slots_are_created_read_used_and_dropped_on_every_version() {
-    for bin in server::installed() {
-        let server = Server::start_version(&bin).await;
+    for major in installed_majors() {
+        let server = Server::of(major).await;
         let mut session = server.replication().await;
         let identity = session.identify_system().await.expect("an identity");
         assert_eq!((identity.timeline.get(), identity.dbname), (1, None));

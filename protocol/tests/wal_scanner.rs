@@ -1,13 +1,12 @@
 //! The scanner against WAL that a real PostgreSQL wrote, held against what `pg_waldump` says of it.
 
-mod wal_server;
-
 use std::fs;
 
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-use self::wal_server::Server;
+use walvault_harness::user::{server_command, write_as_server_user};
+use walvault_harness::{Outcome, Postgres, Shutdown, cache, test};
 use walvault_protocol::segment::{parse_segment, segment_name};
 use walvault_protocol::wal::{MarkKind, ScanStart, WalMark, WalScanner};
 use walvault_protocol::{Lsn, PgTimestamp, SegmentNumber, SegmentSize, SystemId, TimelineId};
@@ -17,9 +16,9 @@ const PAGE: u64 = 8192;
 
 #[test]
 fn agrees_with_pg_waldump_in_small_segments_at_logical_level() {
-    let server = server(1, "wal_level = logical");
+    let mut server = server(1, &[("wal_level", "logical")]);
     load(&server, 1);
-    crash_inside_a_record(&server);
+    crash_inside_a_record(&mut server);
     load(&server, 2);
     let first = written(&server, 1);
     assert!(
@@ -27,48 +26,64 @@ fn agrees_with_pg_waldump_in_small_segments_at_logical_level() {
         "it crashed in a record"
     );
     check(&server, &first);
-    promote(&server);
-    server.sql(&["CREATE TABLE on_the_second_timeline ()"]);
+    promote(&mut server);
+    server.session(&["CREATE TABLE on_the_second_timeline ()"]);
     check(&server, &written(&server, 2));
 }
 
 #[test]
 fn agrees_with_pg_waldump_in_default_segments() {
-    let server = server(16, "wal_level = replica");
+    let server = server(16, &[("wal_level", "replica")]);
     load(&server, 1);
     check(&server, &written(&server, 1));
 }
 
 #[test]
 fn agrees_with_pg_waldump_in_large_segments() {
-    let server = server(64, "wal_level = minimal\nmax_wal_senders = 0");
+    let server = server(64, &[("wal_level", "minimal"), ("max_wal_senders", "0")]);
     load(&server, 1);
     check(&server, &written(&server, 1));
 }
 
-fn server(segment_mib: u64, settings: &str) -> Server {
-    let keep = "max_prepared_transactions = 5\nwal_keep_size = 2GB\nmax_wal_size = 4GB";
-    let settings = format!("{settings}\n{keep}\nautovacuum = off");
-    Server::start(&[&format!("--wal-segsize={segment_mib}")], &settings)
+fn server(segment_mib: u32, settings: &[(&str, &str)]) -> Postgres {
+    let keep = [
+        ("max_prepared_transactions", "5"),
+        ("wal_keep_size", "2GB"),
+        ("max_wal_size", "4GB"),
+        ("autovacuum", "off"),
+    ];
+    let builder = Postgres::builder().segment_size(segment_mib);
+    let settings = settings.iter().chain(&keep);
+    settings
+        .fold(builder, |builder, (name, value)| {
+            builder.setting(name, value)
+        })
+        .start()
+}
+
+fn pgbench(server: &Postgres, arguments: &[&str]) {
+    let mut pgbench = server.client("pgbench");
+    pgbench.args(arguments);
+    let _ = Outcome::of(pgbench).succeeded();
 }
 
 /// Everything that writes a kind of record the scanner cares for.
-fn load(server: &Server, round: u32) {
-    server.client("pgbench", &["-i", "-q", "-s", "1", "postgres"]);
-    server.client("pgbench", &["-n", "-c", "4", "-t", "100", "postgres"]);
+fn load(server: &Postgres, round: u32) {
+    pgbench(server, &["-i", "-q", "-s", "1"]);
+    pgbench(server, &["-n", "-c", "4", "-t", "100"]);
     let table = format!("CREATE TABLE t{round} (id int PRIMARY KEY, filler text)");
     let insert = |id: u32| format!("INSERT INTO t{round} VALUES ({id}, repeat('x', 500))");
     let subtransactions = format!(
         "DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN INSERT INTO t{round} VALUES (1000 + i); \
          EXCEPTION WHEN unique_violation THEN NULL; END; END LOOP; END $$"
     );
-    let point = if server.sql(&["SHOW wal_level"]) == "minimal" {
+    let point = if server.session(&["SHOW wal_level"]) == "minimal" {
         "SELECT 1".to_owned()
     } else {
         format!("SELECT pg_create_restore_point('before migration {round}')")
     };
-    server.sql(&[&table]);
-    server.sql(&[
+    server.session(&[&table]);
+    server.session(&[
         "BEGIN",
         &insert(1),
         "SAVEPOINT a",
@@ -77,54 +92,50 @@ fn load(server: &Server, round: u32) {
         &insert(3),
         "COMMIT",
     ]);
-    server.sql(&["BEGIN", &insert(4), "ROLLBACK"]);
-    server.sql(&[&point]);
+    server.session(&["BEGIN", &insert(4), "ROLLBACK"]);
+    server.session(&[&point]);
     // Commit records of many kilobytes, with every section before the prepared transaction's xid.
-    server.sql(&["BEGIN", "CREATE TABLE dropped ()", "COMMIT"]);
-    server.sql(&[
+    server.session(&["BEGIN", "CREATE TABLE dropped ()", "COMMIT"]);
+    server.session(&[
         "BEGIN",
         "DROP TABLE dropped",
         &subtransactions,
         "PREPARE TRANSACTION 'kept'",
     ]);
-    server.sql(&[&insert(5)]);
-    server.sql(&["COMMIT PREPARED 'kept'"]);
-    server.sql(&[
+    server.session(&[&insert(5)]);
+    server.session(&["COMMIT PREPARED 'kept'"]);
+    server.session(&[
         "BEGIN",
         "CREATE TABLE gone ()",
         &insert(6),
         "PREPARE TRANSACTION 'gone'",
     ]);
-    server.sql(&["ROLLBACK PREPARED 'gone'"]);
-    server.sql(&["SELECT pg_logical_emit_message(false, 'test', repeat('y', 3 << 20))"]);
-    server.sql(&[&insert(7)]);
-    server.sql(&["SELECT pg_switch_wal()"]);
-    server.sql(&[&insert(8), "CHECKPOINT"]);
+    server.session(&["ROLLBACK PREPARED 'gone'"]);
+    server.session(&["SELECT pg_logical_emit_message(false, 'test', repeat('y', 3 << 20))"]);
+    server.session(&[&insert(7)]);
+    server.session(&["SELECT pg_switch_wal()"]);
+    server.session(&[&insert(8), "CHECKPOINT"]);
     // Records of every length, so that headers are cut by the ends of pages.
-    server.sql(&["SELECT count(pg_logical_emit_message(i % 2 = 0, 'test', repeat('z', i))) FROM generate_series(1, 1500) i"]);
+    server.session(&["SELECT count(pg_logical_emit_message(i % 2 = 0, 'test', repeat('z', i))) FROM generate_series(1, 1500) i"]);
 }
 
 /// Loses the end of a record, as PostgreSQL's own test `026_overwrite_contrecord.pl` does.
-fn crash_inside_a_record(server: &Server) {
-    server.sql(&["SELECT pg_switch_wal()"]);
-    server.sql(&["SELECT pg_logical_emit_message(true, 'test', repeat('w', 1500000))"]);
-    let last = server.sql(&["SELECT pg_walfile_name(pg_current_wal_flush_lsn())"]);
-    server.stop("immediate");
+fn crash_inside_a_record(server: &mut Postgres) {
+    server.session(&["SELECT pg_switch_wal()"]);
+    server.session(&["SELECT pg_logical_emit_message(true, 'test', repeat('w', 1500000))"]);
+    let last = server.session(&["SELECT pg_walfile_name(pg_current_wal_flush_lsn())"]);
+    server.stop(Shutdown::Immediate);
     fs::remove_file(server.path("data/pg_wal").join(last)).expect("the last segment");
-    server.resume();
+    server.start();
 }
 
 /// Archive recovery from an archive that has nothing: ends at once, on a new timeline.
-fn promote(server: &Server) {
-    server.stop("fast");
-    server.configure("restore_command = 'false'\n");
-    fs::write(server.path("data/recovery.signal"), "").expect("recovery.signal");
-    server.resume();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while server.sql(&["SELECT pg_is_in_recovery()"]) != "f" {
-        assert!(std::time::Instant::now() < deadline, "recovery ends");
-        std::thread::yield_now();
-    }
+fn promote(server: &mut Postgres) {
+    server.stop(Shutdown::Fast);
+    server.configure("restore_command = 'false'");
+    write_as_server_user(&server.path("data/recovery.signal"), "");
+    server.start();
+    server.wait_until_recovered();
 }
 
 /// What a server wrote on one timeline.
@@ -134,14 +145,14 @@ struct Written {
     end: Lsn,
 }
 
-fn written(server: &Server, timeline: u32) -> Written {
-    let number = |sql: &str| server.sql(&[sql]).parse::<u64>().expect("a number");
+fn written(server: &Postgres, timeline: u32) -> Written {
+    let number = |sql: &str| server.session(&[sql]).parse::<u64>().expect("a number");
     let system_id = SystemId(number("SELECT system_identifier FROM pg_control_system()"));
     let bytes = number("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'");
     let segment_size = SegmentSize::new(bytes).expect("a segment size");
     let timeline = TimelineId::new(timeline).expect("not zero");
     let end: Lsn = server
-        .sql(&["SELECT pg_current_wal_flush_lsn()"])
+        .session(&["SELECT pg_current_wal_flush_lsn()"])
         .parse()
         .expect("an LSN");
     let directory = server.path("data/pg_wal");
@@ -183,19 +194,18 @@ struct Line {
     mark: Option<(MarkKind, Option<String>)>,
 }
 
-fn waldump(server: &Server, written: &Written) -> Vec<Line> {
+fn waldump(server: &Postgres, written: &Written) -> Vec<Line> {
     let ScanStart {
         timeline, start, ..
     } = written.start;
-    let output = server.run(
-        "pg_waldump",
-        &[
-            &format!("--path={}", server.path("data/pg_wal").display()),
-            &format!("--timeline={}", timeline.get()),
-            &format!("--start={start}"),
-            &format!("--end={}", written.end),
-        ],
-    );
+    let mut waldump = server_command(cache::client_program("pg_waldump"));
+    waldump
+        .arg("--path")
+        .arg(server.path("data/pg_wal"))
+        .arg(format!("--timeline={}", timeline.get()))
+        .arg(format!("--start={start}"))
+        .arg(format!("--end={}", written.end));
+    let output = Outcome::of(waldump).succeeded().stdout;
     output
         .lines()
         .filter(|line| line.starts_with("rmgr:"))
@@ -246,7 +256,7 @@ fn read_line(line: &str) -> Line {
     }
 }
 
-fn check(server: &Server, written: &Written) {
+fn check(server: &Postgres, written: &Written) {
     let lines = waldump(server, written);
     let marks = ends_at_every_record(written, &lines);
     assert!(!marks.is_empty(), "something was committed");

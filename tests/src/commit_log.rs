@@ -8,6 +8,7 @@ use walvault_protocol::Lsn;
 
 use crate::cache::client_program;
 use crate::outcome::Outcome;
+use crate::positions::Positions;
 use crate::postgres::Postgres;
 use crate::process::Process;
 use crate::time::utc;

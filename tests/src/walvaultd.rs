@@ -6,6 +6,7 @@ use std::process::{Command, ExitStatus};
 
 use rustix::process::Signal;
 
+use crate::positions::Positions;
 use crate::postgres::Postgres;
 use crate::process::Process;
 use crate::wait;

@@ -11,7 +11,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-# Where the tests look too: tests/src/cache.rs. Servers are never run as root, so their programs
+# Where the tests look too: tests/harness/src/cache.rs. Servers are never run as root, so their programs
 # must be where another user can reach them, which root's home is not.
 cache=${WALVAULT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/walvault}
 servers=$cache/postgres

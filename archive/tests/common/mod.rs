@@ -1,4 +1,3 @@
 //! What the tests of stores share.
 
 pub mod conformance;
-pub mod garage;

@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use walvault_harness::cache::installed_majors;
+use walvault_harness::{Shutdown, needs_servers};
 use walvault_protocol::client::{BackupEvent, BaseBackupOptions, ClientError};
 
-use super::server::{Server, installed};
+use super::server::Server;
 
 #[tokio::test]
+#[needs_servers]
 async fn a_backup_holds_every_archive_and_a_manifest_on_every_version() {
-    for bin in installed() {
-        let server = Server::start_version(&bin).await;
+    for major in installed_majors() {
+        let server = Server::of(major).await;
         let mut sql = server.sql().await;
         fs::create_dir(server.path("fast")).expect("a directory");
-        server.own("fast", "0700");
+        server.own("fast", 0o700);
         let location = server.path("fast").display().to_string();
         sql.query(&format!("create tablespace fast location '{location}'"))
             .await
@@ -122,6 +125,7 @@ fn list(server: &Server, archive: &[u8]) -> String {
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn a_page_with_a_wrong_checksum_spoils_the_backup() {
     let mut server = Server::start().await;
     let mut sql = server.sql().await;
@@ -132,15 +136,10 @@ async fn a_page_with_a_wrong_checksum_spoils_the_backup() {
         .query("select pg_relation_filepath('t')")
         .await
         .expect("a path");
-    let path = server.data().join(path.text(0, 0).expect("a path"));
-    server.stop();
-    super::server::run(
-        server
-            .command("pg_checksums")
-            .arg("--enable")
-            .arg("-D")
-            .arg(server.data()),
-    );
+    let path = server
+        .data_directory()
+        .join(path.text(0, 0).expect("a path"));
+    server.stop(Shutdown::Fast);
     let mut content = fs::read(&path).expect("a table");
     content[5000] ^= 0xFF;
     fs::write(&path, content).expect("spoilt");

@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use walvault_harness::{Outcome, Signal, needs_servers};
 use walvault_protocol::client::{ClientError, Mode, Session};
 
-use super::server::{PASSWORD, Server, eventually, run};
+use super::server::{PASSWORD, Server, eventually};
 
 async fn refused(server: &Server, text: &str, mode: Mode) -> ClientError {
     match Session::connect(&server.info(text), mode).await {
@@ -14,13 +15,14 @@ async fn refused(server: &Server, text: &str, mode: Mode) -> ClientError {
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn failures_say_what_to_do() {
     let server = Server::start().await;
     let mut sql = server.sql().await;
     sql.query("create role plain login password 'x'")
         .await
         .expect("a role");
-    let at = format!("host=127.0.0.1 port={}", server.port);
+    let at = format!("host=127.0.0.1 port={}", server.port());
 
     let error = refused(
         &server,
@@ -73,12 +75,13 @@ async fn failures_say_what_to_do() {
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn hosts_are_tried_in_order_until_one_is_of_the_kind_wanted() {
     let server = Server::start().await;
     let rest = format!("user=postgres password='{PASSWORD}' dbname=postgres");
-    let hosts = format!("host=127.0.0.1,127.0.0.1 port=1,{} {rest}", server.port);
+    let hosts = format!("host=127.0.0.1,127.0.0.1 port=1,{} {rest}", server.port());
     let session = server.connect(&hosts, Mode::Regular).await;
-    assert_eq!(session.endpoint(), format!("127.0.0.1:{}", server.port));
+    assert_eq!(session.endpoint(), format!("127.0.0.1:{}", server.port()));
     server
         .connect(
             &format!("{hosts} target_session_attrs=primary"),
@@ -98,13 +101,14 @@ async fn hosts_are_tried_in_order_until_one_is_of_the_kind_wanted() {
     // Whom the first server that answers refuses is not let in by the next one.
     let twice = format!(
         "host=127.0.0.1,127.0.0.1 port={0},{0} user=postgres password=no",
-        server.port
+        server.port()
     );
     let error = refused(&server, &twice, Mode::Regular).await;
     assert_eq!(error.sqlstate(), Some("28P01"));
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn passwords_travel_as_the_server_asks_and_come_from_where_they_may() {
     let server = Server::start().await;
     let mut sql = server.sql().await;
@@ -114,7 +118,7 @@ async fn passwords_travel_as_the_server_asks_and_come_from_where_they_may() {
     sql.query("create role clear login password 'plain'")
         .await
         .expect("a role");
-    let at = format!("host=127.0.0.1 port={} dbname=postgres", server.port);
+    let at = format!("host=127.0.0.1 port={} dbname=postgres", server.port());
     server
         .connect(&format!("{at} user=legacy password=old"), Mode::Regular)
         .await;
@@ -143,7 +147,10 @@ async fn passwords_travel_as_the_server_asks_and_come_from_where_they_may() {
     let escaped = PASSWORD.replace(':', "\\:");
     server.write(
         "pgpass",
-        &format!("127.0.0.1:{}:replication:postgres:{escaped}\n", server.port),
+        &format!(
+            "127.0.0.1:{}:replication:postgres:{escaped}\n",
+            server.port()
+        ),
     );
     let text = format!(
         "{at} user=postgres passfile={}",
@@ -155,7 +162,7 @@ async fn passwords_travel_as_the_server_asks_and_come_from_where_they_may() {
         error.to_string().contains("no line of the password file"),
         "{error}"
     );
-    server.own("pgpass", "0644");
+    server.own("pgpass", 0o644);
     let error = refused(&server, &text, Mode::Replication).await;
     assert!(
         error.to_string().contains("set its mode to 0600"),
@@ -192,9 +199,9 @@ fn certificate(
             .arg("-CAkey")
             .arg(server.path(&format!("{issuer}.key")));
     }
-    run(&mut request);
-    server.own(&format!("{name}.key"), "0600");
-    server.own(&format!("{name}.crt"), "0644");
+    let _ = Outcome::of(request).succeeded();
+    server.own(&format!("{name}.key"), 0o600);
+    server.own(&format!("{name}.crt"), 0o644);
 }
 
 /// Serves `name`'s certificate, and waits until it does.
@@ -202,16 +209,16 @@ async fn serve(server: &Server, name: &str) {
     for suffix in ["crt", "key"] {
         std::fs::copy(
             server.path(&format!("{name}.{suffix}")),
-            server.data().join(format!("server.{suffix}")),
+            server.data_directory().join(format!("server.{suffix}")),
         )
         .expect("copied");
     }
-    server.own("data/server.key", "0600");
-    server.own("data/server.crt", "0644");
+    server.own("data/server.key", 0o600);
+    server.own("data/server.crt", 0o644);
     let mut sql = server.sql().await;
     let name = name.to_owned();
     server.configure(&format!("ssl = on\nwalvault.serves = '{name}'"));
-    server.signal("HUP");
+    server.signal(Signal::HUP);
     eventually("the configuration is read", async || {
         let seen = sql
             .query("select current_setting('walvault.serves', true)")
@@ -223,6 +230,7 @@ async fn serve(server: &Server, name: &str) {
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn tls_is_as_strict_as_sslmode_says() {
     let server = Server::start().await;
     let san = "subjectAltName=DNS:localhost";
@@ -248,7 +256,7 @@ async fn tls_is_as_strict_as_sslmode_says() {
     let named = |host: &str, rest: &str| {
         format!(
             "host={host} hostaddr=127.0.0.1 port={} user=postgres password='{PASSWORD}' dbname=postgres {rest}",
-            server.port
+            server.port()
         )
     };
     let root = |name: &str| {
@@ -364,7 +372,7 @@ async fn tls_is_as_strict_as_sslmode_says() {
         "data/root.crt",
         &std::fs::read_to_string(server.path("authority.crt")).expect("a certificate"),
     );
-    let hba = std::fs::read_to_string(server.data().join("pg_hba.conf")).expect("rules");
+    let hba = std::fs::read_to_string(server.data_directory().join("pg_hba.conf")).expect("rules");
     server.write(
         "data/pg_hba.conf",
         &format!("hostssl postgres postgres 127.0.0.1/32 cert\n{hba}"),
@@ -381,9 +389,9 @@ async fn tls_is_as_strict_as_sslmode_says() {
     assert!(encrypted(&format!("{without} {shown}")).await);
     let error = refused(&server, &without, Mode::Regular).await;
     assert_eq!(error.sqlstate(), Some("28000"), "{error}");
-    server.own("client.key", "0644");
+    server.own("client.key", 0o644);
     tls_error(format!("{without} {shown}"), "set its mode to 0600").await;
-    server.own("client.key", "0600");
+    server.own("client.key", 0o600);
 
     // A self-signed certificate that is its own root, named by its common name only.
     let own = root("self");

@@ -3,13 +3,15 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use walvault_harness::cache::installed_majors;
+use walvault_harness::{Shutdown, Signal, needs_servers};
 use walvault_protocol::client::{
     ClientError, DurablePosition, StandbyStatus, StartReplication, WalMessage, WalStream,
 };
 use walvault_protocol::segment::{SegmentNumber, segment_name};
 use walvault_protocol::{Lsn, PgTimestamp, SegmentSize, TimelineHistory, TimelineId};
 
-use super::server::{Server, eventually, installed};
+use super::server::{Server, eventually};
 use super::{RESERVED, slot};
 
 struct Durable(Lsn);
@@ -60,6 +62,7 @@ async fn receive(stream: &mut WalStream, start: Lsn, end: Lsn) -> Vec<u8> {
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn what_is_streamed_is_what_lies_in_pg_wal() {
     let server = Server::start().await;
     let mut sql = server.sql().await;
@@ -85,10 +88,11 @@ async fn what_is_streamed_is_what_lies_in_pg_wal() {
     };
     let range = first.range(size);
     let received = receive(&mut stream, range.start, range.end).await;
-    let file = server
-        .data()
-        .join("pg_wal")
-        .join(segment_name(identity.timeline, first, size));
+    let file =
+        server
+            .data_directory()
+            .join("pg_wal")
+            .join(segment_name(identity.timeline, first, size));
     assert!(
         received[..16 << 20] == fs::read(file).expect("a segment"),
         "the bytes differ"
@@ -114,6 +118,7 @@ async fn what_is_streamed_is_what_lies_in_pg_wal() {
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn wal_that_is_gone_is_told_apart() {
     let server = Server::start().await;
     let session = server.replication().await;
@@ -131,6 +136,7 @@ async fn wal_that_is_gone_is_told_apart() {
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn a_shutdown_waits_for_us_and_ends_the_stream_in_good_order() {
     let mut server = Server::start().await;
     let mut session = server.replication().await;
@@ -141,7 +147,7 @@ async fn a_shutdown_waits_for_us_and_ends_the_stream_in_good_order() {
         .flushed_lsn;
     let mut stream = stream(&server, at, TimelineId::FIRST).await;
     session.close().await;
-    server.signal("INT");
+    server.signal(Signal::INT);
     let mut durable = Durable(at);
     let error = loop {
         match stream.next().await {
@@ -157,13 +163,14 @@ async fn a_shutdown_waits_for_us_and_ends_the_stream_in_good_order() {
         matches!(error, ClientError::Closed { .. }) && error.is_transient(),
         "{error}"
     );
-    server.ended().await;
+    server.wait_for_exit();
 }
 
 #[tokio::test]
+#[needs_servers]
 async fn a_timeline_is_followed_to_its_end_on_every_version() {
-    for bin in installed() {
-        let mut server = Server::start_version(&bin).await;
+    for major in installed_majors() {
+        let mut server = Server::of(major).await;
         let before = server
             .replication()
             .await
@@ -172,7 +179,7 @@ async fn a_timeline_is_followed_to_its_end_on_every_version() {
             .expect("an identity");
         let size = SegmentSize::DEFAULT;
         let start = SegmentNumber::containing(before.flushed_lsn, size).start(size);
-        server.stop();
+        server.stop(Shutdown::Fast);
         // Archive recovery without an archive: replays what there is and begins a timeline.
         server.configure("restore_command = 'false'");
         server.write("data/recovery.signal", "");
@@ -186,7 +193,8 @@ async fn a_timeline_is_followed_to_its_end_on_every_version() {
             .await
             .expect("a history");
         assert_eq!(file.name, "00000002.history");
-        let on_disk = fs::read(server.data().join("pg_wal/00000002.history")).expect("a history");
+        let on_disk =
+            fs::read(server.data_directory().join("pg_wal/00000002.history")).expect("a history");
         assert_eq!(file.content, on_disk);
         let history = TimelineHistory::parse(identity.timeline, &file.content).expect("a history");
         let switch = history.begins_at();

@@ -10,6 +10,7 @@ use walvault_tests::http::{get, post, request};
 use walvault_tests::outcome::Outcome;
 use walvault_tests::postgres::Postgres;
 use walvault_tests::scenario::Scenario;
+use walvault_tests::test;
 use walvault_tests::user::{give_to_server_user, write_as_server_user};
 use walvault_tests::wait::{free_port, wait_for, wait_until};
 

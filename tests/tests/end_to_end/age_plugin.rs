@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use walvault_tests::user::{server_command, write_as_server_user};
-use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache, test};
 
 const PLUGIN: &str = "age-plugin-walvaulttest";
 

@@ -10,7 +10,7 @@ use walvault_tests::http::post;
 use walvault_tests::policies::policy;
 use walvault_tests::user::write_as_server_user;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Moto, Outcome, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Moto, Outcome, Postgres, Scenario, cache, test};
 
 /// What is printed after `label`.
 fn said(outcome: &Outcome, label: &str) -> String {

@@ -1,6 +1,6 @@
 //! A base backup is whole in itself: it brings the WAL that makes it consistent.
 
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache, test};
 
 fn restores_without_a_stream(kind: ArchiveKind) {
     let mut server = Postgres::start_new();

@@ -8,7 +8,7 @@ use walvault_tests::http::get;
 use walvault_tests::process::Process;
 use walvault_tests::user::give_to_server_user;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Garage, Postgres, Scenario};
+use walvault_tests::{ArchiveKind, CommitLog, Garage, Postgres, Scenario, test};
 
 fn list(scenario: &Scenario) -> Value {
     let listed = scenario.walvault(&["list", "--json"]).succeeded();

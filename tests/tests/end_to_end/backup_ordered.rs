@@ -3,7 +3,7 @@
 use serde_json::Value;
 use walvault_tests::http::{get, post, request};
 use walvault_tests::wait::{wait_for, wait_until};
-use walvault_tests::{ArchiveKind, Postgres, Scenario};
+use walvault_tests::{ArchiveKind, Postgres, Scenario, test};
 
 const TOKEN: &str = "a-token-for-this-test";
 

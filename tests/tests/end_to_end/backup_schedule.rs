@@ -11,7 +11,7 @@ use walvault_tests::policies::policy;
 use walvault_tests::process::Process;
 use walvault_tests::user::{give_to_server_user, server_command, write_as_server_user};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, Walvaultd};
+use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, Walvaultd, test};
 
 fn schedule(scenario: &Scenario, url: &str, expression: &str) {
     let mut config = scenario.config(url);

@@ -7,7 +7,9 @@ use std::path::Path;
 use walvault_tests::process::Process;
 use walvault_tests::time::timestamptz;
 use walvault_tests::user::give_to_server_user;
-use walvault_tests::{ArchiveKind, Archived, Garage, Postgres, Scenario, free_port, wait_until};
+use walvault_tests::{
+    ArchiveKind, Archived, Garage, Postgres, Scenario, free_port, test, wait_until,
+};
 
 #[test]
 fn a_misspelt_key_is_named_with_the_nearest() {

@@ -1,7 +1,7 @@
 //! What an archive is said to hold, and what its operator says about it.
 
 use serde_json::Value;
-use walvault_tests::{Archived, Scenario};
+use walvault_tests::{Archived, Scenario, test};
 
 /// The JSON object that a command prints.
 fn json(scenario: &Scenario, arguments: &[&str]) -> Value {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use walvault_tests::archive::ArchiveKind;
 use walvault_tests::postgres::Postgres;
 use walvault_tests::scenario::Scenario;
+use walvault_tests::test;
 
 /// The verdict on one thing of `check --json`.
 fn verdict(findings: &serde_json::Value, check: &str) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use walvault_tests::user::{give_to_server_user, server_command, write_as_server_user};
-use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, Walvaultd, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, Walvaultd, cache, test};
 
 /// The documents whose blocks are run, each by the test of its name.
 const RUN: [&str; 12] = [

@@ -14,6 +14,7 @@ use walvault_archive::config::Config;
 use walvault_restore::cli::Cli;
 use walvault_tests::cache::{helm, own_program, python, python_program};
 use walvault_tests::outcome::Outcome;
+use walvault_tests::test;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -7,7 +7,7 @@ use serde_json::Value;
 use walvault_tests::commit_log::assert_rows;
 use walvault_tests::user::give_to_server_user;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, Walvaultd, cache, http};
+use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, Walvaultd, cache, http, test};
 
 /// An empty directory for another archive, and its URL.
 fn another_place(scenario: &Scenario, name: &str) -> (PathBuf, String) {

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 
 use walvault_tests::user::write_as_server_user;
-use walvault_tests::{ArchiveKind, Moto, Outcome, Scenario};
+use walvault_tests::{ArchiveKind, Moto, Outcome, Scenario, test};
 
 const ARCHIVE: &str = r#"{"format":1,"archive_id":"00112233445566778899aabbccddeeff",
     "system_id":"1","segment_size":16777216,"created_at":"2026-11-21T06:30:00Z","created_by":"a test"}"#;

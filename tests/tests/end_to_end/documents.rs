@@ -11,6 +11,7 @@ use walvault_archive::config::Config;
 use walvault_archive::config::reference::reference;
 use walvault_restore::cli::Cli;
 use walvault_tests::cache::own_program;
+use walvault_tests::test;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -13,7 +13,9 @@ use walvault_tests::process::Process;
 use walvault_tests::time::timestamptz;
 use walvault_tests::user::{give_to_server_user, write_as_server_user};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache, wait_until};
+use walvault_tests::{
+    ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache, test, wait_until,
+};
 
 /// A server whose archive holds a base backup and commits after it.
 struct Source {

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use serde_json::Value;
 use walvault_tests::commit_log::assert_rows;
-use walvault_tests::user::{give_to_server_user, is_root, server_command};
+use walvault_tests::user::{give_to_server_user, needs_to_administer, server_command};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache, test};
 
 /// A server's archive with two backups and WAL behind each, which nobody writes to any more.
 struct Archived {
@@ -508,9 +508,7 @@ impl Drop for Medium<'_> {
 /// Only root mounts anything.
 #[test]
 fn a_medium_that_is_full_is_changed() {
-    if !is_root() {
-        return;
-    }
+    needs_to_administer();
     let archived = Archived::create(ArchiveKind::Directory);
     let volume = archived.scenario.path("cold/volume-001");
     fs::create_dir_all(&volume).expect("a directory");

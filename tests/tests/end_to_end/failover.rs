@@ -15,7 +15,8 @@ use walvault_tests::time::timestamptz;
 use walvault_tests::user::{server_command, server_dir, write_as_server_user};
 use walvault_tests::wait::wait_for;
 use walvault_tests::{
-    ArchiveKind, CommitLog, Outcome, Postgres, Scenario, Shutdown, Walvaultd, cache,
+    ArchiveKind, CommitLog, Outcome, Positions, Postgres, Scenario, Shutdown, Walvaultd, cache,
+    test,
 };
 
 /// A primary that fails, and the standby that takes its place.

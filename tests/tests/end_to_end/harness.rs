@@ -2,12 +2,12 @@
 
 use walvault_tests::commit_log::{rows_at_lsn, rows_at_time, rows_at_xid};
 use walvault_tests::{
-    ArchiveKind, CommitLog, Garage, Moto, Postgres, Scenario, Shutdown, cache, wait_until,
+    ArchiveKind, CommitLog, Garage, Moto, Postgres, Scenario, Shutdown, cache, test, wait_until,
 };
 
 #[test]
 fn every_major_version_starts_and_stops() {
-    for major in cache::MAJORS {
+    for major in cache::installed_majors() {
         let mut server = Postgres::builder().major(major).segment_size(1).start();
         let version: u32 = server.value("SHOW server_version_num");
         assert_eq!(version / 10_000, major);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use walvault_tests::config_file::ConfigFile;
 use walvault_tests::http::get;
 use walvault_tests::policies::policy;
-use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, cache, wait_until};
+use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, cache, test, wait_until};
 
 fn json(scenario: &Scenario, arguments: &[&str]) -> Value {
     let outcome = scenario.walvault(arguments);

@@ -2,7 +2,7 @@
 
 use walvault_tests::http::get;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Front, Mood, Moto, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Front, Mood, Moto, Postgres, Scenario, cache, test};
 
 fn configure(scenario: &Scenario, url: &str, kms: &str, arn: &str) {
     let mut config = scenario.config(url);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache, test};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -2,7 +2,7 @@
 
 use walvault_tests::commit_log::assert_rows;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache, test};
 
 #[test]
 fn what_is_written_while_the_archive_is_away_arrives_later() {

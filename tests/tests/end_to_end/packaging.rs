@@ -7,6 +7,7 @@ use std::process::Command;
 
 use walvault_tests::cache::{promtool, python_program};
 use walvault_tests::outcome::Outcome;
+use walvault_tests::test;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -9,6 +9,7 @@ use walvault_tests::http::{get, request};
 use walvault_tests::outcome::Outcome;
 use walvault_tests::postgres::Postgres;
 use walvault_tests::scenario::Scenario;
+use walvault_tests::test;
 use walvault_tests::user::server_command;
 use walvault_tests::wait::wait_for;
 

@@ -13,7 +13,7 @@ use walvault_tests::config_file::ConfigFile;
 use walvault_tests::http::post;
 use walvault_tests::user::{give_to_server_user, write_as_server_user};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario};
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, test};
 
 const TOKEN: &str = "a-token-of-at-least-this-length";
 

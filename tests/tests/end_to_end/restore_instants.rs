@@ -8,7 +8,7 @@ use walvault_tests::commit_log::{
 };
 use walvault_tests::time::timestamptz;
 use walvault_tests::user::server_command;
-use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, Shutdown, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, Shutdown, cache, test};
 
 /// A lost server, and what is known of it.
 struct Lost {

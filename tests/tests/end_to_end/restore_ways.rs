@@ -12,7 +12,7 @@ use walvault_tests::time::timestamptz;
 use walvault_tests::user::{give_to_server_user, is_root};
 use walvault_tests::wait::wait_for;
 use walvault_tests::{
-    ArchiveKind, CommitLog, Outcome, Postgres, Scenario, Shutdown, cache, wait_until,
+    ArchiveKind, CommitLog, Outcome, Postgres, Scenario, Shutdown, cache, test, wait_until,
 };
 
 /// A server whose archive holds a base backup and commits after it.
@@ -234,7 +234,7 @@ fn follow_and_promote_without_an_archive(server: Postgres) {
 /// user, and as root where the tests run as root.
 #[test]
 fn every_major_version_is_tried_out() {
-    for major in cache::MAJORS {
+    for major in cache::installed_majors() {
         let source = Source::new(Postgres::builder().major(major).start());
         let (server, log) = (&source.server, &source.log);
         let daemon = source.scenario.run_and_back_up(server);

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 use walvault_tests::http::get;
 use walvault_tests::{
-    ArchiveKind, ArchiveUnderTest, CommitLog, Garage, Outcome, Postgres, Scenario, cache,
+    ArchiveKind, ArchiveUnderTest, CommitLog, Garage, Outcome, Postgres, Scenario, cache, test,
     wait_until,
 };
 

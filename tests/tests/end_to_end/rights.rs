@@ -9,7 +9,9 @@ use walvault_tests::config_file::ConfigFile;
 use walvault_tests::policies::{block, policy, rights_used, unused};
 use walvault_tests::user::{give_to_server_user, write_as_server_user};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Moto, Outcome, Postgres, Scenario, Walvaultd, cache};
+use walvault_tests::{
+    ArchiveKind, CommitLog, Moto, Outcome, Postgres, Scenario, Walvaultd, cache, test,
+};
 
 const PASSWORD: &str = "the role's";
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use walvault_tests::Archived;
+use walvault_tests::test;
 use walvault_tests::user::{give_to_server_user, write_as_server_user};
 
 #[test]

@@ -2,7 +2,7 @@
 
 use walvault_tests::config_file::ConfigFile;
 use walvault_tests::policies::policy;
-use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, Shutdown, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, Shutdown, cache, test};
 
 /// A configuration that names no key file.
 fn without_key_file(scenario: &Scenario, url: &str) -> ConfigFile {

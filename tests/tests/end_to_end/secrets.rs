@@ -4,7 +4,7 @@ use std::fs;
 
 use walvault_tests::http::{get, post};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, free_port};
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, free_port, test};
 
 const PASSWORD: &str = "the-password-of-the-role";
 const WRONG_PASSWORD: &str = "a-password-that-is-wrong";

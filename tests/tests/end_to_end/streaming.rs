@@ -11,7 +11,8 @@ use walvault_tests::commit_log::assert_rows;
 use walvault_tests::process::Process;
 use walvault_tests::wait::wait_for;
 use walvault_tests::{
-    ArchiveKind, CommitLog, Postgres, Scenario, Shutdown, Walvaultd, cache, wait_until,
+    ArchiveKind, CommitLog, Positions, Postgres, Scenario, Shutdown, Walvaultd, cache, test,
+    wait_until,
 };
 
 /// What takes no longer than this did not wait for `max_delay`, which is an hour where it matters,

@@ -2,7 +2,9 @@
 
 use walvault_protocol::Lsn;
 use walvault_tests::commit_log::assert_rows;
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache, wait_until};
+use walvault_tests::{
+    ArchiveKind, CommitLog, Positions, Postgres, Scenario, cache, test, wait_until,
+};
 
 /// With walvault as a synchronous standby, a commit waits for the archive: the node may be lost
 /// right after it.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use walvault_tests::Archived;
+use walvault_tests::test;
 use walvault_tests::user::write_as_server_user;
 
 #[test]

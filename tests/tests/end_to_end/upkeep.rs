@@ -7,7 +7,7 @@ use serde_json::Value;
 use walvault_tests::http::get;
 use walvault_tests::user::write_as_server_user;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, wait_until};
+use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, test, wait_until};
 
 /// Every two seconds.
 const OFTEN: &str = "*/2 * * * * *";

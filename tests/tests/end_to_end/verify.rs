@@ -7,7 +7,7 @@ use serde_json::Value;
 use walvault_protocol::data_page::{self, PageChecksum};
 use walvault_protocol::{ControlFile, SystemId};
 use walvault_tests::user::write_as_server_user;
-use walvault_tests::{Archived, Postgres, Shutdown, cache};
+use walvault_tests::{Archived, Postgres, Shutdown, cache, test};
 
 /// Verifies; requires the exit code, and returns what it printed.
 fn verify(archived: &Archived, arguments: &[&str], code: i32) -> Value {
@@ -123,7 +123,7 @@ fn what_cannot_be_looked_at_is_neither_sound_nor_damaged() {
 /// Every major version writes its control file and its checksums so that they are understood.
 #[test]
 fn data_files_of_every_major_version_are_understood() {
-    for major in cache::MAJORS {
+    for major in cache::installed_majors() {
         let mut server = Postgres::builder().major(major).start();
         let id: u64 = server.value("SELECT system_identifier FROM pg_control_system()");
         server.stop(Shutdown::Fast);

@@ -7,7 +7,7 @@ use std::path::Path;
 use walvault_tests::commit_log::assert_rows;
 use walvault_tests::time::timestamptz;
 use walvault_tests::user::{give_to_server_user, server_dir};
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario};
+use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, test};
 
 /// Restores with the tablespace moved to a new place, starts a server there, and has it recovered.
 fn restore(

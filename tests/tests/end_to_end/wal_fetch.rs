@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use walvault_tests::process::Process;
 use walvault_tests::user::{give_to_server_user, write_as_server_user};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario};
+use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, test};
 
 /// A server with segments of 1 MiB and an archive that holds many of them.
 struct Archived {

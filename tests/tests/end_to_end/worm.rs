@@ -3,7 +3,7 @@
 use serde_json::Value;
 use walvault_tests::config_file::ConfigFile;
 use walvault_tests::policies::policy;
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache, test};
 
 const BUCKET: &str = "locked";
 

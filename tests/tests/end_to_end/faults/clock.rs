@@ -6,7 +6,7 @@ use walvault_tests::commit_log::{Commit, assert_rows, rows_at_time};
 use walvault_tests::time::timestamptz;
 use walvault_tests::user::server_dir;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, Clock, CommitLog, Postgres, Scenario, cache};
+use walvault_tests::{ArchiveKind, Clock, CommitLog, Postgres, Scenario, cache, test};
 
 fn backups(scenario: &Scenario) -> Vec<Value> {
     let listed = scenario.walvault(&["list", "--json"]).succeeded();

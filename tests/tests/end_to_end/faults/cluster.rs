@@ -2,7 +2,7 @@
 
 use walvault_tests::clients::{Clients, commit_synchronously, restore_everything, waiting_commits};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Garage, GarageCluster, Postgres, Scenario};
+use walvault_tests::{ArchiveKind, CommitLog, Garage, GarageCluster, Postgres, Scenario, test};
 
 const CLIENTS: usize = 3;
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use walvault_tests::clients::{Clients, commit_synchronously, restore_everything, waiting_commits};
-use walvault_tests::user::{give_to_server_user, may_administer};
+use walvault_tests::user::{give_to_server_user, needs_to_administer};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, ArchiveUnderTest, CommitLog, Outcome, Postgres, Scenario};
+use walvault_tests::{ArchiveKind, ArchiveUnderTest, CommitLog, Outcome, Postgres, Scenario, test};
 
 const CLIENTS: usize = 3;
 
@@ -72,9 +72,7 @@ impl Drop for Volume {
 
 #[test]
 fn commits_wait_while_the_disk_is_full_and_go_on_when_there_is_room() {
-    if !may_administer("an archive on a disk that is full") {
-        return;
-    }
+    needs_to_administer();
     let mut server = Postgres::builder().segment_size(1).start();
     let scenario = Scenario::new(ArchiveKind::Directory);
     let ArchiveUnderTest::Directory(archive) = scenario.archive() else {

@@ -6,7 +6,9 @@ use std::process::Command;
 use walvault_tests::clients::{Clients, commit_synchronously, restore_everything};
 use walvault_tests::user::{server_command, write_as_server_user};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, Chance, CommitLog, Postgres, Scenario, Shutdown, Walvaultd};
+use walvault_tests::{
+    ArchiveKind, Chance, CommitLog, Postgres, Scenario, Shutdown, Walvaultd, test,
+};
 
 /// A server, and the sidecar beside it.
 struct Member {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use walvault_tests::chance::soak_until;
 use walvault_tests::clients::{Clients, commit_synchronously, restore_everything};
 use walvault_tests::process::Process;
-use walvault_tests::{ArchiveKind, Chance, CommitLog, Postgres, Scenario, Walvaultd};
+use walvault_tests::{ArchiveKind, Chance, CommitLog, Postgres, Scenario, Walvaultd, test};
 
 #[test]
 fn killed_in_any_order_no_acknowledged_commit_is_lost() {

@@ -1,9 +1,11 @@
 //! A network that loses packets without a word, or is not there at all.
 
 use walvault_tests::clients::{Clients, commit_synchronously, restore_everything, waiting_commits};
-use walvault_tests::user::may_administer;
+use walvault_tests::user::needs_to_administer;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Namespace, Postgres, Proxy, Scenario, Walvaultd};
+use walvault_tests::{
+    ArchiveKind, CommitLog, Namespace, Postgres, Proxy, Scenario, Walvaultd, test,
+};
 
 const CLIENTS: usize = 3;
 /// The address of this machine at which the sidecar reaches the server, and that of the archive.
@@ -14,9 +16,7 @@ const ARCHIVE: u8 = 2;
 /// server that streams and the store that stores never hear of it.
 #[test]
 fn a_sidecar_that_is_cut_off_from_either_side_goes_on_when_it_is_back() {
-    if !may_administer("a sidecar in a network namespace") {
-        return;
-    }
+    needs_to_administer();
     let namespace = Namespace::new();
     let mut server = Postgres::builder()
         .tcp()

@@ -8,7 +8,7 @@ use walvault_tests::commit_log::CREATE_TABLE;
 use walvault_tests::patroni::MEMBERS;
 use walvault_tests::user::{server_command, write_as_server_user};
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, Outcome, Patroni, Scenario, Walvaultd};
+use walvault_tests::{ArchiveKind, Outcome, Patroni, Scenario, Walvaultd, test};
 
 /// The blocks of YAML in the document: what every member shares, and what is in each member's file.
 fn fragments() -> [String; 2] {

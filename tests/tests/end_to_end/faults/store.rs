@@ -9,7 +9,7 @@ use walvault_tests::clients::{
 use walvault_tests::config_file::ConfigFile;
 use walvault_tests::wait::{wait_for, wait_until};
 use walvault_tests::{
-    ArchiveKind, CommitLog, Fault, Postgres, Scenario, Trouble, Walvaultd, cache,
+    ArchiveKind, CommitLog, Fault, Postgres, Scenario, Trouble, Walvaultd, cache, test,
 };
 
 /// A server whose commits wait for an archive that is reached through trouble.

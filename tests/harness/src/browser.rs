@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::cache;
 use crate::outcome::Outcome;
 use crate::process::Process;
 use crate::wait::{PATIENCE, wait_until};
@@ -33,6 +34,7 @@ impl Browser {
     /// When Chromium is not installed, or does not start.
     #[must_use]
     pub fn start() -> Browser {
+        let chromium = cache::installed("/usr/bin/chromium".into(), "Chromium");
         let home = tempfile::tempdir().expect("a temporary directory");
         let path = |name: &str| home.path().join(name);
         let (to, from) = (path("to"), path("from"));
@@ -42,7 +44,11 @@ impl Browser {
         let mut command = Command::new("sh");
         // Chromium reads from its descriptor 3 and writes to 4.
         command
-            .args(["-c", "exec chromium \"$@\" 3<\"$TO\" 4>\"$FROM\"", "sh"])
+            .args([
+                "-c",
+                "exec \"$CHROMIUM\" \"$@\" 3<\"$TO\" 4>\"$FROM\"",
+                "sh",
+            ])
             .args([
                 "--headless",
                 "--no-sandbox",
@@ -57,6 +63,7 @@ impl Browser {
             .arg("--remote-debugging-pipe")
             .arg(format!("--user-data-dir={}", path("profile").display()))
             .env("HOME", home.path())
+            .env("CHROMIUM", chromium)
             .env("TO", &to)
             .env("FROM", &from);
         let process = Process::spawn("chromium", command, &path("log"));

@@ -1,11 +1,11 @@
 //! A PostgreSQL server of its own: a new cluster, a standby, or a data directory that was restored.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
-use walvault_protocol::Lsn;
 
 use crate::outcome::Outcome;
 use crate::process::{Process, with_argument};
@@ -90,6 +90,24 @@ impl Postgres {
     #[must_use]
     pub fn data_directory(&self) -> &Path {
         &self.data
+    }
+
+    /// A path in the directory that holds its data directory `data`, its socket and its log.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Appends lines to `postgresql.conf`; a running server reads them on SIGHUP or at its next
+    /// start.
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    pub fn configure(&self, lines: &str) {
+        let file = self.data.join("postgresql.conf");
+        let file = fs::OpenOptions::new().append(true).open(file);
+        let mut file = file.expect("postgresql.conf");
+        writeln!(file, "{lines}").expect("postgresql.conf is written");
     }
 
     /// A URL of its Unix socket for the superuser, with the password if there is one.
@@ -188,6 +206,17 @@ impl Postgres {
             .unwrap_or_else(|_| panic!("{sql} gave '{text}'"))
     }
 
+    /// Runs commands one after the other in one session, each its own transaction unless they begin
+    /// one. The last line of what the last of them answers.
+    ///
+    /// # Panics
+    /// When one fails.
+    pub fn session(&self, commands: &[&str]) -> String {
+        let arguments: Vec<&str> = commands.iter().flat_map(|sql| ["-c", sql]).collect();
+        let outcome = Outcome::of(self.psql(&arguments)).succeeded();
+        outcome.stdout.lines().last().unwrap_or_default().to_owned()
+    }
+
     /// A psql that runs as the superuser, stops at the first error and prints bare values.
     #[must_use]
     pub fn psql(&self, arguments: &[&str]) -> std::process::Command {
@@ -213,18 +242,6 @@ impl Postgres {
         command
     }
 
-    /// The end of the WAL that the server has flushed.
-    ///
-    /// # Panics
-    /// When it cannot be asked.
-    #[must_use]
-    pub fn flushed(&self) -> Lsn {
-        self.value(
-            "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() \
-             ELSE pg_current_wal_flush_lsn() END",
-        )
-    }
-
     /// What time it is by the server's clock.
     ///
     /// # Panics
@@ -235,8 +252,8 @@ impl Postgres {
     }
 
     /// Fills the current segment up, so that the next record is in the next one.
-    pub fn switch_wal(&self) -> Lsn {
-        self.value("SELECT pg_switch_wal()")
+    pub fn switch_wal(&self) {
+        self.query("SELECT pg_switch_wal()");
     }
 
     /// Whether a walvaultd streams from it and has caught up.
@@ -246,12 +263,11 @@ impl Postgres {
         !self.query(&streaming).is_empty()
     }
 
-    /// The position that the walvaultd which streams from it reported to be in the archive.
+    /// The LSN that the walvaultd which streams from it reported as flushed, in PostgreSQL's
+    /// notation; empty if none streams.
     #[must_use]
-    pub fn archived(&self) -> Option<Lsn> {
+    pub fn reported_by_walvault(&self) -> String {
         self.query(&format!("SELECT flush_lsn {FROM_WALVAULT}"))
-            .parse()
-            .ok()
     }
 
     /// Waits until recovery has reached its target: the server is promoted, or paused there.
@@ -306,19 +322,37 @@ impl Postgres {
         self.try_start().unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// Sends a signal to its postmaster: `HUP` to have it read its configuration.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("a running server");
+        process.signal(signal);
+    }
+
+    /// Waits for the end that something else brings about.
+    ///
+    /// # Panics
+    /// With its log, when it does not end.
+    pub fn wait_for_exit(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.wait_for_exit();
+        }
+    }
+
     /// Stops it and waits for its end.
     ///
     /// # Panics
     /// With its log, when it does not stop.
     pub fn stop(&mut self, how: Shutdown) {
-        let process = self.process.as_mut().expect("a running server");
+        let process = self.process.as_ref().expect("a running server");
         process.signal(match how {
             Shutdown::Smart => Signal::TERM,
             Shutdown::Fast => Signal::INT,
             Shutdown::Immediate => Signal::QUIT,
         });
-        process.wait_for_exit();
-        self.process = None;
+        self.wait_for_exit();
     }
 
     /// Kills every one of its processes with SIGKILL.

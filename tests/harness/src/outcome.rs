@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use crate::needs;
+
 /// Its exit code and what it printed.
 #[derive(Debug)]
 pub struct Outcome {
@@ -24,7 +26,7 @@ impl Outcome {
     pub fn of(mut command: Command) -> Outcome {
         let output = command
             .output()
-            .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+            .unwrap_or_else(|error| needs::not_started(&command, &error));
         Outcome {
             command: format!("{command:?}"),
             code: output.status.code(),

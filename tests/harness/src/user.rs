@@ -4,13 +4,14 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
+
+use crate::needs;
 
 /// A user that is not the one the tests run as.
 struct ServerUser {
@@ -25,26 +26,21 @@ pub fn is_root() -> bool {
     rustix::process::getuid().is_root()
 }
 
-/// Whether the tests may mount file systems and change networks (capabilities(7), `CAP_SYS_ADMIN` and
-/// `CAP_NET_ADMIN`). Where they may not, that is said, and `what` is not tested.
+/// For tests that mount file systems or change networks (capabilities(7), `CAP_SYS_ADMIN` and
+/// `CAP_NET_ADMIN`). Where that is not allowed, they end here: see [`needs`].
 ///
 /// # Panics
 /// When there is no /proc.
-#[must_use]
-pub fn may_administer(what: &str) -> bool {
+pub fn needs_to_administer() {
     const NEEDED: u64 = 1 << 12 | 1 << 21;
     let status = fs::read_to_string("/proc/self/status").expect("/proc");
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|value| u64::from_str_radix(value.trim(), 16).ok());
-    let may = effective.is_some_and(|effective| effective & NEEDED == NEEDED);
-    if !may {
-        // Not by a macro, whose output is hidden when a test passes.
-        let said = format!("\nNOT TESTED, for want of root's capabilities: {what}\n");
-        let _ = std::io::stderr().write_all(said.as_bytes());
+    if effective.is_none_or(|effective| effective & NEEDED != NEEDED) {
+        needs::not_allowed("mount file systems and change networks");
     }
-    may
 }
 
 /// A command that runs as the server's user, in an environment that names no other server, no
@@ -151,7 +147,7 @@ fn named(name: &str) -> ServerUser {
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>())
         .find(|fields| fields[0] == name)
-        .unwrap_or_else(|| panic!("there is no user {name}; run tests/tools/setup.sh"));
+        .unwrap_or_else(|| needs::missing(&format!("there is no user '{name}'")));
     ServerUser {
         uid: fields[2].parse().expect("a user id"),
         gid: fields[3].parse().expect("a group id"),

@@ -1,8 +1,10 @@
-//! Where `tests/tools/setup.sh` put PostgreSQL, Garage and Python's packages.
+//! Where `tests/tools/setup.sh` put PostgreSQL, Garage and Python's packages. What is not there ends
+//! the test that asks: see [`crate::needs`].
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::needs;
 use crate::user::is_root;
 
 /// The major version that Debian 12 carries. Only it comes with every client program.
@@ -12,11 +14,27 @@ pub const DEBIAN_MAJOR: u32 = 15;
 pub const MAJORS: [u32; 6] = [13, 14, 15, 16, 17, 18];
 
 /// The directory of a major version's `postgres` and `initdb`.
-///
-/// # Panics
-/// When it is not installed.
 #[must_use]
 pub fn server_bin(major: u32) -> PathBuf {
+    installed(bin_of(major), &format!("PostgreSQL {major}"))
+}
+
+/// Those of [`MAJORS`] that are installed, for tests of every version. The others are said to be
+/// left out.
+#[must_use]
+pub fn installed_majors() -> Vec<u32> {
+    let (installed, missing): (Vec<u32>, Vec<u32>) = MAJORS
+        .iter()
+        .partition(|&&major| bin_of(major).join("postgres").exists());
+    match (&installed[..], &missing[..]) {
+        ([], _) => needs::missing("PostgreSQL is not installed"),
+        (_, []) => {}
+        (_, missing) => needs::leave_out(&format!("PostgreSQL {missing:?} is not installed")),
+    }
+    installed
+}
+
+fn bin_of(major: u32) -> PathBuf {
     let debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
     if debian.join("postgres").exists() {
         return debian;
@@ -26,17 +44,11 @@ pub fn server_bin(major: u32) -> PathBuf {
         None if is_root() => PathBuf::from("/var/cache/walvault/postgres"),
         _ => cache().join("postgres"),
     };
-    installed(
-        servers.join(format!("{major}/bin")),
-        &format!("PostgreSQL {major}"),
-    )
+    servers.join(format!("{major}/bin"))
 }
 
 /// One of PostgreSQL's client programs, from Debian's packages. They speak to every server, those
 /// that read data files only to [`DEBIAN_MAJOR`].
-///
-/// # Panics
-/// When it is not installed.
 #[must_use]
 pub fn client_program(name: &str) -> PathBuf {
     let bin = PathBuf::from(format!("/usr/lib/postgresql/{DEBIAN_MAJOR}/bin"));
@@ -44,36 +56,24 @@ pub fn client_program(name: &str) -> PathBuf {
 }
 
 /// The S3 server.
-///
-/// # Panics
-/// When it is not installed.
 #[must_use]
 pub fn garage() -> PathBuf {
     installed(cache().join("garage/bin/garage"), "Garage")
 }
 
 /// A program of the Python environment.
-///
-/// # Panics
-/// When it is not installed.
 #[must_use]
 pub fn python_program(name: &str) -> PathBuf {
     installed(cache().join("python/bin").join(name), name)
 }
 
 /// Prometheus' own tool, which checks metrics and rules.
-///
-/// # Panics
-/// When it is not installed.
 #[must_use]
 pub fn promtool() -> PathBuf {
     installed(cache().join("prometheus/promtool"), "promtool")
 }
 
 /// What tells programs another time (Debian's package `libfaketime`).
-///
-/// # Panics
-/// When it is not installed.
 #[must_use]
 pub fn faketime() -> PathBuf {
     let lib = PathBuf::from("/usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
@@ -81,27 +81,18 @@ pub fn faketime() -> PathBuf {
 }
 
 /// Helm, which renders charts.
-///
-/// # Panics
-/// When it is not installed.
 #[must_use]
 pub fn helm() -> PathBuf {
     installed(cache().join("helm/helm"), "Helm")
 }
 
 /// The Python that has the packages of `tests/tools/requirements.txt`.
-///
-/// # Panics
-/// When it is not installed.
 #[must_use]
 pub fn python() -> PathBuf {
     installed(cache().join("python/bin/python"), "moto")
 }
 
 /// One of walvault's own programs, as built for the test that is running.
-///
-/// # Panics
-/// When it is not built.
 #[must_use]
 pub fn own_program(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the path of this test");
@@ -110,16 +101,16 @@ pub fn own_program(name: &str) -> PathBuf {
         .nth(2)
         .expect("target/<profile>/deps/<test>");
     let program = profile.join(name);
-    assert!(
-        program.exists(),
-        "{} is not built; run 'cargo build{}' first",
-        program.display(),
-        if profile.ends_with("release") {
-            " --release"
-        } else {
-            ""
-        }
-    );
+    if !program.exists() {
+        let release = match profile.ends_with("release") {
+            true => " --release",
+            false => "",
+        };
+        let program = program.display();
+        needs::missing(&format!(
+            "{program} is not built: 'cargo build{release}' does that"
+        ));
+    }
     program
 }
 
@@ -136,11 +127,10 @@ fn cache() -> PathBuf {
     })
 }
 
-fn installed(path: PathBuf, what: &str) -> PathBuf {
-    assert!(
-        Path::new(&path).exists(),
-        "{what} is not installed ({} is missing); run tests/tools/setup.sh",
-        path.display()
-    );
+pub(crate) fn installed(path: PathBuf, what: &str) -> PathBuf {
+    if !path.exists() {
+        let path = path.display();
+        needs::missing(&format!("{what} is not installed ({path} is missing)"));
+    }
     path
 }

@@ -8,7 +8,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait;
+use crate::{needs, wait};
 
 /// Of each log that a test which fails leaves behind, this many bytes are shown: it may not fail again.
 const LOG_SHOWN: usize = 16 * 1024;
@@ -38,7 +38,7 @@ impl Process {
             .stdout(file.try_clone().expect("a second handle of the log"))
             .stderr(file)
             .spawn()
-            .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+            .unwrap_or_else(|error| needs::not_started(&command, &error));
         Process {
             name: name.to_owned(),
             child,

@@ -13,7 +13,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one; see [`crate::user::may_administer`].
+    /// Makes one; see [`crate::user::needs_to_administer`].
     ///
     /// # Panics
     /// With what failed.

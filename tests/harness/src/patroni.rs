@@ -262,12 +262,8 @@ impl Patroni {
     }
 }
 
-fn installed(program: &str) -> &str {
-    assert!(
-        Path::new(program).exists(),
-        "{program} is missing; run tests/tools/setup.sh"
-    );
-    program
+fn installed(program: &str) -> PathBuf {
+    cache::installed(program.into(), program)
 }
 
 impl Drop for Patroni {

@@ -60,6 +60,41 @@ impl Garage {
         ]
     }
 
+    /// The id and the secret of the key that may use the bucket.
+    #[must_use]
+    pub fn key(&self) -> (&str, &str) {
+        (&self.access_key, &self.secret_key)
+    }
+
+    /// Makes one more key, with these rights on the bucket, such as `--write`: its id and secret.
+    ///
+    /// # Panics
+    /// With what Garage said, when it fails.
+    #[must_use]
+    pub fn create_key(&self, rights: &[&str]) -> (String, String) {
+        let (id, secret) = (format!("GK{}", random_hex(24)), random_hex(64));
+        let import = ["key", "import", "--yes", &id, &secret];
+        let allow = [
+            &["bucket", "allow"],
+            rights,
+            &[Garage::BUCKET, "--key", &id],
+        ]
+        .concat();
+        for arguments in [&import[..], &allow] {
+            let _ = self.cli(arguments).succeeded();
+        }
+        (id, secret)
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it was killed.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running server").pid()
+    }
+
     /// Kills it. What it acknowledged is kept.
     pub fn kill(&mut self) {
         self.process = None;

@@ -16,6 +16,7 @@ pub struct Builder {
     segment_size: Option<u32>,
     password: Option<String>,
     tcp: bool,
+    hba: Option<String>,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
 }
@@ -39,6 +40,7 @@ impl Builder {
             segment_size: None,
             password: None,
             tcp: false,
+            hba: None,
             settings: SETTINGS
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
@@ -71,6 +73,13 @@ impl Builder {
     #[must_use]
     pub fn tcp(mut self) -> Builder {
         self.tcp = true;
+        self
+    }
+
+    /// The whole `pg_hba.conf`, in place of what initdb writes.
+    #[must_use]
+    pub fn hba(mut self, rules: &str) -> Builder {
+        self.hba = Some(rules.to_owned());
         self
     }
 
@@ -146,6 +155,9 @@ impl Builder {
         for (name, value) in &self.settings {
             let value = value.replace('\'', "''");
             writeln!(conf, "{name} = '{value}'").expect("postgresql.conf is written");
+        }
+        if let Some(rules) = &self.hba {
+            write_as_server_user(&data.join("pg_hba.conf"), rules);
         }
     }
 }
