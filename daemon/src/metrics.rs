@@ -13,6 +13,7 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use walvault_archive::WalCut;
 use walvault_archive::store::StoreError;
 use walvault_archive::store::metered::{Observer, Operation};
 
@@ -150,6 +151,11 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1.0);
         let new = New(&registry);
+        let start = new.gauge(
+            "walvault_start_time_seconds",
+            "When this process began, in Unix time.",
+        );
+        start.set(jiff::Timestamp::now().as_microsecond() as f64 / 1e6);
         Metrics {
             live: Live::default(),
             streaming: new.integer("walvault_streaming", "1 while WAL is streamed."),
@@ -222,7 +228,7 @@ impl Metrics {
             ),
             wal_objects_stored_total: new.counters(
                 "walvault_wal_objects_stored_total",
-                "Objects of WAL that were stored, by object: whole segments and chunks.",
+                "Objects of WAL that were stored, by object: whole segments, chunks, and chunks merged into one.",
                 &["object"],
             ),
             wal_stored_bytes_total: new.counter(
@@ -410,8 +416,12 @@ impl Metrics {
     }
 
     /// Counts an object of WAL that was stored.
-    pub fn wal_stored(&self, whole: bool, size: u64) {
-        let object = if whole { "segment" } else { "chunk" };
+    pub fn wal_stored(&self, kind: WalCut, size: u64) {
+        let object = match kind {
+            WalCut::Chunk => "chunk",
+            WalCut::Merged => "merged",
+            WalCut::Unit => "segment",
+        };
         self.wal_objects_stored_total
             .with_label_values(&[object])
             .inc();
