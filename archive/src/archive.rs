@@ -29,7 +29,7 @@ use again::{Again, again};
 use begin::{find_or_begin, read_record};
 
 pub use crate::seal::kind_of;
-pub use wal::{StoredWal, WalPut, wal_key};
+pub use wal::{StoredWal, WalCut, WalPut, wal_key};
 
 /// What a first read of an object's end asks for: most meta frames fit.
 const META_GUESS: u64 = 16 << 10;

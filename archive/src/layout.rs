@@ -306,7 +306,8 @@ pub enum ObjectKey {
     Wal(WalObject),
     /// `wal/<TTTTTTTT>.history`.
     History(TimelineId),
-    /// `tail/<TTTTTTTT>/<SEGMENT>/<start>-<end>`: a chunk.
+    /// `tail/<TTTTTTTT>/<SEGMENT>/<end>-<length>`: a chunk. One that others were merged into is listed
+    /// after all of them, so that a listing which misses one that went meanwhile has the other.
     Tail(TimelineId, LsnRange),
     /// `gaps/<TTTTTTTT>/<start>-<end>`: WAL that was lost before it could be archived.
     Gap(TimelineId, LsnRange),
@@ -377,7 +378,7 @@ impl ObjectKey {
             ObjectKey::History(timeline) => format!("{WAL_PREFIX}{timeline}.history"),
             ObjectKey::Tail(timeline, range) => {
                 let name = segment(*timeline, range.start);
-                format!("{TAIL_PREFIX}{timeline}/{name}/{}", spell_range(range))
+                format!("{TAIL_PREFIX}{timeline}/{name}/{}", spell_chunk(range))
             }
             ObjectKey::Gap(timeline, range) => {
                 format!("{GAPS_PREFIX}{timeline}/{}", spell_range(range))
@@ -414,7 +415,7 @@ impl ObjectKey {
             "tail" => {
                 let (_, file) = rest.rsplit_once('/')?;
                 let (timeline, _) = rest.split_once('/')?;
-                ObjectKey::Tail(parse_timeline(timeline)?, parse_range(file)?)
+                ObjectKey::Tail(parse_timeline(timeline)?, parse_chunk(file)?)
             }
             "gaps" => {
                 let (timeline, range) = rest.split_once('/')?;
@@ -508,6 +509,20 @@ fn spell_range(range: &LsnRange) -> String {
         range.start.to_fixed_hex(),
         range.end.to_fixed_hex()
     )
+}
+
+fn spell_chunk(range: &LsnRange) -> String {
+    format!("{}-{:08X}", range.end.to_fixed_hex(), range.len())
+}
+
+fn parse_chunk(text: &str) -> Option<LsnRange> {
+    let (end, length) = text.split_once('-')?;
+    let (end, length) = (
+        Lsn::from_fixed_hex(end)?,
+        u64::from_str_radix(length, 16).ok()?,
+    );
+    let start = Lsn(end.0.checked_sub(length)?);
+    (start < end).then_some(LsnRange { start, end })
 }
 
 fn parse_range(text: &str) -> Option<LsnRange> {

@@ -34,7 +34,7 @@ pub mod simulated;
 pub mod store;
 pub mod verify;
 
-pub use archive::{Archive, StoredWal, WalPut};
+pub use archive::{Archive, StoredWal, WalCut, WalPut};
 pub use backoff::Backoff;
 pub use catalog::Catalog;
 pub use coverage::Coverage;

@@ -18,6 +18,7 @@ pub mod removals;
 mod resume;
 pub mod source;
 pub mod tail_ledger;
+mod tail_merge;
 pub mod upload;
 pub mod watermark;
 pub mod watermarks;

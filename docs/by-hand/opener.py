@@ -365,7 +365,8 @@ def collect_wal(opened, wal):
             (wal / name).write_bytes(payload)
             continue
         if path.is_relative_to(opened / "tail"):
-            name, start = path.parent.name, int(path.name.split("-")[0], 16) % size
+            end, length = (int(number, 16) for number in path.name.split("-"))
+            name, start = path.parent.name, (end - length) % size
         elif "." in name:
             name, span = name.split(".")
             start = int(span.split("-")[0], 16) % size

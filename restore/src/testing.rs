@@ -10,7 +10,7 @@ use walvault_archive::keys::{KeyFile, Secret};
 use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::record::{BackupRecord, commit_index};
 use walvault_archive::store::{MemoryStore, SharedStore};
-use walvault_archive::{Archive, archive};
+use walvault_archive::{Archive, WalCut, archive};
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, SystemId, TimelineId};
 
@@ -67,7 +67,7 @@ pub(crate) async fn put_wal(
     let put = WalPut {
         timeline,
         range,
-        whole,
+        cut: if whole { WalCut::Unit } else { WalCut::Chunk },
         sealed,
     };
     archive.put_wal(&put).await.expect("stored");

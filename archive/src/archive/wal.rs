@@ -8,14 +8,33 @@ use crate::layout::{ObjectKey, WalObject, unit_containing, wal_prefix, wal_unit}
 use crate::seal::SealedObject;
 use crate::store::StoreError;
 
+/// What an object of WAL is of its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalCut {
+    /// WAL that no other object holds, under `tail/`. A commit may be waiting for it.
+    Chunk,
+    /// The WAL of several chunks as one, under `tail/`.
+    Merged,
+    /// The whole unit, under `wal/`.
+    Unit,
+}
+
+impl WalCut {
+    /// Whether it is kept under `wal/`.
+    #[must_use]
+    pub fn is_unit(self) -> bool {
+        self == WalCut::Unit
+    }
+}
+
 /// A run of WAL on its way into the archive.
 pub struct WalPut {
     /// The timeline.
     pub timeline: TimelineId,
     /// What it holds.
     pub range: LsnRange,
-    /// Whether it is a whole unit, to be kept under `wal/`, or a chunk under `tail/`.
-    pub whole: bool,
+    /// What it is of its unit, and so where it is kept.
+    pub cut: WalCut,
     /// Sealed.
     pub sealed: SealedObject,
 }
@@ -24,7 +43,7 @@ impl WalPut {
     /// The key it is stored under.
     #[must_use]
     pub fn key(&self) -> ObjectKey {
-        wal_key(self.timeline, self.range, self.whole)
+        wal_key(self.timeline, self.range, self.cut.is_unit())
     }
 }
 
@@ -73,12 +92,11 @@ impl Archive {
         };
         let key = object.key();
         let (name, body) = (self.name(&key), object.sealed.body.clone());
-        let put = if object.whole {
-            self.inner.store.put(&name, body).await
-        } else {
+        let put = match object.cut {
             // A chunk's name says where it was cut, to the byte. Only this writer cuts there: where
             // streaming resumes, the listing was read first, and another writer cuts elsewhere.
-            self.inner.store.put_fresh(&name, body).await
+            WalCut::Chunk => self.inner.store.put_fresh(&name, body).await,
+            WalCut::Merged | WalCut::Unit => self.inner.store.put(&name, body).await,
         };
         match put.map_err(Error::from) {
             Ok(()) => Ok(stored),

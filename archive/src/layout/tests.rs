@@ -65,7 +65,7 @@ fn keys_look_as_documented() {
     let spelled = |key: ObjectKey| key.spell(size);
     assert_eq!(
         spelled(ObjectKey::Tail(TimelineId::FIRST, range)),
-        "tail/00000001/000000010000000000000003/0000000003000028-0000000003001000"
+        "tail/00000001/000000010000000000000003/0000000003001000-00000FD8"
     );
     assert_eq!(
         spelled(ObjectKey::Wal(WalObject {
@@ -78,6 +78,22 @@ fn keys_look_as_documented() {
         spelled(ObjectKey::History(TimelineId::FIRST)),
         "wal/00000001.history"
     );
+}
+
+#[test]
+fn a_merged_chunk_is_listed_after_those_it_holds() {
+    let spelled = |start: u64, end: u64| {
+        let range = LsnRange::new(Lsn(start), Lsn(end));
+        ObjectKey::Tail(TimelineId::FIRST, range).spell(SegmentSize::DEFAULT)
+    };
+    let chunks = [
+        spelled(0x28, 0x100),
+        spelled(0x100, 0xFFF),
+        spelled(0xFFF, 0x10_0000),
+    ];
+    let merged = spelled(0x28, 0x10_0000);
+    assert!(chunks.iter().all(|chunk| *chunk < merged));
+    assert!(merged < spelled(0x10_0000, 0x10_0001));
 }
 
 #[test]

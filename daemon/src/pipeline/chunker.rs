@@ -5,6 +5,7 @@
 //! When to cut is the pump's decision; how to seal and where to store are not its concern.
 
 use bytes::{Bytes, BytesMut};
+use walvault_archive::WalCut;
 use walvault_archive::layout::unit_containing;
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
@@ -19,8 +20,8 @@ pub struct Cut {
     pub timeline: TimelineId,
     /// What it holds.
     pub range: LsnRange,
-    /// Whether it is a whole unit, or a chunk of one.
-    pub whole: bool,
+    /// What it is of its unit.
+    pub kind: WalCut,
     /// The bytes, in order.
     pub pieces: Vec<Bytes>,
     /// Where transactions ended in it: every mark whose record ends in `(start, end]`.
@@ -180,10 +181,26 @@ impl Chunker {
         Some(Cut {
             timeline: self.timeline,
             range,
-            whole: false,
+            kind: WalCut::Chunk,
             pieces: self.pieces_of(range),
             marks: self.marks_of(range),
         })
+    }
+
+    /// Once more what chunks hold of the unit under way, as one.
+    pub fn merge(&mut self, range: LsnRange) -> Cut {
+        assert!(
+            self.unit.start <= range.start && range.end <= self.cut_to.min(self.position),
+            "chunks of the unit under way are merged"
+        );
+        self.seal_block();
+        Cut {
+            timeline: self.timeline,
+            range,
+            kind: WalCut::Merged,
+            pieces: self.pieces_of(range),
+            marks: self.marks_of(range),
+        }
     }
 
     fn finish_unit(&mut self) -> EndedUnit {
@@ -193,7 +210,7 @@ impl Chunker {
         let whole = Cut {
             timeline: self.timeline,
             range: self.unit,
-            whole: true,
+            kind: WalCut::Unit,
             marks: self.marks_of(self.unit),
             pieces: {
                 let packed = std::mem::take(&mut self.packed);
@@ -215,15 +232,23 @@ impl Chunker {
     }
 
     fn pieces_of(&self, range: LsnRange) -> Vec<Bytes> {
-        let mut at = self.raw_start();
-        debug_assert!(at <= range.start, "only what is in a chunk is packed");
-        let mut pieces = Vec::new();
-        for piece in &self.pieces {
-            let held = LsnRange::new(at, at + piece.len() as u64);
+        let mut at = self.unit.start;
+        let mut part_of = |length: usize| {
+            let held = LsnRange::new(at, at + length as u64);
             at = held.end;
-            if let Some(part) = held.intersect(&range) {
-                let start = (part.start - held.start) as usize;
-                pieces.push(piece.slice(start..start + part.len() as usize));
+            let part = held.intersect(&range)?;
+            let start = (part.start - held.start) as usize;
+            Some(start..start + part.len() as usize)
+        };
+        let mut pieces = Vec::new();
+        for block in &self.packed {
+            if let Some(part) = part_of(block.length) {
+                pieces.push(block.unpack().slice(part));
+            }
+        }
+        for piece in &self.pieces {
+            if let Some(part) = part_of(piece.len()) {
+                pieces.push(piece.slice(part));
             }
         }
         pieces
@@ -231,7 +256,8 @@ impl Chunker {
 
     fn marks_of(&self, range: LsnRange) -> Vec<WalMark> {
         let first = self.marks.partition_point(|mark| mark.end <= range.start);
-        self.marks[first..].to_vec()
+        let last = self.marks.partition_point(|mark| mark.end <= range.end);
+        self.marks[first..last].to_vec()
     }
 }
 
@@ -259,7 +285,7 @@ mod tests {
         /// every mark is in the object in which its record ends.
         #[test]
         fn cuts_are_exact(
-            steps in prop::collection::vec((1usize..400_000, any::<bool>(), any::<bool>()), 1..40),
+            steps in prop::collection::vec((1usize..400_000, any::<[bool; 3]>()), 1..40),
             durable in 0u64..2 << 20,
         ) {
             let size = SegmentSize::new(1 << 20).expect("a size");
@@ -268,7 +294,7 @@ mod tests {
             let byte = |lsn: Lsn| (lsn.0 % 251) as u8;
             let mut chunker = Chunker::new(TimelineId::FIRST, size, start, durable);
             let (mut cuts, mut expected_marks) = (Vec::new(), 0);
-            for (mut length, cut, pack) in steps {
+            for (mut length, [cut, pack, merge]) in steps {
                 while length > 0 {
                     let take = length.min(chunker.room());
                     let from = chunker.position();
@@ -284,6 +310,12 @@ mod tests {
                 if pack {
                     chunker.pack();
                 }
+                let unit = unit_containing(chunker.position(), size);
+                let end = chunker.cut_to().min(chunker.position());
+                if merge && unit.start < end {
+                    let middle = unit.start + (end - unit.start) / 2;
+                    cuts.push(chunker.merge(LsnRange::new(middle, end)));
+                }
             }
             let mut chunked_to = durable;
             let mut unit_start = start;
@@ -296,7 +328,10 @@ mod tests {
                 for mark in &cut.marks {
                     prop_assert!(cut.range.start < mark.end && mark.end <= cut.range.end);
                 }
-                if cut.whole {
+                if cut.kind == WalCut::Merged {
+                    continue;
+                }
+                if cut.kind.is_unit() {
                     prop_assert_eq!(cut.range, unit_containing(unit_start, size));
                     unit_start = cut.range.end;
                     chunked_to = chunked_to.max(unit_start);

@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use walvault_archive::catalog::WalHeld;
 use walvault_archive::config::Ack;
+use walvault_archive::layout::unit_containing;
 use walvault_archive::seal::Sealer;
 use walvault_archive::{Archive, Catalog};
 use walvault_protocol::client::{ClientError, WalMessage};
@@ -28,6 +30,7 @@ use super::removals::Removals;
 use super::resume::Resume;
 use super::source::WalSource;
 use super::tail_ledger::TailLedger;
+use super::tail_merge::TailMerge;
 use super::upload::{Uploaded, Uploader};
 use super::watermark::Watermark;
 use super::watermarks::Watermarks;
@@ -114,6 +117,7 @@ pub struct Pump {
     proven: Proven,
     scanner: WalScanner,
     chunker: Chunker,
+    tail: TailMerge,
     watermarks: Watermarks,
     /// By archive.
     places: Vec<PlaceState>,
@@ -228,6 +232,7 @@ impl Pump {
         };
         Pump {
             scanner,
+            tail: TailMerge::resume(chunks_before(destinations, timeline, start, furthest)),
             chunker: Chunker::new(timeline, segment_size, start, furthest),
             settings,
             timeline,
@@ -435,6 +440,7 @@ impl Pump {
                 }
                 self.group.cut(unit.whole.range.end);
                 self.uploader.submit(unit.whole);
+                self.tail = TailMerge::default();
                 self.uncut_since = None;
             }
             self.uncut_since = match self.chunker.uncut() {
@@ -448,9 +454,23 @@ impl Pump {
 
     fn cut(&mut self) {
         if let Some(chunk) = self.chunker.cut() {
+            self.tail.cut(chunk.range);
             self.submit_chunk(chunk);
+            self.merge_if_due();
         }
         self.uncut_since = None;
+    }
+
+    /// Stores chunks once more as one when there are many. Unlike WAL, that can wait for memory.
+    fn merge_if_due(&mut self) {
+        let Some(range) = self.tail.due() else {
+            return;
+        };
+        let needed = 2 * (range.len() + self.chunker.held());
+        if self.uploader.memory() + needed < self.settings.memory {
+            self.tail.merged();
+            self.uploader.submit(self.chunker.merge(range));
+        }
     }
 
     fn submit_chunk(&mut self, chunk: Cut) {
@@ -487,14 +507,14 @@ impl Pump {
             Uploaded::Stored {
                 visit,
                 stored,
-                whole,
+                kind,
                 size,
                 took,
             } => {
                 let place = visit.place;
-                tracing::debug!(range = %stored.range(), whole, size, place, ms = took.as_millis() as u64, "stored");
-                self.uploader.settled(visit, whole);
-                self.metrics.wal_stored(whole, size);
+                tracing::debug!(range = %stored.range(), ?kind, size, place, ms = took.as_millis() as u64, "stored");
+                self.uploader.settled(visit, kind);
+                self.metrics.wal_stored(kind, size);
                 if self.settings.ack == Ack::All {
                     // As long as each takes something, the slowest sets the pace.
                     self.held_up_since = None;
@@ -502,7 +522,9 @@ impl Pump {
                 if self.watermarks.advance(place, &stored) {
                     self.moved();
                 }
-                let superseded = self.places[place].ledger.stored(stored.range(), whole);
+                let superseded = self.places[place]
+                    .ledger
+                    .stored(stored.range(), kind.is_unit());
                 let archive = &self.places[place].archive;
                 self.removals
                     .remove(place, archive, self.timeline, superseded);
@@ -598,6 +620,27 @@ impl Pump {
         self.metrics.progressed(state);
         self.state.send_replace(state);
     }
+}
+
+/// The chunks that earlier streams stored of the unit that begins at `start`, side by side: those of
+/// the replica that has the most.
+fn chunks_before(
+    destinations: &[Destination<'_>],
+    timeline: TimelineId,
+    start: Lsn,
+    held_to: Lsn,
+) -> Vec<LsnRange> {
+    let chunks = destinations.iter().filter_map(|one| {
+        let catalog = one.catalog?;
+        let unit = unit_containing(start, catalog.segment_size());
+        let path = catalog.path_objects(timeline, start, held_to.min(unit.end));
+        let chunks = path
+            .into_iter()
+            .filter(|(on, held)| *on == timeline && !held.whole && held.range.start >= start);
+        let within = |held: WalHeld| LsnRange::new(held.range.start, held.range.end.min(held_to));
+        Some(chunks.map(|(_, held)| within(held)).collect::<Vec<_>>())
+    });
+    chunks.max_by_key(Vec::len).unwrap_or_default()
 }
 
 #[cfg(test)]

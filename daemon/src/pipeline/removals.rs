@@ -1,4 +1,4 @@
-//! Deleting chunks that a whole unit replaced.
+//! Deleting chunks that a longer object replaced.
 //!
 //! Owns the deletions, which take minutes where chunks are many. They outlive the stream that
 //! ordered them, so that no connection waits for them. A chunk that is not deleted before the
@@ -118,7 +118,7 @@ async fn serve(
         .for_each_concurrent(IN_FLIGHT, async |(archive, chunk)| {
             let (timeline, range) = chunk;
             let key = wal_key(timeline, range, false);
-            // A chunk that stays hurts nobody: the whole unit holds the same WAL.
+            // A chunk that stays hurts nobody: a longer object holds the same WAL.
             if let Err(error) = archive.delete(&key).await {
                 tracing::warn!(object = archive.name(&key), %error, "a superseded chunk stays for now");
             }

@@ -1,7 +1,7 @@
-//! Which chunks a whole unit has made superfluous.
+//! Which chunks a longer object has made superfluous.
 //!
-//! `tail/` is the only place where the sidecar deletes, and it deletes a chunk only after the
-//! whole unit that holds the same WAL is confirmed.
+//! `tail/` is the only place where the sidecar deletes, and it deletes a chunk only after an object
+//! that holds all of its WAL is confirmed: the whole unit, or a chunk that several were merged into.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,7 +62,7 @@ impl TailLedger {
         (ledger, superfluous)
     }
 
-    /// Notes an object that was stored; returns the chunks that may go now.
+    /// Notes an object that was stored, `whole` or a chunk; returns the chunks that may go now.
     pub fn stored(&mut self, range: LsnRange, whole: bool) -> Vec<LsnRange> {
         let unit = self.unit(range);
         if whole {
@@ -74,14 +74,28 @@ impl TailLedger {
         } else if self.whole.contains(&unit) {
             vec![range]
         } else {
-            self.chunks.entry(unit).or_default().push(range);
-            Vec::new()
+            let chunks = self.chunks.entry(unit).or_default();
+            if chunks.iter().any(|held| is_within(range, *held)) {
+                // It was on its way while those around it were merged with it.
+                return vec![range];
+            }
+            let superseded = chunks.extract_if(.., |held| is_within(*held, range));
+            let superseded = superseded.collect();
+            if !chunks.contains(&range) {
+                chunks.push(range);
+            }
+            superseded
         }
     }
 
     fn unit(&self, range: LsnRange) -> Lsn {
         unit_containing(range.start, self.segment_size).start
     }
+}
+
+/// Whether `longer` holds all of `range`, and more.
+fn is_within(range: LsnRange, longer: LsnRange) -> bool {
+    longer.covers(&range) && longer != range
 }
 
 #[cfg(test)]
@@ -106,5 +120,25 @@ mod tests {
         assert_eq!(ledger.stored(two, false), [two]);
         let next = LsnRange::new(unit.end, unit.end + 5);
         assert!(ledger.stored(next, false).is_empty());
+    }
+
+    #[test]
+    fn chunks_go_after_the_chunk_they_were_merged_into() {
+        let size = SegmentSize::DEFAULT;
+        let catalog = Catalog::from_listing(size, []);
+        let (mut ledger, _) = TailLedger::open(&catalog, TimelineId::FIRST, &Proven::default());
+        let chunk = |from: u64, to: u64| LsnRange::new(Lsn(from), Lsn(to));
+        for stored in [chunk(0, 10), chunk(20, 30), chunk(30, 40)] {
+            assert!(ledger.stored(stored, false).is_empty());
+        }
+        let gone = ledger.stored(chunk(0, 30), false);
+        assert_eq!(gone, [chunk(0, 10), chunk(20, 30)]);
+        // Its receipt comes late; and once more, as after an answer that was lost.
+        assert_eq!(ledger.stored(chunk(10, 20), false), [chunk(10, 20)]);
+        assert!(ledger.stored(chunk(0, 30), false).is_empty());
+        let whole = unit_containing(Lsn(0), size);
+        let mut gone = ledger.stored(whole, true);
+        gone.sort_by_key(|range| range.start);
+        assert_eq!(gone, [chunk(0, 30), chunk(30, 40)]);
     }
 }

@@ -20,7 +20,7 @@ use walvault_archive::archive::wal_key;
 use walvault_archive::config::Ack;
 use walvault_archive::record::commit_index;
 use walvault_archive::seal::{SealedObject, Sealer};
-use walvault_archive::{Archive, Error, StoredWal, WalPut, chance, compute};
+use walvault_archive::{Archive, Error, StoredWal, WalCut, WalPut, chance, compute};
 use walvault_protocol::{LsnRange, TimelineId};
 
 use super::Cut;
@@ -46,8 +46,8 @@ pub enum Uploaded {
         visit: Visit,
         /// The receipt.
         stored: StoredWal,
-        /// Whether it was a whole unit.
-        whole: bool,
+        /// What it is of its unit.
+        kind: WalCut,
         /// Bytes stored.
         size: u64,
         /// From the cut to the receipt.
@@ -184,8 +184,8 @@ impl Uploader {
     }
 
     /// Must be told of every [`Uploaded::Stored`] that was received.
-    pub fn settled(&mut self, visit: Visit, whole: bool) {
-        self.places[visit.place].settled(visit, whole);
+    pub fn settled(&mut self, visit: Visit, kind: WalCut) {
+        self.places[visit.place].settled(visit, kind);
     }
 
     /// Takes a cut on its way.
@@ -193,7 +193,7 @@ impl Uploader {
         while self.tasks.try_join_next().is_some() {}
         let live = self.places.iter_mut().filter(|place| place.live);
         let job = Job {
-            ways: live.map(|place| place.way(cut.whole)).collect(),
+            ways: live.map(|place| place.way(cut.kind)).collect(),
             sealer: self.sealer.clone(),
             sealing: self.sealing.clone(),
             // Sealing holds the plain bytes and, at worst, as many sealed ones.
@@ -240,7 +240,7 @@ struct Job {
 impl Job {
     async fn run(mut self, cut: Cut) {
         let begun = Instant::now();
-        let (timeline, range, whole) = (cut.timeline, cut.range, cut.whole);
+        let (timeline, range, kind) = (cut.timeline, cut.range, cut.kind);
         let sealed = match self.seal(cut).await {
             Ok(sealed) => sealed,
             Err(error) => {
@@ -254,7 +254,7 @@ impl Job {
         let put = WalPut {
             timeline,
             range,
-            whole,
+            cut: kind,
             sealed,
         };
         let (put, events) = (&put, &self.events);
@@ -272,7 +272,7 @@ impl Job {
                 Some(Ok(stored)) => Uploaded::Stored {
                     visit: way.visit,
                     stored,
-                    whole,
+                    kind,
                     size,
                     took: begun.elapsed(),
                 },
@@ -292,7 +292,7 @@ impl Job {
         let Some(way) = self.ways.first() else {
             unreachable!("one archive is always stored in");
         };
-        let key = wal_key(cut.timeline, cut.range, cut.whole);
+        let key = wal_key(cut.timeline, cut.range, cut.kind.is_unit());
         let kind = walvault_archive::archive::kind_of(&key);
         let name = way.archive.name(&key);
         let sealer = self.sealer.clone();

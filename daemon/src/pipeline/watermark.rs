@@ -125,7 +125,7 @@ mod tests {
     use walvault_archive::keys::{KeyFile, Secret};
     use walvault_archive::layout::ObjectKey;
     use walvault_archive::store::memory::MemoryStore;
-    use walvault_archive::{Archive, Error};
+    use walvault_archive::{Archive, Error, WalCut};
     use walvault_protocol::{SegmentSize, SystemId};
 
     use super::*;
@@ -142,7 +142,7 @@ mod tests {
             .put_wal(&WalPut {
                 timeline,
                 range,
-                whole: false,
+                cut: WalCut::Chunk,
                 sealed,
             })
             .await

@@ -4,6 +4,7 @@
 //! anything is written, the newest object archived is compared with what the server has in its
 //! place. What the server was not told yet is opened: a name alone is no reason to acknowledge it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -182,12 +183,13 @@ async fn newest(
         .map(|wal| wal.objects.as_slice())
         .unwrap_or_default();
     let mut end = place.archived_to;
-    loop {
-        let before = objects.iter().filter(|held| held.range.end <= end);
-        // Of a chunk and its whole unit the shorter one.
-        let Some(held) = before.max_by_key(|held| (held.range.end, held.range.start)) else {
-            return Ok(None);
-        };
+    let mut newest_first: Vec<_> = objects.iter().collect();
+    // Of a chunk and a longer object that holds it the shorter one.
+    newest_first.sort_by_key(|held| Reverse((held.range.end, held.range.start)));
+    for held in newest_first {
+        if held.range.end > end {
+            continue;
+        }
         let key = wal_key(place.timeline, held.range, held.whole);
         let wal = match archive.get(&key).await {
             Ok(opened) => opened.payload,
@@ -198,7 +200,9 @@ async fn newest(
                 return Ok(None);
             }
             Err(error) if error.is_transient() => return Err(error.into()),
-            // Its segment was stored whole meanwhile, or its data key is gone.
+            // A longer object took its place meanwhile.
+            Err(error) if error.is_missing() && !held.whole => continue,
+            // Its data key is gone.
             Err(error) => {
                 tracing::warn!(%error, "the archive's newest WAL cannot be compared with the server's");
                 return Ok(None);
@@ -213,6 +217,7 @@ async fn newest(
         }
         end = held.range.start;
     }
+    Ok(None)
 }
 
 /// The whole units that chunks are superseded by, and that open.

@@ -46,8 +46,7 @@ fn data_key(id: [u8; 16], secret: u8) -> DataKey {
 /// The archive in `archive/testdata/v1`, and objects in it.
 const GOLDEN: [u8; 16] = *b"golden archive 1";
 const GOLDEN_WAL: &str = "wal/00000001/000000010000000000000003";
-const GOLDEN_TAIL: &str =
-    "tail/00000001/000000010000000000000004/0000000000400000-00000000004003E8";
+const GOLDEN_TAIL: &str = "tail/00000001/000000010000000000000004/00000000004003E8-000003E8";
 
 /// A sealed object, and each part of one. The digest that needs no key is mended, to get behind it.
 pub(crate) fn sealed(input: &[u8]) -> bool {

@@ -79,6 +79,53 @@ fn chunks_give_way_to_their_segment() {
     current_segment_is_archived(&scenario, &server, &daemon);
 }
 
+/// What a reader of the newest segment has to read, however many commits waited for the archive.
+#[test]
+fn a_segment_of_many_waiting_commits_is_a_few_dozen_objects() {
+    const COMMITS: usize = 1500;
+    const MOST: usize = 64;
+    let mut server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let mut daemon = scenario.run_and_back_up(&server);
+    commit_synchronously(&server);
+    let segment = |server: &Postgres| -> String {
+        server.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    };
+    let _ = log.commit(&server);
+    let begun_in = segment(&server);
+    let chunks = format!("tail/00000001/{begun_in}/");
+    let mut most = 0;
+    let load = log.counted_load(&server, 4);
+    for part in 1..=3 {
+        wait_for("commits", || {
+            most = most.max(scenario.archive().files(&chunks).len());
+            load.acknowledged().len() >= COMMITS * part / 3
+        });
+        daemon.kill();
+        daemon = scenario.run();
+    }
+    assert_eq!(segment(&server), begun_in, "the commits fit into a segment");
+    assert!((12..=MOST).contains(&most), "{most} chunks at a time");
+    daemon.wait_until_streaming(&server);
+    let known = load.acknowledged().len();
+    wait_for("acknowledged commits", || {
+        load.acknowledged().len() > known + 100
+    });
+    server.lose();
+    daemon.kill();
+    let acknowledged = load.acknowledged();
+    drop(load);
+
+    let left = scenario.archive().files(&chunks).len();
+    assert!(left <= MOST, "{left} chunks");
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    let mut rows = log.rows(&restored);
+    rows.retain(|row| acknowledged.contains(row));
+    assert_rows(&rows, &acknowledged, &restored.log());
+}
+
 /// The segment that is being written comes back as far as it is flushed, with zeros after that.
 fn current_segment_is_archived(scenario: &Scenario, server: &Postgres, daemon: &Walvaultd) {
     wait_for("a moment without new WAL", || {

@@ -71,6 +71,9 @@ pub(super) fn temporary(root: &Path, before: jiff::Timestamp) -> io::Result<Vec<
     Ok(found)
 }
 
+/// How often a folder is read that objects are removed from meanwhile.
+const READS: usize = 5;
+
 struct Walk<'a> {
     root: &'a Path,
     prefix: &'a str,
@@ -82,9 +85,24 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Visits what is in `folder`, a key prefix that is empty or ends in `/`.
     fn visit(&mut self, folder: &str) -> io::Result<()> {
+        let before = self.objects.len();
+        for _ in 1..READS {
+            if self.read(folder)? {
+                return Ok(());
+            }
+            self.objects.truncate(before);
+        }
+        let _ = self.read(folder)?;
+        Ok(())
+    }
+
+    /// Reads a folder once; whether nothing was removed from it meanwhile. What took the place of a
+    /// removed object may not have been there yet when the folder was read.
+    fn read(&mut self, folder: &str) -> io::Result<bool> {
+        let mut complete = true;
         for entry in self.entries(folder)? {
             if self.objects.len() > self.limit {
-                return Ok(());
+                break;
             }
             if entry.ends_with('/') {
                 self.visit(&entry)?;
@@ -92,12 +110,11 @@ impl Walk<'_> {
             }
             match fs::symlink_metadata(self.root.join(&entry)) {
                 Ok(meta) => self.objects.push(object_meta(entry, &meta)),
-                // Removed since the directory was read.
-                Err(error) if error::is_absence(&error) => {}
+                Err(error) if error::is_absence(&error) => complete = false,
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(complete)
     }
 
     /// The keys of files and prefixes of directories in `folder` that can be on the page.

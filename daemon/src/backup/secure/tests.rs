@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walvault_archive::WalPut;
 use walvault_archive::archive::wal_key;
 use walvault_archive::format::{Codec, Kind};
 use walvault_archive::keys::KeyFile;
 use walvault_archive::layout::ObjectKey;
 use walvault_archive::store::MemoryStore;
+use walvault_archive::{WalCut, WalPut};
 use walvault_protocol::{SegmentSize, SystemId};
 
 use super::*;
@@ -44,7 +44,7 @@ pub(in crate::backup) async fn put(
         .put_wal(&WalPut {
             timeline,
             range,
-            whole,
+            cut: if whole { WalCut::Unit } else { WalCut::Chunk },
             sealed,
         })
         .await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use walvault_archive::Archive;
+use walvault_archive::{Archive, WalCut};
 
 use super::{Visit, Way};
 
@@ -16,8 +16,8 @@ pub(super) struct Place {
     pub(super) left: CancellationToken,
     pub(super) under_way: usize,
     pub(super) chunks_under_way: usize,
-    /// Whole units and chunks have turns of their own, so that a chunk, for which a commit may be
-    /// waiting, never stands behind 16 MiB.
+    /// Chunks have turns of their own, so that one for which a commit may be waiting never stands
+    /// behind 16 MiB.
     units: Arc<Semaphore>,
     chunks: Arc<Semaphore>,
 }
@@ -36,23 +36,24 @@ impl Place {
         }
     }
 
-    pub(super) fn way(&mut self, whole: bool) -> Way {
+    pub(super) fn way(&mut self, kind: WalCut) -> Way {
+        let is_chunk = kind == WalCut::Chunk;
         self.under_way += 1;
-        if !whole {
+        if is_chunk {
             self.chunks_under_way += 1;
         }
         Way {
             visit: self.visit,
             archive: self.archive.clone(),
-            uploading: if whole { &self.units } else { &self.chunks }.clone(),
+            uploading: if is_chunk { &self.chunks } else { &self.units }.clone(),
             left: self.left.clone(),
         }
     }
 
-    pub(super) fn settled(&mut self, visit: Visit, whole: bool) {
+    pub(super) fn settled(&mut self, visit: Visit, kind: WalCut) {
         if visit == self.visit {
             self.under_way -= 1;
-            if !whole {
+            if kind == WalCut::Chunk {
                 self.chunks_under_way -= 1;
             }
         }
