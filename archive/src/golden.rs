@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walvault_protocol::wal::{MarkKind, WalMark};
+use walvault_protocol::wal::{MarkKind, Parameters, WalMark};
 use walvault_protocol::{
     Lsn, LsnRange, PgTimestamp, SegmentSize, ServerVersion, SystemId, TimelineId,
 };
@@ -112,6 +112,10 @@ fn marks() -> Vec<WalMark> {
         time: PgTimestamp(848_500_000_000_000 + start as i64),
         kind,
     };
+    let untimed = |start: u64, kind| WalMark {
+        time: PgTimestamp(0),
+        ..mark(start, kind)
+    };
     vec![
         mark(0x100, MarkKind::Commit { xid: 731 }),
         mark(0x200, MarkKind::Abort { xid: 730 }),
@@ -121,6 +125,25 @@ fn marks() -> Vec<WalMark> {
                 name: "before".to_owned(),
             },
         ),
+        untimed(
+            0x400,
+            MarkKind::Tablespace {
+                oid: 16_385,
+                location: "/data/ts".to_owned(),
+            },
+        ),
+        untimed(
+            0x500,
+            MarkKind::Parameters(Parameters {
+                max_connections: 150,
+                max_worker_processes: 8,
+                max_wal_senders: 10,
+                max_prepared_transactions: 0,
+                max_locks_per_transaction: 64,
+                wal_level: 1,
+            }),
+        ),
+        mark(0x600, MarkKind::Commit { xid: 732 }),
     ]
 }
 

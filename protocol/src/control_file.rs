@@ -1,11 +1,13 @@
 //! `global/pg_control`: what it says about the layout of data files.
 //!
-//! `ControlFileData` of `src/include/catalog/pg_control.h` differs between major versions ahead of what is wanted
-//! here, so that fields are found from what does not differ: `floatFormat`, which always holds 1234567.0 with the sizes
-//! after it, and the CRC at the end with the checksum version before it. As PostgreSQL does, it is read in the byte
-//! order of the machine that wrote it, and that is little-endian on all that walvault supports.
+//! `ControlFileData` of `src/include/catalog/pg_control.h` differs between major versions ahead of
+//! what is wanted here, so that fields are found from what does not differ: `floatFormat`, which
+//! always holds 1234567.0 with the parameters before it and the sizes after it, and the CRC at the
+//! end with the checksum version before it. As PostgreSQL does, it is read in the byte order of the
+//! machine that wrote it, and that is little-endian on all that walvault supports.
 
 use crate::identity::SystemId;
+use crate::wal::Parameters;
 
 /// What `pg_control` says, its CRC having been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct ControlFile {
     pub segment_pages: u32,
     /// Whether data pages carry checksums.
     pub data_checksums: bool,
+    /// What a server that replays its WAL must not have less of.
+    pub parameters: Parameters,
 }
 
 /// A `pg_control` that cannot be relied on.
@@ -60,20 +64,21 @@ impl ControlFile {
         let id = data.first_chunk().copied().map(u64::from_le_bytes);
         let float = data.chunks_exact(8).position(|field| field == FLOAT_FORMAT);
         let sizes = float.map(|field| field * 8 + FLOAT_FORMAT.len());
+        let parameters = float.and_then(|field| parameters(data, field * 8));
         let padding = if version < WITH_CHAR_SIGNEDNESS { 0 } else { 4 };
         let checksums = u32_at(data, crc - NONCE - padding - 4);
-        let found = id
-            .zip(sizes)
-            .zip(checksums)
-            .and_then(|((id, at), checksums)| {
+        let found = id.zip(sizes).zip(checksums).zip(parameters).and_then(
+            |(((id, at), checksums), parameters)| {
                 Some(ControlFile {
                     system_id: SystemId(id),
                     version,
                     page_size: u32_at(data, at)?,
                     segment_pages: u32_at(data, at + 4)?,
                     data_checksums: checksums != 0,
+                    parameters,
                 })
-            });
+            },
+        );
         // configure allows --with-blocksize from 1 to 32 kB.
         let sound = |control: &ControlFile| {
             control.page_size.is_power_of_two()
@@ -82,6 +87,20 @@ impl ControlFile {
         };
         found.filter(sound).ok_or(unknown)
     }
+}
+
+/// The parameters before `floatFormat` at `float`. `max_locks_per_xact` is followed by the byte
+/// `track_commit_timestamp` and by `maxAlign`, `wal_level` by the byte `wal_log_hints`.
+fn parameters(data: &[u8], float: usize) -> Option<Parameters> {
+    let before = |bytes: usize| u32_at(data, float.checked_sub(bytes)?);
+    Some(Parameters {
+        wal_level: before(36)?,
+        max_connections: before(28)?,
+        max_worker_processes: before(24)?,
+        max_wal_senders: before(20)?,
+        max_prepared_transactions: before(16)?,
+        max_locks_per_transaction: before(12)?,
+    })
 }
 
 /// Where the CRC is: it covers every byte before it, and zeros follow.
@@ -112,7 +131,10 @@ mod tests {
     fn control(version: u32, ahead: usize, checksums: u32) -> Vec<u8> {
         let mut bytes = 7u64.to_le_bytes().to_vec();
         bytes.extend(version.to_le_bytes());
-        bytes.resize(16 + ahead, 0xAA);
+        bytes.resize(16 + ahead - 36, 0xAA);
+        for field in [1u32, 0, 150, 8, 10, 5, 64, 1, 8] {
+            bytes.extend(field.to_le_bytes());
+        }
         bytes.extend(FLOAT_FORMAT);
         bytes.extend(8192u32.to_le_bytes());
         bytes.extend(131_072u32.to_le_bytes());
@@ -140,6 +162,14 @@ mod tests {
                     page_size: 8192,
                     segment_pages: 131_072,
                     data_checksums: checksums == 1,
+                    parameters: Parameters {
+                        max_connections: 150,
+                        max_worker_processes: 8,
+                        max_wal_senders: 10,
+                        max_prepared_transactions: 5,
+                        max_locks_per_transaction: 64,
+                        wal_level: 1,
+                    },
                 };
                 assert_eq!(found, Ok(expected));
             }

@@ -2,7 +2,7 @@
 //!
 //! Owns the layout of pages and records, of PostgreSQL 13 to 18, as far as proving that a run of
 //! bytes is unbroken WAL needs it: page headers, continuity, each record's CRC. It knows nothing
-//! of where the bytes come from, and of a record's contents only what a recovery target can name.
+//! of where the bytes come from, and of a record's contents only what a restore has to know.
 
 mod error;
 mod mark;
@@ -15,5 +15,5 @@ pub mod synthetic;
 mod tests;
 
 pub use error::WalError;
-pub use mark::{LONGEST_MESSAGE, MarkKind, WalMark, WalMessage};
+pub use mark::{LONGEST_MESSAGE, MarkKind, Parameters, WalMark, WalMessage};
 pub use scanner::{ScanStart, WalScanner};

@@ -8,7 +8,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use walvault_harness::user::{server_command, write_as_server_user};
 use walvault_harness::{Outcome, Postgres, Shutdown, cache, test};
 use walvault_protocol::segment::{parse_segment, segment_name};
-use walvault_protocol::wal::{MarkKind, ScanStart, WalMark, WalScanner};
+use walvault_protocol::wal::{MarkKind, Parameters, ScanStart, WalMark, WalScanner};
 use walvault_protocol::{Lsn, PgTimestamp, SegmentNumber, SegmentSize, SystemId, TimelineId};
 
 /// The size of a page in every build that Debian ships.
@@ -243,6 +243,31 @@ fn read_line(line: &str) -> Line {
             },
             None,
         )),
+        ("Tablespace", "CREATE") => {
+            // CREATE 16384 "/path"
+            let (oid, location) = rest.split_once(' ').expect("an OID and a path");
+            let kind = MarkKind::Tablespace {
+                oid: oid.parse().expect("an OID"),
+                location: location.trim_matches('"').to_owned(),
+            };
+            Some((kind, None))
+        }
+        ("XLOG", "PARAMETER_CHANGE") => {
+            let number = |name: &str| between(&format!("{name}="), " ").parse().expect("a number");
+            let parameters = Parameters {
+                max_connections: number("max_connections"),
+                max_worker_processes: number("max_worker_processes"),
+                max_wal_senders: number("max_wal_senders"),
+                max_prepared_transactions: number("max_prepared_xacts"),
+                max_locks_per_transaction: number("max_locks_per_xact"),
+                wal_level: match between("wal_level=", " ") {
+                    "minimal" => 0,
+                    "replica" => 1,
+                    _ => 2,
+                },
+            };
+            Some((MarkKind::Parameters(parameters), None))
+        }
         _ => None,
     };
     let (_, total) = between("(rec/tot):", ",")

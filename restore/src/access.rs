@@ -4,18 +4,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use walvault_archive::Archive;
 use walvault_archive::config::{Config, ConfigError, CopySettings};
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::seal::reads_whole;
 use walvault_archive::store::{
     self, Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError,
 };
+use walvault_archive::{Archive, Catalog};
 
 use crate::exit::{CommandError, REFUSED};
 
 /// The longest wait between two attempts to reach an archive.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How many catalogs [`on_catalog`] loads at most.
+const CATALOGS: u32 = 6;
 
 /// Why an archive could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +173,26 @@ pub fn whoami() -> String {
 #[must_use]
 pub fn holder(command: &str) -> String {
     format!("{command} (process {} of {})", std::process::id(), whoami())
+}
+
+/// Gives the catalog of `archive`, and what `act` made of it. While the sidecar writes, chunks give
+/// way to the segment that holds the same WAL. When `act` misses an object, it gets a new catalog.
+///
+/// # Errors
+/// Those of `act`, and when the archive cannot be listed.
+pub async fn on_catalog<T, E: From<walvault_archive::Error>>(
+    archive: &Archive,
+    is_missing: impl Fn(&E) -> bool,
+    act: impl AsyncFn(&Catalog) -> Result<T, E>,
+) -> Result<(Catalog, T), E> {
+    let mut again = 1..CATALOGS;
+    loop {
+        let catalog = Catalog::load(archive).await?;
+        match act(&catalog).await {
+            Err(error) if is_missing(&error) && again.next().is_some() => {}
+            done => return Ok((catalog, done?)),
+        }
+    }
 }
 
 #[cfg(test)]

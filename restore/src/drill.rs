@@ -14,14 +14,13 @@ use crate::target::Target;
 mod account;
 mod amcheck;
 mod asserts;
+mod choose;
 mod conduct;
 mod ending;
 mod error;
-mod exact;
 mod pages;
 mod priority;
 mod rpo;
-mod scan;
 mod scratch;
 
 pub use account::Account;

@@ -19,6 +19,7 @@ pub mod materialise;
 pub mod noted;
 pub mod place;
 pub mod plan;
+pub mod prediction;
 pub mod prefetch;
 pub mod report;
 pub mod reporting;

@@ -2,7 +2,7 @@
 
 use walvault_archive::catalog::{Catalog, WalHeld};
 use walvault_archive::record::BackupRecord;
-use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineHistory, TimelineId};
 
 /// The way to one timeline, over its ancestors.
 #[derive(Debug, Clone)]
@@ -36,6 +36,12 @@ impl<'a> Line<'a> {
     #[must_use]
     pub fn timeline(&self) -> TimelineId {
         self.history.timeline()
+    }
+
+    /// The size of the cluster's segments.
+    #[must_use]
+    pub fn segment_size(&self) -> SegmentSize {
+        self.catalog.segment_size()
     }
 
     /// Whether all of `backup` lies on it: begun and ended before its timeline was left.

@@ -31,6 +31,19 @@ pub trait MarkSource {
         held: &WalHeld,
     ) -> impl Future<Output = Result<Arc<[WalMark]>, Error>>;
 
+    /// Of the marks of one object, those of changes: see [`is_change`]. There are few of them, and
+    /// a line is looked through for them from its beginning to its end.
+    ///
+    /// # Errors
+    /// When the object cannot be read.
+    fn changes(
+        &self,
+        timeline: TimelineId,
+        held: &WalHeld,
+    ) -> impl Future<Output = Result<Vec<WalMark>, Error>> {
+        async move { Ok(changes_of(&self.marks(timeline, held).await?)) }
+    }
+
     /// Whether a whole record begins at or after `lsn` and ends by `end`; marks do not tell of
     /// every record.
     ///
@@ -85,6 +98,19 @@ impl MarkSource for ArchiveMarks<'_> {
         Ok(marks)
     }
 
+    /// Keeps nothing of what it reads, so that a line of any length takes little memory.
+    async fn changes(&self, timeline: TimelineId, held: &WalHeld) -> Result<Vec<WalMark>, Error> {
+        let name = (timeline, held.range.start, held.range.end, held.whole);
+        let known = self.known().get(&name).cloned();
+        match known {
+            Some(marks) => Ok(changes_of(&marks)),
+            None => {
+                let marks = self.catalog.marks(self.archive, timeline, held).await?;
+                Ok(changes_of(&marks))
+            }
+        }
+    }
+
     async fn holds_record(&self, line: &Line<'_>, lsn: Lsn, end: Lsn) -> Result<bool, Error> {
         records::holds_record(self.archive, line, lsn, end).await
     }
@@ -96,6 +122,23 @@ pub fn is_transaction_end(mark: &WalMark) -> bool {
     matches!(mark.kind, MarkKind::Commit { .. } | MarkKind::Abort { .. })
 }
 
+/// Whether replay of this mark's record changes what the restored server needs around it.
+#[must_use]
+pub fn is_change(mark: &WalMark) -> bool {
+    matches!(
+        mark.kind,
+        MarkKind::Tablespace { .. } | MarkKind::Parameters(_)
+    )
+}
+
+fn changes_of(marks: &[WalMark]) -> Vec<WalMark> {
+    marks
+        .iter()
+        .filter(|mark| is_change(mark))
+        .cloned()
+        .collect()
+}
+
 /// The marks of records that end within `piece` and begin at or after `from`, where replay begins.
 async fn marks_of(
     source: &impl MarkSource,
@@ -103,10 +146,23 @@ async fn marks_of(
     from: Lsn,
 ) -> Result<Vec<WalMark>, Error> {
     let marks = source.marks(piece.timeline, &piece.held).await?;
-    let within = |mark: &&WalMark| {
-        from <= mark.start && piece.span.start < mark.end && mark.end <= piece.span.end
-    };
+    let within = |mark: &&WalMark| is_within(mark, piece, from);
     Ok(marks.iter().filter(within).cloned().collect())
+}
+
+/// As [`marks_of`], those of changes alone.
+async fn changes_of_piece(
+    source: &impl MarkSource,
+    piece: &Piece,
+    from: Lsn,
+) -> Result<Vec<WalMark>, Error> {
+    let mut changes = source.changes(piece.timeline, &piece.held).await?;
+    changes.retain(|mark| is_within(mark, piece, from));
+    Ok(changes)
+}
+
+fn is_within(mark: &WalMark, piece: &Piece, from: Lsn) -> bool {
+    from <= mark.start && piece.span.start < mark.end && mark.end <= piece.span.end
 }
 
 /// The marks of several pieces, read side by side.

@@ -18,21 +18,25 @@ use walvault_archive::record::{BackupFiles, BackupRecord, PartRecord};
 
 mod durable;
 mod error;
+mod late;
 mod marker;
 mod owner;
 mod parts;
 mod reuse;
 mod root;
+mod servers;
 mod site;
 mod tablespaces;
 mod tree;
 
 pub use error::MaterialiseError;
+pub use late::check_unused;
 pub use owner::Owner;
 pub use site::DiskSpace;
 pub use tablespaces::TablespaceMapping;
 pub use tree::{Tree, safe_path};
 
+use crate::plan::NewTablespace;
 use crate::settings::RecoverySettings;
 use parts::Writer;
 use reuse::Found;
@@ -56,6 +60,8 @@ pub struct Job<'a> {
     pub pgdata: PathBuf,
     /// Tablespaces that go elsewhere than they were.
     pub mappings: Vec<TablespaceMapping>,
+    /// Tablespaces that replay will create, which the backup does not have.
+    pub created: Vec<NewTablespace>,
     /// Whom it shall belong to, when not this process's user.
     pub owner: Option<Owner>,
     /// What recovery is told.
@@ -115,16 +121,17 @@ impl<'a> Job<'a> {
         &'a self,
         progress: &ProgressBar,
     ) -> Result<Prepared<'a>, MaterialiseError> {
-        let site = Site::plan(&self.pgdata, self.backup, &self.mappings, self.delta)?;
+        let site = Site::plan(self)?;
         let files: BackupFiles = self
             .archive
             .get_record(&ObjectKey::BackupFiles(self.backup.id.clone()))
             .await?;
         let tree = Arc::new(Tree::new(self.backup, files, site.is_remapped())?);
-        let found = match site.is_reused() {
+        let mut found = match site.is_reused() {
             true => Found::survey(&site, &tree, progress).await?,
             false => Found::nothing(&tree),
         };
+        found.surplus.extend(site.late_surplus());
         let space = site.space(&tree, &found)?;
         Ok(Prepared {
             job: self,
@@ -232,7 +239,8 @@ impl Prepared<'_> {
         let manifest = job.archive.get(&manifest).await?.payload;
         let content = |name: &str| held.get(name).map_or(&[][..], Vec::as_slice);
         site.write(BACKUP_MANIFEST, &manifest)?;
-        site.write(AUTO_CONF, &job.settings.amend(content(AUTO_CONF)))?;
+        let amended = job.settings.amend(content(AUTO_CONF), content(PG_CONTROL));
+        site.write(AUTO_CONF, &amended)?;
         site.write(job.settings.signal_file(), b"")?;
         if site.is_remapped() {
             site.write(TABLESPACE_MAP, &site.tablespace_map())?;

@@ -15,9 +15,11 @@ use walvault_protocol::{Lsn, TimelineId};
 mod candidate;
 mod choose;
 mod error;
+mod way;
 
 pub use choose::{Request, plan};
 pub use error::{Nearest, PlanError};
+pub use way::{NeededSetting, NewTablespace, named};
 
 /// What a restore is going to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,6 +36,10 @@ pub struct RestorePlan {
     pub replay: Replay,
     /// Where recovery stops, and what it has then recovered.
     pub stop: Stop,
+    /// Tablespaces that replay creates on its way, in the order of the WAL.
+    pub tablespaces: Vec<NewTablespace>,
+    /// Settings that replay needs, where they were changed on its way.
+    pub settings: Vec<NeededSetting>,
     /// What the operator should know before.
     pub warnings: Vec<String>,
 }
@@ -123,6 +129,8 @@ impl From<&WalMark> for StopMark {
         let (xid, name) = match &mark.kind {
             MarkKind::Commit { xid } | MarkKind::Abort { xid } => (Some(*xid), None),
             MarkKind::RestorePoint { name } => (None, Some(name.clone())),
+            // No target names them.
+            MarkKind::Tablespace { .. } | MarkKind::Parameters(_) => (None, None),
         };
         StopMark {
             lsn: mark.start,

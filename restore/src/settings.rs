@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use walvault_archive::Catalog;
-use walvault_protocol::TimelineId;
+use walvault_protocol::{ControlFile, TimelineId};
 
 use crate::exit::{CommandError, REFUSED};
+use crate::plan::{NeededSetting, named};
 use crate::target::{Point, Target, TargetAction, format_instant};
 
 const BEGIN: &str = "# walvault restore: begin";
@@ -48,6 +49,8 @@ pub struct RecoverySettings {
     pub action: Option<TargetAction>,
     /// How it follows a primary, if it is to be a standby.
     pub standby: Option<StandbySettings>,
+    /// What replay needs on its way; the backup may have less.
+    pub needed: Vec<NeededSetting>,
 }
 
 /// What a standby is told (manual, section "Standby Server Settings").
@@ -69,9 +72,10 @@ impl RecoverySettings {
         }
     }
 
-    /// The lines, between two comments that mark them.
+    /// The lines, between two comments that mark them, with settings that have to be raised to a
+    /// value.
     #[must_use]
-    pub fn to_lines(&self) -> String {
+    pub fn to_lines(&self, raised: &[(&str, u32)]) -> String {
         let mut lines = vec![BEGIN.to_owned()];
         let mut set = |name: &str, value: &str| lines.push(format!("{name} = {}", quote(value)));
         set("restore_command", &self.restore_command);
@@ -93,6 +97,9 @@ impl RecoverySettings {
                 "recovery_target_action",
                 self.action.unwrap_or(TargetAction::Pause).as_str(),
             );
+        }
+        for (name, value) in raised {
+            set(name, &value.to_string());
         }
         // The clone must not write where the server it came from does.
         set("archive_mode", "off");
@@ -136,10 +143,26 @@ impl RecoverySettings {
         }
     }
 
+    /// The settings that replay needs more of than the server had that was backed up, as its
+    /// `pg_control` tells, and than the rest of `postgresql.auto.conf` sets.
+    fn raised(&self, auto_conf: &[u8], control: &[u8]) -> Vec<(&'static str, u32)> {
+        let had = ControlFile::parse(control).map(|control| control.parameters);
+        let all = named(&had.unwrap_or_default()).into_iter();
+        let raised = all.filter_map(|(name, had)| {
+            let needed = self.needed.iter().find(|needed| needed.name == name);
+            let least = needed.map_or(had, |needed| needed.value.max(had));
+            let set = number_in(auto_conf, name);
+            // ALTER SYSTEM may have lowered it without a restart before the backup.
+            let is_less = had < least || set.is_some_and(|set| set < least);
+            is_less.then(|| (name, set.unwrap_or(0).max(least)))
+        });
+        raised.collect()
+    }
+
     /// A `postgresql.auto.conf` with these lines at its end, where they win over all others. Those
-    /// of an earlier restore go.
+    /// of an earlier restore go. `control` is the backup's `pg_control`.
     #[must_use]
-    pub fn amend(&self, content: &[u8]) -> Vec<u8> {
+    pub fn amend(&self, content: &[u8], control: &[u8]) -> Vec<u8> {
         let mut amended = Vec::with_capacity(content.len() + 1024);
         let mut is_ours = false;
         for line in content.split_inclusive(|byte| *byte == b'\n') {
@@ -157,9 +180,20 @@ impl RecoverySettings {
         if amended.last().is_some_and(|byte| *byte != b'\n') {
             amended.push(b'\n');
         }
-        amended.extend_from_slice(self.to_lines().as_bytes());
+        let raised = self.raised(&amended, control);
+        amended.extend_from_slice(self.to_lines(&raised).as_bytes());
         amended
     }
+}
+
+/// The number that a line `name = 'number'` of `postgresql.auto.conf` sets last.
+fn number_in(auto_conf: &[u8], name: &str) -> Option<u32> {
+    let text = String::from_utf8_lossy(auto_conf);
+    let values = text.lines().rev().filter_map(|line| {
+        let (set, value) = line.split_once('=')?;
+        (set.trim() == name).then(|| value.trim().trim_matches('\'').parse().ok())
+    });
+    values.flatten().next()
 }
 
 /// `recovery_target_timeline`: the timeline's number, so that one which appears later changes
@@ -224,6 +258,8 @@ fn quote(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use walvault_protocol::Lsn;
+
     use super::*;
     use crate::target::parse_instant;
 
@@ -235,7 +271,58 @@ mod tests {
             timeline: "1".to_owned(),
             action: None,
             standby: None,
+            needed: Vec::new(),
         }
+    }
+
+    #[test]
+    fn settings_that_replay_needs_are_raised_and_never_lowered() {
+        let needed = |name, value| NeededSetting {
+            name,
+            value,
+            lsn: Lsn(0x300_0000),
+        };
+        let settings = RecoverySettings {
+            needed: vec![
+                needed("max_connections", 150),
+                needed("max_worker_processes", 8),
+                needed("max_wal_senders", 20),
+            ],
+            ..settings(Target::END)
+        };
+        let before = b"max_wal_senders = '30'\nmax_connections = '100'\n";
+        let control = control_file([100, 8, 10, 0, 64]);
+        let amended = settings.amend(before, &control);
+        let text = String::from_utf8(amended).expect("text");
+        let (_, block) = text.split_once(BEGIN).expect("a block");
+        assert!(block.contains("\nmax_connections = '150'\n"), "{block}");
+        assert!(block.contains("\nmax_wal_senders = '30'\n"), "{block}");
+        assert!(!block.contains("max_worker_processes"), "{block}");
+        let before = RecoverySettings {
+            needed: vec![needed("max_connections", 50)],
+            ..settings
+        };
+        let text = String::from_utf8(before.amend(b"", &control)).expect("text");
+        assert!(!text.contains("max_connections"), "{text}");
+        let lowered = before.amend(b"max_connections = '20'\n", &control);
+        let text = String::from_utf8(lowered).expect("text");
+        assert!(text.contains("\nmax_connections = '100'\n"), "{text}");
+    }
+
+    /// A `pg_control` of PostgreSQL 15 with these parameters.
+    fn control_file(parameters: [u32; 5]) -> Vec<u8> {
+        let mut bytes = vec![0; 8];
+        bytes.extend(1300u32.to_le_bytes());
+        bytes.resize(180, 0);
+        bytes.extend(parameters.iter().flat_map(|value| value.to_le_bytes()));
+        bytes.resize(208, 0);
+        bytes.extend(1_234_567.0f64.to_le_bytes());
+        bytes.extend(8192u32.to_le_bytes());
+        bytes.extend(131_072u32.to_le_bytes());
+        bytes.resize(296, 0);
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend(crc.to_le_bytes());
+        bytes
     }
 
     #[test]
@@ -248,7 +335,7 @@ mod tests {
             }),
             ..settings(Target::END)
         };
-        let lines = standby.to_lines();
+        let lines = standby.to_lines(&[]);
         for line in [
             "recovery_target_timeline = 'latest'",
             "recovery_target_time = ''",
@@ -272,7 +359,7 @@ mod tests {
             standby: Some(StandbySettings::default()),
             ..settings(Target::END)
         };
-        let lines = standby.to_lines();
+        let lines = standby.to_lines(&[]);
         assert!(lines.contains("\nprimary_slot_name = ''\n"), "{lines}");
         assert!(!lines.contains("primary_conninfo"), "{lines}");
     }
@@ -281,7 +368,7 @@ mod tests {
     fn one_target_is_set_and_all_others_are_emptied() {
         let time = parse_instant("2026-11-21 14:03:00.123456+01").expect("a time");
         let target = Target::exclusive(Point::Time(time)).expect("a target");
-        let lines = settings(target).to_lines();
+        let lines = settings(target).to_lines(&[]);
         let expected = "# walvault restore: begin\n\
             restore_command = '\"/bin/walvault\" --config \"/etc/w.toml\" wal-fetch %f \"%p\"'\n\
             recovery_target_timeline = '1'\n\
@@ -299,14 +386,14 @@ mod tests {
             synchronous_standby_names = ''\n\
             # walvault restore: end\n";
         assert_eq!(lines, expected);
-        assert!(!settings(Target::END).to_lines().contains("action"));
+        assert!(!settings(Target::END).to_lines(&[]).contains("action"));
     }
 
     #[test]
     fn lines_of_an_earlier_restore_go_and_others_stay() {
         let before = b"# Do not edit\nwork_mem = '64MB'";
-        let first = settings(Target::END).amend(before);
-        let again = settings(Target::inclusive(Point::Immediate)).amend(&first);
+        let first = settings(Target::END).amend(before, &[]);
+        let again = settings(Target::inclusive(Point::Immediate)).amend(&first, &[]);
         let text = String::from_utf8(again).expect("text");
         assert!(text.starts_with("# Do not edit\nwork_mem = '64MB'\n# walvault restore: begin\n"));
         assert_eq!(text.matches("restore_command").count(), 1);

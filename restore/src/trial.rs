@@ -16,6 +16,7 @@ use walvault_protocol::{Lsn, ServerVersion};
 
 use crate::exit::{CommandError, REFUSED};
 use crate::materialise::Owner;
+use crate::plan::NeededSetting;
 use crate::target::TargetAction;
 
 mod alone;
@@ -54,6 +55,8 @@ pub struct Trial<'a> {
     pub action: Option<TargetAction>,
     /// What else it is started with, each `name=value`; these win over everything.
     pub settings: Vec<String>,
+    /// What replay needs on its way, where the cluster's own settings are not there.
+    pub needed: &'a [NeededSetting],
     /// The names of variables that neither it nor its restore_command is given.
     pub without: Vec<String>,
 }
@@ -70,7 +73,8 @@ pub struct Standing {
 /// What was reached.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reached {
-    /// The end of the last record that was replayed.
+    /// The end of the last record that was replayed; where the server was not asked, a position
+    /// before.
     pub lsn: Option<Lsn>,
     /// The time of the last transaction that was replayed, by the server's clock.
     pub time: Option<Timestamp>,
@@ -82,6 +86,15 @@ pub struct Reached {
     pub seconds_to_consistent: Option<f64>,
     /// Seconds from the server's start until it was at the target.
     pub seconds_to_target: f64,
+    /// Whether the server itself was asked. Else its log and its control file tell the rest.
+    #[serde(skip)]
+    pub asked: bool,
+    /// What its log says of where recovery stopped, where there was a target.
+    #[serde(skip)]
+    pub stopping: Option<String>,
+    /// Where the last record begins that was replayed, as its log says once replay has ended.
+    #[serde(skip)]
+    pub last_record: Option<Lsn>,
 }
 
 /// Why a directory could not be tried out.
@@ -115,6 +128,17 @@ pub enum TrialError {
     Ended {
         /// How.
         status: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// It waits, and is not where it should be.
+    #[error(
+        "recovery paused{}, before it reached the target: this server's settings are too low for the WAL; raise those that the log names, and start it again. What it logged last:\n{log}",
+        lsn.map_or_else(String::new, |lsn| format!(" at LSN {lsn}"))
+    )]
+    Paused {
+        /// The end of the last record that was replayed.
+        lsn: Option<Lsn>,
         /// The end of its log.
         log: String,
     },
@@ -195,7 +219,18 @@ impl Trial<'_> {
                 consistent = Some(begun.elapsed().as_secs_f64());
             }
             if let Some((sight, role)) = sight.filter(|(sight, _)| sight.is_there) {
-                return Ok((reached(&sight, consistent, begun), Some(role)));
+                // Recovery says that it stops before it pauses. It also pauses where the server has
+                // less of a setting than the WAL needs (RecoveryRequiresIntParameter in
+                // xlogrecovery.c).
+                if !sight.promoted && stopping(&log).is_none() {
+                    return Err(TrialError::Paused {
+                        lsn: sight.lsn,
+                        log: last_lines(&log),
+                    });
+                }
+                let mut reached = reached(&sight, &log, consistent, begun);
+                reached.asked = true;
+                return Ok((reached, Some(role)));
             }
             // No role lets us in, but what it logs tells enough.
             let told = log.contains("pausing at the end of recovery")
@@ -204,7 +239,7 @@ impl Trial<'_> {
             if unseen > UNSEEN {
                 let mut sight = Sight::from_control(self.programs, self.pgdata, self.owner);
                 sight.promoted = log.contains("archive recovery complete");
-                return Ok((reached(&sight, consistent, begun), None));
+                return Ok((reached(&sight, &log, consistent, begun), None));
             }
             if let Some(status) = ended {
                 if self.action == Some(TargetAction::Shutdown)
@@ -212,10 +247,9 @@ impl Trial<'_> {
                     && log.contains("recovery stopping")
                 {
                     let sight = Sight::from_control(self.programs, self.pgdata, self.owner);
-                    return Ok((reached(&sight, consistent, begun), None));
+                    return Ok((reached(&sight, &log, consistent, begun), None));
                 }
-                let lines: Vec<&str> = log.lines().collect();
-                let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+                let log = last_lines(&log);
                 return Err(TrialError::Ended { status, log });
             }
             tokio::time::sleep(LOOK).await;
@@ -262,7 +296,29 @@ impl Standing {
     }
 }
 
-fn reached(sight: &Sight, consistent: Option<f64>, begun: Instant) -> Reached {
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}
+
+/// The message of `recoveryStopsBefore` or `recoveryStopsAfter`, without what is before it on its
+/// line.
+fn stopping(log: &str) -> Option<String> {
+    let lines = log.lines().rev();
+    let mut found = lines.filter_map(|line| line.find("recovery stopping ").map(|at| &line[at..]));
+    found.next().map(str::to_owned)
+}
+
+/// `redo done at`: where the last record begins that was replayed.
+fn redo_done(log: &str) -> Option<Lsn> {
+    let told = log
+        .lines()
+        .rev()
+        .find_map(|line| line.split_once("redo done at "));
+    told?.1.split_whitespace().next()?.parse().ok()
+}
+
+fn reached(sight: &Sight, log: &str, consistent: Option<f64>, begun: Instant) -> Reached {
     let seconds = begun.elapsed().as_secs_f64();
     Reached {
         lsn: sight.lsn,
@@ -271,6 +327,9 @@ fn reached(sight: &Sight, consistent: Option<f64>, begun: Instant) -> Reached {
         promoted: sight.promoted,
         seconds_to_consistent: consistent,
         seconds_to_target: seconds,
+        asked: false,
+        stopping: stopping(log),
+        last_record: redo_done(log),
     }
 }
 
@@ -280,4 +339,27 @@ fn reached(sight: &Sight, consistent: Option<f64>, begun: Instant) -> Reached {
 /// When there are none of that major version.
 pub fn programs(named: Option<&Path>, version: ServerVersion) -> Result<Programs, TrialError> {
     Programs::find(named.map(PathBuf::from), version.major())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_tells_where_recovery_stopped() {
+        let log = "2026 LOG:  redo starts at 0/2000028\n\
+            2026 LOG:  recovery stopping before commit of transaction 726, time 2026-11-28\n\
+            2026 LOG:  redo done at 0/20001A0 system usage: CPU: user: 0.00 s\n";
+        let said = stopping(log).expect("told");
+        assert!(said.starts_with("recovery stopping before commit of transaction 726,"));
+        assert_eq!(redo_done(log), Some(Lsn(0x200_01A0)));
+        // PostgreSQL 13 says no more on the line.
+        assert_eq!(
+            redo_done("LOG:  redo done at 0/20001A0"),
+            Some(Lsn(0x200_01A0))
+        );
+        let paused = "WARNING:  hot standby is not possible because of insufficient parameter settings\n\
+            LOG:  recovery has paused\n";
+        assert_eq!((stopping(paused), redo_done(paused)), (None, None));
+    }
 }

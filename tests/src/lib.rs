@@ -15,6 +15,7 @@ pub mod positions;
 pub mod scenario;
 pub mod trouble;
 pub mod walvaultd;
+pub mod watched;
 
 pub use archive::{ArchiveKind, ArchiveUnderTest};
 pub use archived::Archived;
@@ -30,3 +31,4 @@ pub use walvault_harness::{
     postgres, process, proxy, test, time, user, wait, wait_until,
 };
 pub use walvaultd::Walvaultd;
+pub use watched::Watched;

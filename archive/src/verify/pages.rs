@@ -121,6 +121,7 @@ impl Pages {
 mod tests {
     use super::*;
     use walvault_protocol::SystemId;
+    use walvault_protocol::wal::Parameters;
 
     const SIZE: usize = 1024;
 
@@ -131,6 +132,7 @@ mod tests {
             page_size: SIZE as u32,
             segment_pages: 4,
             data_checksums,
+            parameters: Parameters::default(),
         }
     }
 

@@ -1,20 +1,23 @@
-//! Marks: the places in WAL that a recovery target can name.
+//! Marks: the places in WAL that a restore has to know of before it replays them.
 //!
-//! They are the records that `recoveryStopsBefore` and `recoveryStopsAfter` in
-//! `src/backend/access/transam/xlogrecovery.c` look at: transaction ends and restore points.
+//! Recovery targets name transaction ends and restore points, the records that
+//! `recoveryStopsBefore` and `recoveryStopsAfter` in `src/backend/access/transam/xlogrecovery.c`
+//! look at. Replay of a new tablespace writes outside the data directory, and replay of raised
+//! parameters pauses or ends a server that has less of them.
 
 use super::page::{WalVersion, u32_at, u64_at};
 use crate::lsn::Lsn;
 use crate::timestamp::PgTimestamp;
 
-/// A place where recovery can stop.
+/// A place in WAL that a restore has to know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalMark {
     /// The record's first byte, the LSN that `pg_waldump` prints.
     pub start: Lsn,
     /// The LSN after the record, as `recovery_target_lsn` and `pg_last_wal_replay_lsn()` count.
     pub end: Lsn,
-    /// When, by the server's clock; not necessarily later than the mark before it.
+    /// When, by the server's clock; not necessarily later than the mark before it. Zero where the
+    /// record has no time: [`MarkKind::Tablespace`] and [`MarkKind::Parameters`].
     pub time: PgTimestamp,
     /// What happened.
     pub kind: MarkKind,
@@ -38,6 +41,34 @@ pub enum MarkKind {
         /// Its name; bytes that are not UTF-8 became U+FFFD.
         name: String,
     },
+    /// `CREATE TABLESPACE`: replay makes a directory at its location, whatever is there.
+    Tablespace {
+        /// The tablespace, the name of its link in `pg_tblspc`.
+        oid: u32,
+        /// Its location; empty for one within the data directory. Bytes that are not UTF-8 became
+        /// U+FFFD.
+        location: String,
+    },
+    /// The server was started with other values of settings that replay depends on.
+    Parameters(Parameters),
+}
+
+/// What a server that replays WAL must not have less of than the one that wrote it
+/// (`xl_parameter_change` of `src/include/access/xlog_internal.h`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// `max_connections`
+    pub max_connections: u32,
+    /// `max_worker_processes`
+    pub max_worker_processes: u32,
+    /// `max_wal_senders`
+    pub max_wal_senders: u32,
+    /// `max_prepared_transactions`
+    pub max_prepared_transactions: u32,
+    /// `max_locks_per_transaction`
+    pub max_locks_per_transaction: u32,
+    /// `wal_level`: 0 minimal, 1 replica, 2 logical.
+    pub wal_level: u32,
 }
 
 /// A message that `pg_logical_emit_message` wrote into WAL, as far as it is short.
@@ -58,12 +89,18 @@ pub const LONGEST_MESSAGE: usize = NAME_SIZE;
 pub(super) const RM_XLOG: u8 = 0;
 /// `RM_XACT_ID`.
 pub(super) const RM_XACT: u8 = 1;
+/// `RM_TBLSPC_ID`.
+pub(super) const RM_TABLESPACE: u8 = 5;
 /// `RM_LOGICALMSG_ID`.
 const RM_LOGICALMSG: u8 = 21;
 /// `~XLR_INFO_MASK`: the bits of `xl_info` that are the resource manager's own.
 pub(super) const RMGR_INFO: u8 = 0xF0;
 /// `XLOG_SWITCH`: the rest of the segment is unused.
 pub(super) const XLOG_SWITCH: u8 = 0x40;
+/// `XLOG_TBLSPC_CREATE` of `src/include/commands/tablespace.h`.
+pub(super) const TABLESPACE_CREATE: u8 = 0x00;
+/// `XLOG_PARAMETER_CHANGE` of `src/include/catalog/pg_control.h`.
+pub(super) const XLOG_PARAMETER_CHANGE: u8 = 0x60;
 /// `XLOG_RESTORE_POINT` of `src/include/catalog/pg_control.h`.
 pub(super) const XLOG_RESTORE_POINT: u8 = 0x70;
 /// `XLOG_OVERWRITE_CONTRECORD`.
@@ -83,6 +120,9 @@ pub(super) const HAS_DROPPED_STATS: u32 = 1 << 8;
 pub(super) const HAS_INVALIDATIONS: u32 = 1 << 3;
 pub(super) const HAS_TWOPHASE: u32 = 1 << 4;
 
+/// `MAXPGPATH`: a path with its zero byte.
+const LONGEST_PATH: usize = 1024;
+
 /// `sizeof(rp_name)`, `MAXFNAMELEN`.
 pub(super) const NAME_SIZE: usize = 64;
 
@@ -100,6 +140,8 @@ pub(super) struct Notes {
     skip: u64,
     buffer: [u8; NAME_SIZE],
     filled: usize,
+    /// A location, which is longer than the buffer.
+    path: Vec<u8>,
     /// Sections of a transaction's end that are still to come, as `XACT_XINFO_*`.
     sections: u32,
     time: PgTimestamp,
@@ -120,6 +162,8 @@ enum Subject {
     Commit { xid: u32, prepared: bool },
     Abort { xid: u32, prepared: bool },
     RestorePoint,
+    Tablespace { oid: u32 },
+    Parameters,
     Overwrite,
     Message,
 }
@@ -139,6 +183,15 @@ enum Field {
     },
     PreparedXid,
     Name,
+    /// `xl_tblspc_create_rec`: the OID, and a path that fills the rest of the main data.
+    TablespaceOid {
+        path: usize,
+    },
+    Location {
+        length: usize,
+    },
+    /// The six numbers at the beginning of `xl_parameter_change`.
+    Parameters,
     OverwrittenLsn,
     /// `xl_logical_message` of `src/include/replication/message.h`, up to the prefix.
     MessageHead,
@@ -159,10 +212,11 @@ impl Field {
             | Field::TopLevelXid
             | Field::Sections
             | Field::Count { .. }
+            | Field::TablespaceOid { .. }
             | Field::PreparedXid => 4,
             Field::Time | Field::OverwrittenLsn => 8,
-            Field::MessageHead => 24,
-            Field::Message { length } => length,
+            Field::MessageHead | Field::Parameters => 24,
+            Field::Message { length } | Field::Location { length } => length,
             Field::Name => NAME_SIZE,
             Field::Done | Field::Unreadable => 0,
         }
@@ -196,6 +250,8 @@ impl Notes {
                 prepared: true,
             },
             (RM_XLOG, XLOG_RESTORE_POINT, _) => Subject::RestorePoint,
+            (RM_XLOG, XLOG_PARAMETER_CHANGE, _) => Subject::Parameters,
+            (RM_TABLESPACE, TABLESPACE_CREATE, _) => Subject::Tablespace { oid: 0 },
             (RM_XLOG, XLOG_OVERWRITE_CONTRECORD, _) => Subject::Overwrite,
             (RM_LOGICALMSG, ..) if messages => Subject::Message,
             _ => return None,
@@ -207,6 +263,7 @@ impl Notes {
             skip: 0,
             buffer: [0; NAME_SIZE],
             filled: 0,
+            path: Vec::new(),
             sections: 0,
             time: PgTimestamp(0),
         })
@@ -222,7 +279,10 @@ impl Notes {
                 continue;
             }
             let (piece, rest) = split(bytes, self.field.size() - self.filled);
-            self.buffer[self.filled..self.filled + piece.len()].copy_from_slice(piece);
+            match self.field {
+                Field::Location { .. } => self.path.extend_from_slice(piece),
+                _ => self.buffer[self.filled..self.filled + piece.len()].copy_from_slice(piece),
+            }
             self.filled += piece.len();
             bytes = rest;
             if self.filled == self.field.size() {
@@ -245,6 +305,23 @@ impl Notes {
                 let name = &self.buffer[..end.unwrap_or(NAME_SIZE)];
                 let name = String::from_utf8_lossy(name).into_owned();
                 MarkKind::RestorePoint { name }
+            }
+            Subject::Tablespace { oid } => {
+                let end = self.path.iter().position(|byte| *byte == 0);
+                let location = &self.path[..end.unwrap_or(self.path.len())];
+                let location = String::from_utf8_lossy(location).into_owned();
+                MarkKind::Tablespace { oid, location }
+            }
+            Subject::Parameters => {
+                let number = |index: usize| u32_at(&self.buffer, index * size_of::<u32>());
+                MarkKind::Parameters(Parameters {
+                    max_connections: number(0),
+                    max_worker_processes: number(1),
+                    max_wal_senders: number(2),
+                    max_prepared_transactions: number(3),
+                    max_locks_per_transaction: number(4),
+                    wal_level: number(5),
+                })
             }
             Subject::Overwrite => return Some(Found::Overwritten(Lsn(u64_at(&self.buffer, 0)))),
             Subject::Message => return Some(Found::Message(self.message())),
@@ -274,6 +351,8 @@ impl Notes {
             },
             Field::Origin | Field::TopLevelXid => Field::FragmentId,
             Field::ShortLength | Field::LongLength => match self.subject {
+                Subject::Tablespace { .. } => self.tablespace(),
+                Subject::Parameters => Field::Parameters,
                 Subject::Overwrite => Field::OverwrittenLsn,
                 Subject::Message => Field::MessageHead,
                 _ => Field::Time,
@@ -314,10 +393,31 @@ impl Notes {
                     _ => Field::Done,
                 }
             }
-            Field::Message { .. } | Field::Name | Field::OverwrittenLsn | Field::Done => {
-                Field::Done
+            Field::TablespaceOid { path } => {
+                self.subject = Subject::Tablespace {
+                    oid: u32_at(&self.buffer, 0),
+                };
+                Field::Location { length: path }
             }
+            Field::Message { .. }
+            | Field::Name
+            | Field::Location { .. }
+            | Field::Parameters
+            | Field::OverwrittenLsn
+            | Field::Done => Field::Done,
             Field::Unreadable => Field::Unreadable,
+        }
+    }
+
+    /// A tablespace's OID comes, and then a path, as the length in the buffer says.
+    fn tablespace(&self) -> Field {
+        let length = match self.field {
+            Field::ShortLength => u32::from(self.buffer[0]),
+            _ => u32_at(&self.buffer, 0),
+        };
+        match (length as usize).checked_sub(size_of::<u32>()) {
+            Some(path @ 1..=LONGEST_PATH) => Field::TablespaceOid { path },
+            _ => Field::Unreadable,
         }
     }
 

@@ -123,6 +123,11 @@ impl Records {
         }
     }
 
+    /// Where the last record begins that was read whole.
+    pub(super) fn last_complete(&self) -> Option<Lsn> {
+        self.previous
+    }
+
     /// The first record has to name `record` as the one before it, where that is known.
     pub(super) fn follow(&mut self, record: Option<Lsn>) {
         self.previous = record;

@@ -131,6 +131,13 @@ impl WalScanner {
         self.records.last_record()
     }
 
+    /// Where the record begins that ends at [`WalScanner::complete_to`], if one does and it began
+    /// within the scan.
+    #[must_use]
+    pub fn last_complete_record(&self) -> Option<Lsn> {
+        self.records.last_complete()
+    }
+
     /// The messages that were completed since the last call, in the order of the WAL.
     #[must_use]
     pub fn take_messages(&mut self) -> Vec<WalMessage> {

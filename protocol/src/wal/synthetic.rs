@@ -182,6 +182,32 @@ impl Writer {
         self.main_data(RM_XACT, XACT_COMMIT, xid, &time.to_le_bytes())
     }
 
+    /// `CREATE TABLESPACE` at `location`.
+    pub fn create_tablespace(&mut self, oid: u32, location: &str) -> (Lsn, Lsn) {
+        let mut data = oid.to_le_bytes().to_vec();
+        data.extend(location.as_bytes());
+        data.push(0);
+        self.main_data(RM_TABLESPACE, TABLESPACE_CREATE, 7, &data)
+    }
+
+    /// A start with other settings.
+    pub fn change_parameters(&mut self, parameters: &Parameters) -> (Lsn, Lsn) {
+        let mut data = Vec::new();
+        for number in [
+            parameters.max_connections,
+            parameters.max_worker_processes,
+            parameters.max_wal_senders,
+            parameters.max_prepared_transactions,
+            parameters.max_locks_per_transaction,
+            parameters.wal_level,
+        ] {
+            data.extend(number.to_le_bytes());
+        }
+        // wal_log_hints and track_commit_timestamp, and the end of the struct.
+        data.extend([0, 1, 0, 0]);
+        self.main_data(RM_XLOG, XLOG_PARAMETER_CHANGE, 0, &data)
+    }
+
     /// `pg_switch_wal()`, the rest of the segment filled with `filler`.
     pub fn switch(&mut self, filler: u8) {
         self.record(RM_XLOG, XLOG_SWITCH, 0, &[]);

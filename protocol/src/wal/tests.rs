@@ -269,6 +269,56 @@ fn fragments_before_the_main_data_are_passed_over() {
 }
 
 #[test]
+fn new_tablespaces_and_parameters_are_marks() {
+    let mut writer = Writer::new(8192, 0xD110);
+    let long = format!("/{}", "d".repeat(1000));
+    writer.create_tablespace(16_385, "/data/ts");
+    writer.create_tablespace(16_386, &long);
+    writer.create_tablespace(16_387, "");
+    // XLOG_TBLSPC_DROP.
+    writer.main_data(RM_TABLESPACE, 0x10, 7, &16_385u32.to_le_bytes());
+    let parameters = Parameters {
+        max_connections: 150,
+        max_worker_processes: 8,
+        max_wal_senders: 10,
+        max_prepared_transactions: 0,
+        max_locks_per_transaction: 64,
+        wal_level: 1,
+    };
+    writer.change_parameters(&parameters);
+    let tablespace = |oid, location: &str| MarkKind::Tablespace {
+        oid,
+        location: location.to_owned(),
+    };
+    let expected = [
+        tablespace(16_385, "/data/ts"),
+        tablespace(16_386, &long),
+        tablespace(16_387, ""),
+        MarkKind::Parameters(parameters),
+    ];
+    for pieces in [1, 7, 20_000] {
+        let scan = scan(&writer, std::iter::repeat(pieces));
+        let kinds: Vec<_> = scan.marks.into_iter().map(|mark| mark.kind).collect();
+        assert_eq!((scan.result, kinds.as_slice()), (Ok(()), &expected[..]));
+    }
+}
+
+#[test]
+fn the_last_whole_record_is_known() {
+    let mut writer = Writer::new(8192, 0xD110);
+    let (first, end) = writer.commit(1, 1);
+    writer.record(RM_HEAP, 0, 3, &[0x5A; 100]);
+    let mut scanner = WalScanner::new(writer.scan_start());
+    assert_eq!(scanner.last_complete_record(), None);
+    // The second record has begun and is not whole.
+    scanner
+        .push(&writer.bytes[..writer.offset(end) + 40])
+        .expect("WAL");
+    assert_eq!(scanner.last_complete_record(), Some(first));
+    assert_eq!(scanner.complete_to(), end);
+}
+
+#[test]
 fn a_commit_without_its_time_is_refused() {
     let mut writer = Writer::new(8192, 0xD110);
     let (record, _) = writer.main_data(RM_XACT, XACT_COMMIT, 5, &[0; 7]);

@@ -27,6 +27,7 @@ use crate::target::{
 use crate::trial::{self, Programs, Reached, Trial, roles};
 
 mod describe;
+mod started;
 
 /// Rebuilds a data directory.
 #[derive(Debug, clap::Args)]
@@ -205,7 +206,6 @@ impl Restore {
         target: Target,
         owner: Option<Owner>,
     ) -> Result<BackupId, Failure> {
-        let catalog = Catalog::load(archive).await?;
         let standby = self.standby.then(|| StandbySettings {
             primary_conninfo: self.primary_conninfo.clone(),
             primary_slot_name: self.primary_slot_name.clone(),
@@ -215,7 +215,10 @@ impl Restore {
             timeline: self.target_timeline,
             backup: self.backup.clone(),
         };
-        let plan = plan(&catalog, &ArchiveMarks::new(archive, &catalog), &request).await?;
+        let lead = async |catalog: &Catalog| {
+            plan(catalog, &ArchiveMarks::new(archive, catalog), &request).await
+        };
+        let (catalog, plan) = access::on_catalog(archive, PlanError::is_missing, lead).await?;
         let program = std::env::current_exe().map_err(Failure::start)?;
         let config_path = access::config_path(config).map_err(Failure::start)?;
         let job = Job {
@@ -227,6 +230,7 @@ impl Restore {
                 .ok_or(PlanError::NoBackup)?,
             pgdata: std::path::absolute(&self.pgdata).map_err(Failure::start)?,
             mappings: self.tablespace_map.clone(),
+            created: plan.tablespaces.clone(),
             owner,
             settings: RecoverySettings {
                 restore_command: restore_command(
@@ -244,6 +248,7 @@ impl Restore {
                 },
                 action: self.target_action,
                 standby,
+                needed: plan.settings.clone(),
             },
             delta: self.delta,
         };
@@ -281,7 +286,10 @@ impl Restore {
             report::print(format_args!("{text}"))?;
         }
         let started = match &programs {
-            Some(programs) => Some(self.try_out(&job, programs, config, &plan).await?),
+            Some(programs) => {
+                started::look_again(&job, &plan, &request).await?;
+                Some(self.try_out(&job, programs, config, &plan).await?)
+            }
             None => None,
         };
         match (&started, self.json) {
@@ -293,12 +301,15 @@ impl Restore {
                 work: &work,
                 estimate,
                 restored: restored.map(Restored::from),
-                started,
+                started: started.clone(),
             })?,
             (Some(reached), false) => {
                 report::print(format_args!("{}", describe::reached(reached, &job)))?;
             }
             (None, false) => {}
+        }
+        if let Some(reached) = &started {
+            started::compare(&job, &plan, reached).await?;
         }
         Ok(plan.backup.id.clone())
     }
@@ -335,6 +346,7 @@ impl Restore {
             roles: roles(config, self.owner.as_deref()),
             action: self.target_action,
             settings: Vec::new(),
+            needed: &plan.settings,
             without: needless_credentials(&config.archive.places(), &config.encryption),
         };
         let mut reached = trial.run(interrupted()?).await?;

@@ -6,7 +6,7 @@ use walvault_archive::config::ConfigError;
 
 use crate::exit::{CommandError, REFUSED};
 use crate::materialise::MaterialiseError;
-use crate::plan::PlanError;
+use crate::plan::{NewTablespace, PlanError};
 use crate::settings::SettingsError;
 use crate::trial::TrialError;
 
@@ -32,6 +32,15 @@ pub enum DrillError {
         "the archive holds no recovery window with a commit in it, so that no instant can be chosen; see 'walvault list'"
     )]
     NoWindow,
+    /// Replay would write outside of the scratch directory.
+    #[error(
+        "replay creates tablespace {} at LSN {} in {}, outside of the scratch directory, where it may be the live server's; drill an instant before it, or take a base backup and drill an instant after that",
+        made.oid, made.lsn, made.location
+    )]
+    Tablespace {
+        /// The first that it would create.
+        made: NewTablespace,
+    },
     /// Another drill has the directory.
     #[error(
         "another drill, process {by}, uses {dir}; wait for its end, or give another directory with --scratch"
@@ -93,6 +102,17 @@ pub enum DrillError {
     /// Something else of the operating system.
     #[error("cannot start: {0}; check permissions and limits")]
     Io(#[from] std::io::Error),
+}
+
+impl DrillError {
+    /// Whether an object that was listed is gone.
+    pub(super) fn is_missing(&self) -> bool {
+        match self {
+            DrillError::Archive(error) => error.is_missing(),
+            DrillError::Plan(error) => error.is_missing(),
+            _ => false,
+        }
+    }
 }
 
 impl CommandError for DrillError {

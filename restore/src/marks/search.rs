@@ -15,7 +15,9 @@ use walvault_archive::Error;
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, PgTimestamp};
 
-use super::{AT_ONCE, MarkSource, is_transaction_end, marks_of, marks_of_all};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{AT_ONCE, MarkSource, changes_of_piece, is_transaction_end, marks_of, marks_of_all};
 use crate::line::Piece;
 use crate::target::Target;
 
@@ -116,6 +118,24 @@ impl<'a, S: MarkSource> Search<'a, S> {
             at_once = AT_ONCE;
         }
         Ok(None)
+    }
+
+    /// All changes, in the order of the WAL. Reads the index of every object.
+    ///
+    /// # Errors
+    /// When an index cannot be read.
+    pub async fn changes(&self) -> Result<Vec<WalMark>, Error> {
+        let reads = self
+            .pieces
+            .iter()
+            .map(|piece| changes_of_piece(self.source, piece, self.from));
+        stream::iter(reads)
+            .buffered(AT_ONCE)
+            .try_fold(Vec::new(), |mut all, changes| async move {
+                all.extend(changes);
+                Ok(all)
+            })
+            .await
     }
 
     /// Reads pieces from all over the line.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use walvault_archive::layout::BackupId;
-use walvault_protocol::SystemId;
+use walvault_protocol::{Lsn, SystemId};
 
 use crate::exit::{CommandError, DAMAGED, REFUSED};
 
@@ -71,8 +71,37 @@ pub enum MaterialiseError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Replay would write into what may be a running server's files.
+    #[error(
+        "replay creates tablespace {oid} at LSN {lsn} in {}, and '{found}' there is not this restore's: the restored server would write into it, as PostgreSQL has no way to put the tablespace elsewhere; give --target-lsn {lsn} --target-exclusive or an earlier target, use a base backup taken after it, restore on another host, or move the directory away if no server uses it",
+        dir.display()
+    )]
+    TablespaceInUse {
+        /// The tablespace.
+        oid: u32,
+        /// Its location.
+        dir: PathBuf,
+        /// The record that creates it.
+        lsn: Lsn,
+        /// The directory in it that replay would use.
+        found: String,
+    },
+    /// The location cannot be looked at before replay uses it.
+    #[error(
+        "replay creates tablespace {oid} at LSN {lsn} in a location whose name is not UTF-8 ({location}), so that walvault cannot see whether it is used; give --target-lsn {lsn} --target-exclusive or an earlier target, or use a base backup taken after it"
+    )]
+    TablespaceName {
+        /// The tablespace.
+        oid: u32,
+        /// Its location, as far as it can be read.
+        location: String,
+        /// The record that creates it.
+        lsn: Lsn,
+    },
     /// A mapping names no tablespace of the backup.
-    #[error("--tablespace-map: the backup has no tablespace at {}; it has {known}", old.display())]
+    #[error(
+        "--tablespace-map: the backup has no tablespace at {}; it has {known}; one that replay creates cannot be put elsewhere", old.display()
+    )]
     UnknownTablespace {
         /// As given.
         old: PathBuf,

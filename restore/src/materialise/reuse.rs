@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 
+use super::late::is_version_directory;
 use super::site::{LOST_FOUND, MARKER, Site};
 use super::tree::{Place, Tree};
 use super::{MaterialiseError, PG_CONTROL};
@@ -166,8 +167,8 @@ impl<'a> Survey<'a> {
     /// In a tablespace's directory there may be other things than this cluster's.
     fn walk_tablespace(&mut self, root: &Path, link: &Path) -> Result<(), MaterialiseError> {
         for (name, path, metadata) in entries(root)? {
-            // TABLESPACE_VERSION_DIRECTORY of PostgreSQL's catalog/catversion.h and relpath.h.
-            if !name.to_string_lossy().starts_with("PG_") {
+            // pg_upgrade leaves the old version's beside the new one's, to go back to.
+            if !is_version_directory(&name.to_string_lossy(), self.site.major()) {
                 continue;
             }
             let relative = link.join(&name);

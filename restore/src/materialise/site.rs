@@ -7,15 +7,15 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use walvault_archive::record::BackupRecord;
 
 use super::durable::{self, sync_directory};
+use super::late::LateTablespace;
 use super::marker::Marker;
 use super::reuse::Found;
 use super::root::{Holds, Root, make_directory};
-use super::tablespaces::{self, Tablespace, TablespaceMapping};
+use super::tablespaces::{self, Tablespace};
 use super::tree::{Place, Tree, tablespace_link};
-use super::{MaterialiseError, Owner, PG_CONTROL};
+use super::{Job, MaterialiseError, Owner, PG_CONTROL, servers};
 
 /// In a data directory while it is being made.
 pub(super) const MARKER: &str = "walvault-restore.unfinished";
@@ -28,6 +28,10 @@ pub(super) const LOST_FOUND: &str = "lost+found";
 pub(super) struct Site {
     pgdata: Root,
     tablespaces: Vec<(Tablespace, Root)>,
+    /// Those that replay will create.
+    late: Vec<LateTablespace>,
+    /// PostgreSQL's major version.
+    major: u32,
 }
 
 /// What a file system has to hold.
@@ -44,31 +48,55 @@ pub struct DiskSpace {
 impl Site {
     /// Finds the directories and checks that they are free, or may be used. With `delta` the data
     /// directory may hold a cluster; one with an unfinished restore is taken up in any case.
-    pub(super) fn plan(
-        pgdata: &Path,
-        backup: &BackupRecord,
-        mappings: &[TablespaceMapping],
-        delta: bool,
-    ) -> Result<Site, MaterialiseError> {
+    pub(super) fn plan(job: &Job<'_>) -> Result<Site, MaterialiseError> {
+        let (pgdata, backup) = (&job.pgdata, job.backup);
         let pgdata =
             std::path::absolute(pgdata).map_err(MaterialiseError::io("resolve", pgdata))?;
-        let pgdata = Root::of_cluster(pgdata, delta, backup.system_id)?;
+        let pgdata = Root::of_cluster(pgdata, job.delta, backup.system_id)?;
         let begun = match pgdata.holds {
             Holds::Unfinished => Marker::tablespaces(&pgdata.path),
             _ => Vec::new(),
         };
         let mut tablespaces = Vec::new();
-        for tablespace in tablespaces::placed(backup, mappings, &pgdata.path)? {
-            let location = tablespace.location.clone();
-            let link = fs::read_link(pgdata.path.join(tablespace.link()));
+        let is_own = |oid: u32, location: &Path| {
+            let link = fs::read_link(pgdata.path.join(tablespaces::link(oid)));
             let linked = link.is_ok_and(|link| link == location);
-            let ours = begun.contains(&location) || (linked && pgdata.holds == Holds::Cluster);
+            let is_own = begun.iter().any(|begun| begun == location)
+                || (linked && pgdata.holds == Holds::Cluster);
+            is_own && !servers::use_tablespace(location)
+        };
+        for tablespace in tablespaces::placed(backup, &job.mappings, &pgdata.path)? {
+            let location = tablespace.location.clone();
+            let ours = is_own(tablespace.oid, &location);
             tablespaces.push((tablespace, Root::of_tablespace(location, ours)?));
+        }
+        let major = backup.server_version.major();
+        let mut late: Vec<LateTablespace> = Vec::new();
+        for made in &job.created {
+            let location = Path::new(&made.location);
+            // What the restore puts there itself is what replay expects.
+            let restored = tablespaces.iter().any(|(_, root)| root.path == location);
+            if !restored && !late.iter().any(|late| late.root.path == location) {
+                let ours = is_own(made.oid, location);
+                late.push(LateTablespace::find(made, major, ours)?);
+            }
         }
         Ok(Site {
             pgdata,
             tablespaces,
+            late,
+            major,
         })
+    }
+
+    /// PostgreSQL's major version.
+    pub(super) fn major(&self) -> u32 {
+        self.major
+    }
+
+    /// What lies where replay will create tablespaces, of a state that the restore undoes.
+    pub(super) fn late_surplus(&self) -> impl Iterator<Item = PathBuf> {
+        self.late.iter().flat_map(|late| late.surplus.clone())
     }
 
     /// Whether there may be something in it that can stay.
@@ -108,8 +136,12 @@ impl Site {
 
     /// The data directory and those of tablespaces.
     pub(super) fn roots(&self) -> Vec<PathBuf> {
-        let tablespaces = self.tablespaces.iter().map(|(_, root)| root.path.clone());
-        tablespaces.chain([self.pgdata.path.clone()]).collect()
+        let tablespaces = self.tablespaces.iter().map(|(_, root)| root);
+        // A location that was there before keeps its mode and its owner.
+        let late = self.late.iter().map(|late| &late.root);
+        let late = late.filter(|root| root.holds == Holds::Absent);
+        let roots = tablespaces.chain(late).chain([&self.pgdata]);
+        roots.map(|root| root.path.clone()).collect()
     }
 
     /// Whether the directory at `path` is a tablespace's, reached over a link.
@@ -176,7 +208,15 @@ impl Site {
         let locations: Vec<PathBuf> = self
             .tablespaces
             .iter()
-            .map(|(_, root)| root.path.clone())
+            .map(|(_, root)| root)
+            // Of the locations that replay will use, an unfinished restore clears its own alone.
+            .chain(
+                self.late
+                    .iter()
+                    .filter(|late| late.is_own)
+                    .map(|late| &late.root),
+            )
+            .map(|root| root.path.clone())
             .collect();
         let marker = Marker::put(&self.pgdata.path, &locations)?;
         sync_directory(&self.pgdata.path)?;
@@ -197,6 +237,10 @@ impl Site {
     ) -> Result<(), MaterialiseError> {
         for (_, root) in &self.tablespaces {
             root.make()?;
+        }
+        // PostgreSQL makes no location, and ends recovery where there is none.
+        for late in &self.late {
+            late.root.make()?;
         }
         for directory in &tree.directories {
             if !self.is_link(&directory.path) {

@@ -58,8 +58,13 @@ pub(super) struct Tablespace {
 impl Tablespace {
     /// Its link, relative to the data directory.
     pub(super) fn link(&self) -> PathBuf {
-        Path::new("pg_tblspc").join(self.oid.to_string())
+        link(self.oid)
     }
+}
+
+/// The link of the tablespace `oid`, relative to the data directory.
+pub(super) fn link(oid: u32) -> PathBuf {
+    Path::new("pg_tblspc").join(oid.to_string())
 }
 
 /// The tablespaces of `backup` that lie outside the data directory, each with its new place.

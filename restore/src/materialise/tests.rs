@@ -15,6 +15,7 @@ use crate::target::Target;
 use crate::testing::{SYSTEM, archive, backup, put_backup, tli};
 
 mod delta;
+mod late;
 
 /// A backup that was cut into parts of this many bytes.
 const PART: usize = 1000;
@@ -161,12 +162,14 @@ impl Stored {
                 .map(|mapping| mapping.parse().expect("a mapping"))
                 .collect(),
             owner: None,
+            created: Vec::new(),
             settings: RecoverySettings {
                 restore_command: "fetch".to_owned(),
                 target: Target::END,
                 timeline: "1".to_owned(),
                 action: None,
                 standby: None,
+                needed: Vec::new(),
             },
             delta,
         }

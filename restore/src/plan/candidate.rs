@@ -2,13 +2,19 @@
 
 use walvault_archive::Error;
 use walvault_archive::record::BackupRecord;
-use walvault_protocol::Lsn;
 use walvault_protocol::wal::{MarkKind, WalMark};
+use walvault_protocol::{Lsn, SegmentNumber};
 
+use super::way::Way;
 use super::{Stop, StopMark, StopReason};
 use crate::line::{Line, Piece};
 use crate::marks::{MarkSource, Search, is_transaction_end};
 use crate::target::{Point, Target};
+
+/// How many segments before a backup are looked through for transactions that its files hold.
+pub(super) const LOOK_BACK: u64 = 16;
+/// No record of a change is longer, page headers included: a path has at most 1024 bytes.
+const LONGEST_CHANGE: u64 = 2048;
 
 /// A backup and the line it lies on.
 pub(super) struct Candidate<'a> {
@@ -59,6 +65,7 @@ impl<'a> Candidate<'a> {
             // What was committed between such a time and the backup is in the backup's files, whether
             // or not PostgreSQL would notice.
             Point::Time(time) if *time < self.backup.started_at => return Ok(Verdict::TooNew),
+            Point::Time(_) if self.holds_past(target, source).await? => return Ok(Verdict::TooNew),
             Point::Time(_) => match self.search(source).first_past(target).await? {
                 Some(mark) => Found::before(mark),
                 None => Found::Nothing,
@@ -66,7 +73,7 @@ impl<'a> Candidate<'a> {
             Point::Xid(wanted) => {
                 let is_it = |mark: &WalMark| match mark.kind {
                     MarkKind::Commit { xid } | MarkKind::Abort { xid } => xid == *wanted,
-                    MarkKind::RestorePoint { .. } => false,
+                    _ => false,
                 };
                 match self.search(source).first(is_it).await? {
                     Some(mark) if target.inclusive => Found::after(mark),
@@ -151,6 +158,52 @@ impl<'a> Candidate<'a> {
             |mark: &WalMark| matches!(mark.kind, MarkKind::Commit { .. }) && mark.end > lsn;
         let search = Search::new(source, &self.pieces[begin..], self.backup.start_lsn);
         Ok(search.first(commit).await?.as_ref().map(StopMark::from))
+    }
+
+    /// Whether a transaction ended past the time of `target` before replay begins. The backup's
+    /// files hold it, and recovery never sees its record. When the backup was begun tells too
+    /// little: its clock may be another one, and the redo point may lie long after.
+    async fn holds_past(&self, target: &Target, source: &impl MarkSource) -> Result<bool, Error> {
+        let size = self.line.segment_size();
+        let redo = self.backup.start_lsn;
+        let segment = SegmentNumber::containing(redo, size).start(size);
+        for segments in (0..=LOOK_BACK).rev() {
+            let Some(from) = segment.0.checked_sub(segments * size.bytes()) else {
+                continue;
+            };
+            let pieces = self.line.pieces(Lsn(from), redo);
+            // What lies before a hole is not the last that was committed.
+            if pieces.last().is_some_and(|piece| piece.span.end == redo) {
+                let is_past =
+                    |mark: &WalMark| is_transaction_end(mark) && target.is_past(mark.time);
+                let search = Search::new(source, &pieces, Lsn(from));
+                return Ok(search.last(is_past).await?.is_some());
+            }
+        }
+        Ok(false)
+    }
+
+    /// What replay meets on its way to `stop`.
+    pub(super) async fn way_to(&self, stop: &Stop, source: &impl MarkSource) -> Result<Way, Error> {
+        let limit = Lsn(stop.lsn.0.saturating_add(LONGEST_CHANGE));
+        let end = self
+            .pieces
+            .partition_point(|piece| piece.span.start < limit);
+        let search = Search::new(source, &self.pieces[..end], self.backup.start_lsn);
+        let changes = search.changes().await?;
+        let (mut replayed, behind): (Vec<WalMark>, Vec<WalMark>) = changes
+            .into_iter()
+            .partition(|change| change.start < stop.lsn);
+        // Recovery to an LSN replays the first record that begins there or later, whatever it is.
+        if let (StopReason::AfterRecord, None, Some(next)) =
+            (stop.reason, &stop.at, behind.into_iter().next())
+            && !source
+                .holds_record(&self.line, stop.lsn, next.start)
+                .await?
+        {
+            replayed.push(next);
+        }
+        Ok(Way::of(&replayed))
     }
 
     /// How many objects are read to replay up to `lsn`, and their bytes as they are stored.

@@ -6,6 +6,7 @@ use walvault_archive::{Catalog, Error};
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::candidate::{Candidate, Verdict};
+use super::way::Way;
 use super::{Nearest, PlanError, Replay, RestorePlan, Stop};
 use crate::line::Line;
 use crate::marks::MarkSource;
@@ -64,7 +65,17 @@ async fn plan_on(
     let mut judged = Judged::default();
     for candidate in candidates.iter().rev() {
         match candidate.judge(target, source).await? {
-            Verdict::Reached(stop) => return Ok(assemble(target, candidate, *stop, &judged)),
+            Verdict::Reached(stop) => {
+                let way = candidate.way_to(&stop, source).await?;
+                if let Some(lsn) = way.minimal {
+                    return Err(PlanError::WalLevelMinimal {
+                        target: target.clone(),
+                        backup: candidate.backup.id.clone(),
+                        lsn,
+                    });
+                }
+                return Ok(assemble(target, candidate, *stop, way, &judged));
+            }
             Verdict::TooNew => judged.too_new.push(candidate),
             Verdict::NotReached => judged.not_reached.push(candidate),
             Verdict::Broken => judged.broken.push(candidate),
@@ -131,6 +142,7 @@ fn assemble(
     target: &Target,
     candidate: &Candidate<'_>,
     stop: Stop,
+    way: Way,
     judged: &Judged<'_, '_>,
 ) -> RestorePlan {
     let from = candidate.backup.start_lsn;
@@ -165,6 +177,8 @@ fn assemble(
             stored_bytes,
         },
         stop,
+        tablespaces: way.tablespaces,
+        settings: way.settings,
         warnings,
     }
 }

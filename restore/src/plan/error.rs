@@ -144,6 +144,18 @@ pub enum PlanError {
         /// The end of what was searched.
         last: Box<Nearest>,
     },
+    /// PostgreSQL ends recovery where the server was started with `wal_level = minimal`.
+    #[error(
+        "{target} cannot be recovered from backup {backup}: at LSN {lsn} the server was started with wal_level = minimal, and replay ends there; give --target-lsn {lsn} --target-exclusive for what comes before, and take a base backup now for what comes after"
+    )]
+    WalLevelMinimal {
+        /// What was asked for.
+        target: Target,
+        /// The newest backup that could have led to it.
+        backup: BackupId,
+        /// Where the record is.
+        lsn: Lsn,
+    },
     /// Another timeline has it.
     #[error("{source}; timeline {0} does reach it: give --target-timeline {0}", timeline.get())]
     Elsewhere {
@@ -164,6 +176,12 @@ impl CommandError for PlanError {
 }
 
 impl PlanError {
+    /// Whether an object that was listed is gone: another listing may have what took its place.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, PlanError::Archive(error) if error.is_missing())
+    }
+
     /// Whether the target is out of reach on the timeline that was followed, and may be within
     /// reach on another.
     pub(super) fn is_unreachable(&self) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use walvault_archive::catalog::WalHeld;
 use walvault_archive::{Archive, Catalog, Error};
+use walvault_protocol::wal::Parameters;
 use walvault_protocol::{LsnRange, PgTimestamp, SegmentSize};
 
 use super::*;
@@ -66,6 +67,30 @@ impl Past {
     /// Up to where PostgreSQL finds the WAL it asks for: from the first byte of the segment that a
     /// backup starts in to the first that is missing.
     fn reach(&self, timeline: u32, backup: &BackupRecord) -> Lsn {
+        self.held_from(timeline, Lsn(backup.start_lsn.0 / SEGMENT * SEGMENT))
+    }
+
+    /// Whether the archive has a transaction past the target's time that ended before a backup's
+    /// redo point, in as much unbroken WAL before it as is looked at.
+    fn holds_past(&self, timeline: u32, backup: &BackupRecord, target: &Target) -> bool {
+        let segment = backup.start_lsn.0 / SEGMENT;
+        let held = |from: &Lsn| self.held_from(timeline, *from) >= backup.start_lsn;
+        let looked_at = (0..=candidate::LOOK_BACK).rev();
+        let mut looked_at =
+            looked_at.filter_map(|back| Some(Lsn(segment.checked_sub(back)? * SEGMENT)));
+        let Some(from) = looked_at.find(held) else {
+            return false;
+        };
+        self.line(timeline).iter().any(|record| {
+            let is_past = |(time, _)| target.is_past(time);
+            from <= record.start
+                && record.end <= backup.start_lsn
+                && record.ends_transaction().is_some_and(is_past)
+        })
+    }
+
+    /// The end of what is held without a hole from `from` on.
+    fn held_from(&self, timeline: u32, from: Lsn) -> Lsn {
         let fork = self
             .second
             .as_ref()
@@ -81,7 +106,7 @@ impl Past {
                 _ => (*on == timeline).then_some(*range),
             });
         let on_the_way: Vec<LsnRange> = on_the_way.collect();
-        let mut at = Lsn(backup.start_lsn.0 / SEGMENT * SEGMENT);
+        let mut at = from;
         while let Some(next) = on_the_way
             .iter()
             .find(|range| range.start <= at && at < range.end)
@@ -408,7 +433,9 @@ proptest! {
             // And before it was begun, PostgreSQL would stop at a state of later.
             let too_early = |backup: &BackupRecord| match target.point {
                 Point::Lsn(lsn) => lsn < backup.stop_lsn,
-                Point::Time(time) => time < backup.started_at,
+                Point::Time(time) => {
+                    time < backup.started_at || past.holds_past(timeline, backup, &target)
+                }
                 _ => false,
             };
             let leads_there = |backup: &&BackupRecord| {
@@ -467,6 +494,10 @@ fn quiet_past() -> Past {
 }
 
 fn refusal(past: &Past, point: Point) -> String {
+    planned(past, point).expect_err("out of reach").to_string()
+}
+
+fn planned(past: &Past, point: Point) -> Result<RestorePlan, PlanError> {
     run(async {
         let archive = past.archive().await;
         let catalog = Catalog::load(&archive).await.expect("a catalog");
@@ -479,10 +510,7 @@ fn refusal(past: &Past, point: Point) -> String {
             timeline: TimelineChoice::Latest,
             backup: None,
         };
-        plan(&catalog, &source, &request)
-            .await
-            .expect_err("out of reach")
-            .to_string()
+        plan(&catalog, &source, &request).await
     })
 }
 
@@ -529,6 +557,75 @@ fn refusals_say_why_and_what_can_be_reached() {
     assert!(refusal(&past, Point::End).contains("lacks WAL [0/300000, "));
     past.backups.clear();
     assert!(refusal(&past, Point::End).contains("no finished base backup"));
+}
+
+/// The sidecar's clock is behind the server's: what the backup holds is told by the WAL.
+#[test]
+fn a_time_before_a_transaction_that_the_backup_holds_is_refused() {
+    let mut past = quiet_past();
+    let backup = &mut past.backups[0];
+    (backup.start_lsn, backup.stop_lsn) = (past.first[100].start, past.first[110].end);
+    backup.started_at = Timestamp::from_microsecond(NOON).expect("in range");
+    // Nothing ends a transaction until well after the backup.
+    for record in &mut past.first[100..150] {
+        record.mark = None;
+    }
+    let refused = refusal(&past, time_at(90));
+    assert!(refused.contains("before the first backup"), "{refused}");
+    let planned = planned(&past, time_at(120)).expect("within reach");
+    assert_eq!(planned.stop.lsn, past.first[150].start);
+}
+
+#[test]
+fn what_replay_meets_on_its_way_is_in_the_plan() {
+    let mut past = quiet_past();
+    let zero = PgTimestamp(0);
+    let tablespace = |location: &str| MarkKind::Tablespace {
+        oid: 16_385,
+        location: location.to_owned(),
+    };
+    let parameters = |max_connections, wal_level| {
+        MarkKind::Parameters(Parameters {
+            max_connections,
+            max_worker_processes: 8,
+            max_wal_senders: 10,
+            max_prepared_transactions: 0,
+            max_locks_per_transaction: 64,
+            wal_level,
+        })
+    };
+    past.first[50].mark = Some((zero, tablespace("")));
+    past.first[51].mark = Some((zero, tablespace("/data/ts")));
+    past.first[52].mark = Some((zero, parameters(200, 1)));
+    past.first[53].mark = Some((zero, parameters(150, 1)));
+    let (before, after) = (past.first[51].start, past.first[60].start);
+    let early = planned(&past, Point::Lsn(past.first[49].start)).expect("within reach");
+    assert!(early.tablespaces.is_empty() && early.settings.is_empty());
+    // That record itself is replayed: the target is inclusive.
+    let at = planned(&past, Point::Lsn(before)).expect("within reach");
+    assert_eq!((at.tablespaces.len(), at.settings.len()), (1, 0));
+    let late = planned(&past, Point::Lsn(after)).expect("within reach");
+    let made = NewTablespace {
+        oid: 16_385,
+        location: "/data/ts".to_owned(),
+        lsn: before,
+    };
+    assert_eq!(late.tablespaces, [made]);
+    let connections = NeededSetting {
+        name: "max_connections",
+        value: 200,
+        lsn: past.first[52].start,
+    };
+    assert_eq!((late.settings[0], late.settings.len()), (connections, 5));
+
+    past.first[55].mark = Some((zero, parameters(150, 0)));
+    let refused = refusal(&past, Point::End);
+    let lsn = past.first[55].start.to_string();
+    assert!(
+        refused.contains("wal_level = minimal") && refused.contains(&lsn),
+        "{refused}"
+    );
+    assert!(planned(&past, Point::Lsn(past.first[54].start)).is_ok());
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Server {
             let conf = home.path.join("postgresql.conf");
             write(&conf, b"", trial.owner)?;
             own.push(format!("config_file={}", conf.display()));
-            own.extend(minima(trial.programs, trial.pgdata, trial.owner));
+            own.extend(minima(trial));
         }
         let log = home.path.join("log");
         write(&log, b"", trial.owner)?;
@@ -209,9 +209,9 @@ impl Server {
 }
 
 /// What a standby must not have less of than its primary (manual, section "Administrator's Overview" of
-/// "Hot Standby"), as far as `pg_controldata` tells.
-fn minima(programs: &Programs, pgdata: &Path, owner: Option<Owner>) -> Vec<String> {
-    let told = control_data(programs, pgdata, owner);
+/// "Hot Standby"), as far as `pg_controldata` and the plan tell.
+fn minima(trial: &Trial<'_>) -> Vec<String> {
+    let told = control_data(trial.programs, trial.pgdata, trial.owner);
     let settings = [
         ("max_connections setting", "max_connections"),
         ("max_worker_processes setting", "max_worker_processes"),
@@ -219,9 +219,12 @@ fn minima(programs: &Programs, pgdata: &Path, owner: Option<Owner>) -> Vec<Strin
         ("max_prepared_xacts setting", "max_prepared_transactions"),
         ("max_locks_per_xact setting", "max_locks_per_transaction"),
     ];
-    let set = settings
-        .into_iter()
-        .filter_map(|(name, setting)| Some(format!("{setting}={}", field(&told, name)?)));
+    let set = settings.into_iter().filter_map(|(name, setting)| {
+        let had: u32 = field(&told, name)?.parse().ok()?;
+        let needed = trial.needed.iter().find(|needed| needed.name == setting);
+        let value = needed.map_or(had, |needed| needed.value.max(had));
+        Some(format!("{setting}={value}"))
+    });
     set.collect()
 }
 
@@ -238,14 +241,18 @@ fn field(told: &str, name: &str) -> Option<String> {
 }
 
 impl Sight {
-    /// What `pg_controldata` tells of a server that has stopped.
+    /// What `pg_controldata` tells of a server that has stopped, or lets nobody in. It got at least
+    /// as far as `minRecoveryPoint`, which follows the pages that were written, and is zero after a
+    /// promotion.
     pub(super) fn from_control(programs: &Programs, pgdata: &Path, owner: Option<Owner>) -> Sight {
         let told = control_data(programs, pgdata, owner);
         let field = |name| field(&told, name);
         Sight {
             is_there: true,
             promoted: false,
-            lsn: field("Minimum recovery ending location").and_then(|lsn| lsn.parse().ok()),
+            lsn: field("Minimum recovery ending location")
+                .and_then(|lsn| lsn.parse().ok())
+                .filter(|lsn| *lsn != Lsn::INVALID),
             time: None,
             timeline: field("Latest checkpoint's TimeLineID")
                 .and_then(|timeline| timeline.parse().ok()),

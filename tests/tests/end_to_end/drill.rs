@@ -213,6 +213,51 @@ fn everything_is_restored_checked_recorded_and_removed() {
     let _ = scenario.walvault(&["audit", "verify"]).succeeded();
 }
 
+/// WAL is archived while the drill runs. It stops at the end that it planned for, to the record.
+#[test]
+fn a_database_that_is_being_written_to_passes_to_the_very_record() {
+    let source = Source::new(ArchiveKind::Directory);
+    let (server, scenario) = (&source.server, &source.scenario);
+    let daemon = scenario.run_and_back_up(server);
+    for _ in 0..3 {
+        // It writes for longer than a drill takes.
+        let load = source.log.counted_load(server, 2);
+        let before = wait_until("a first row", || load.acknowledged().len().checked_sub(1));
+        let record = source.drilled(&[]);
+        assert_eq!(record["outcome"], "passed", "{record:#}");
+        assert_eq!(check(&record, "target")["outcome"], "passed");
+        assert!(
+            load.acknowledged().len() > before + 1,
+            "nothing was written"
+        );
+    }
+    assert!(daemon.stop().success());
+}
+
+/// PostgreSQL's directory in PATH, as images and packages have it, is as good as --pg-bindir.
+#[test]
+fn amcheck_runs_with_the_programs_of_the_search_path() {
+    let mut source = Source::new(ArchiveKind::Directory);
+    let bin = cache::server_bin(source.server.major());
+    let path = std::env::var("PATH").expect("a search path");
+    let path = format!("{}:{path}", bin.display());
+    source
+        .scenario
+        .set_environment(vec![("PATH".to_owned(), path)]);
+    let (server, scenario) = (&source.server, &source.scenario);
+    let mut config = source.scenario.config(&server.url());
+    config
+        .set("drill", "scratch", source.scratch().display())
+        .set_raw("drill", "page_checksums", "false");
+    scenario.configure(&config);
+    let daemon = scenario.run_and_back_up(server);
+    let _ = source.log.commit(server);
+    daemon.wait_until_archived(server);
+    assert!(daemon.stop().success());
+    let record = source.drilled(&[]);
+    assert_eq!(check(&record, "amcheck")["outcome"], "passed", "{record:#}");
+}
+
 /// Whoever may change settings of the server that is backed up chooses nothing that runs beside the identity.
 #[test]
 fn commands_of_the_cluster_run_neither_in_a_drill_nor_with_start() {

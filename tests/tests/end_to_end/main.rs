@@ -30,6 +30,7 @@ mod packaging;
 mod page;
 mod report;
 mod restore_instants;
+mod restore_surroundings;
 mod restore_ways;
 mod retention;
 mod rights;

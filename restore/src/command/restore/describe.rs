@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::estimate::Estimate;
 use crate::materialise::{Job, Made, Work};
-use crate::plan::{RestorePlan, Stop, StopReason};
+use crate::plan::{NewTablespace, RestorePlan, Stop, StopReason};
 use crate::report::{bytes, exact_instant, instant, span};
 use crate::target::{Point, TargetAction};
 use crate::trial::Reached;
@@ -101,6 +101,18 @@ pub(super) fn plan(plan: &RestorePlan, job: &Job<'_>, work: &Work, estimate: &Es
             span(estimate.replay_seconds.ceil() as i64)
         ),
     );
+    for made in &plan.tablespaces {
+        let NewTablespace { oid, location, lsn } = made;
+        line(
+            "Creates",
+            format!("tablespace {oid} in {location}, when it replays LSN {lsn}"),
+        );
+    }
+    if !plan.settings.is_empty() {
+        let needed = plan.settings.iter();
+        let needed = needed.map(|setting| format!("{} {}", setting.name, setting.value));
+        line("Needs", needed.collect::<Vec<_>>().join(", "));
+    }
     for warning in &plan.warnings {
         line("Warning", warning.clone());
     }

@@ -15,18 +15,33 @@ const FEW: u32 = 4;
 /// And where they are: as much WAL as passes between two on the busiest server.
 const MANY: u32 = 4096;
 
+/// How many segments may pass without the beginning of a record: one has at most 1 GiB.
+const LONGEST_RECORD: u32 = 64;
+
 /// What the end of the WAL shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    /// The end of the last whole record before the place.
-    pub(super) end: Option<Lsn>,
+pub struct Seen {
+    /// The last whole record before the place.
+    pub last: Option<LastRecord>,
     /// The newest canary before it.
-    pub(super) canary: Option<Canary>,
+    pub canary: Option<Canary>,
+}
+
+/// The last whole record of a run of WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastRecord {
+    /// Its first byte.
+    pub start: Lsn,
+    /// The LSN after it.
+    pub end: Lsn,
 }
 
 /// Reads the WAL on `line` backwards from `to`, segment by segment, no further than `from`, until there is a
 /// canary. `written` says whether there should be one.
-pub(super) async fn backwards(
+///
+/// # Errors
+/// When the archive cannot be read.
+pub async fn backwards(
     archive: &Archive,
     line: &Line<'_>,
     (from, to): (Lsn, Lsn),
@@ -41,9 +56,9 @@ pub(super) async fn backwards(
             break;
         }
         let start = SegmentNumber::containing(Lsn(end.0 - 1), size).start(size);
-        let (complete, canary) = segment(archive, line, start, end).await?;
+        let (last, canary) = segment(archive, line, start, end).await?;
         if end == to {
-            seen.end = complete;
+            seen.last = last;
         }
         seen.canary = canary.filter(|canary| canary.lsn >= from);
         if seen.canary.is_some() {
@@ -54,13 +69,39 @@ pub(super) async fn backwards(
     Ok(seen)
 }
 
-/// Scans the segment that begins at `start`, up to `end`.
+/// The last whole record on `line` that ends by `to`; read backwards, no further than the segment
+/// of `from`.
+///
+/// # Errors
+/// When the archive cannot be read.
+pub async fn last_record(
+    archive: &Archive,
+    line: &Line<'_>,
+    (from, to): (Lsn, Lsn),
+) -> Result<Option<LastRecord>, Error> {
+    let size = archive.segment_size();
+    let least = SegmentNumber::containing(from, size).start(size);
+    let mut start = to;
+    for _ in 0..LONGEST_RECORD {
+        if start <= least {
+            break;
+        }
+        start = SegmentNumber::containing(Lsn(start.0 - 1), size).start(size);
+        let (last, _) = segment(archive, line, start, to).await?;
+        if last.is_some() {
+            return Ok(last);
+        }
+    }
+    Ok(None)
+}
+
+/// Scans from `start`, where a segment begins, up to `end`.
 async fn segment(
     archive: &Archive,
     line: &Line<'_>,
     start: Lsn,
     end: Lsn,
-) -> Result<(Option<Lsn>, Option<Canary>), Error> {
+) -> Result<(Option<LastRecord>, Option<Canary>), Error> {
     let scan = ScanStart {
         system_id: archive.record().system_id,
         segment_size: archive.segment_size(),
@@ -85,8 +126,9 @@ async fn segment(
             break;
         }
     }
-    let complete = scanner.complete_to();
-    Ok(((complete > start).then_some(complete), newest))
+    let end = scanner.complete_to();
+    let last = scanner.last_complete_record();
+    Ok((last.map(|start| LastRecord { start, end }), newest))
 }
 
 fn canary_at(lsn: Lsn, time: Timestamp) -> Canary {
