@@ -16,7 +16,7 @@ use crate::keys::{DataKey, KeyAccess, Keyring};
 use crate::layout::{KeyId, ObjectKey};
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
 use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer, check_digest};
-use crate::store::{ObjectMeta, SharedStore};
+use crate::store::{Naming, ObjectMeta, SharedStore};
 
 pub(crate) mod again;
 mod begin;
@@ -244,7 +244,12 @@ impl Archive {
     /// # Errors
     /// [`StoreError::Exists`](crate::store::StoreError::Exists) when the name is taken.
     pub async fn put(&self, key: &ObjectKey, object: SealedObject) -> Result<(), Error> {
-        Ok(self.inner.store.put(&self.name(key), object.body).await?)
+        let body = match key {
+            // Sidecars compete for an epoch, and one may have it.
+            ObjectKey::Writer(_) => object.body.named(Naming::Contested),
+            _ => object.body,
+        };
+        Ok(self.inner.store.put(&self.name(key), body).await?)
     }
 
     /// Reads and verifies a whole object.

@@ -22,7 +22,7 @@ mod objectives;
 mod reader;
 pub mod reference;
 mod retention;
-mod s3_put;
+mod s3;
 mod secret;
 mod sections;
 mod source;

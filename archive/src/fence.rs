@@ -10,7 +10,7 @@ use crate::archive::Archive;
 use crate::error::Error;
 use crate::layout::{ObjectKey, WRITERS_PREFIX};
 use crate::record::WriterRecord;
-use crate::store::{ConditionalPut, StoreError};
+use crate::store::StoreError;
 
 /// The right to write WAL, until somebody takes a higher one.
 #[derive(Debug, Clone)]
@@ -29,18 +29,14 @@ impl Epoch {
             let number = highest(archive).await?.map_or(1, |highest| highest + 1);
             let key = ObjectKey::Writer(number);
             match archive.put_record(&key, writer).await {
-                Ok(_) => {}
-                Err(Error::Store(StoreError::Exists { .. })) => continue,
+                Ok(_) => {
+                    return Ok(Epoch {
+                        archive: archive.clone(),
+                        number,
+                    });
+                }
+                Err(Error::Store(StoreError::Exists { .. })) => {}
                 Err(error) => return Err(error),
-            }
-            // Where the store refuses a second object of one name, it is ours.
-            let ours = archive.store().conditional_put().await? == ConditionalPut::Enforced
-                || archive.get_record::<WriterRecord>(&key).await? == *writer;
-            if ours {
-                return Ok(Epoch {
-                    archive: archive.clone(),
-                    number,
-                });
             }
         }
     }

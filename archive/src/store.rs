@@ -6,16 +6,19 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 mod alike;
 mod archive_url;
+mod backends;
+mod capabilities;
 mod key;
 
 pub mod directory;
+#[cfg(any(test, feature = "testing"))]
+pub mod hooked;
 pub mod memory;
 pub mod metered;
 #[cfg(test)]
@@ -25,9 +28,13 @@ mod reaffirm;
 pub mod replicas;
 pub mod retrying;
 pub mod s3;
+mod through;
+pub mod write_once;
 
 pub(crate) use alike::{ALIKE, read_alike};
 pub use archive_url::ArchiveUrl;
+pub use backends::{BACKENDS, Backend, StoreOptions, open_at};
+pub use capabilities::{Capabilities, Leftover, Leftovers, Locks, Overwrites, Versions};
 pub use directory::DirectoryStore;
 pub use memory::MemoryStore;
 pub use metered::Metered;
@@ -36,22 +43,10 @@ pub(crate) use reaffirm::{put_again, reaffirm};
 pub use replicas::{IsWhole, Quorum, Replicas};
 pub use retrying::{RetryPolicy, Retrying};
 pub use s3::{S3Settings, S3Store};
+pub use write_once::WriteOnce;
 
 /// A store that parts of the program share.
 pub type SharedStore = Arc<dyn ObjectStore>;
-
-/// Opens the store at `url`. Nothing is asked of it yet, and nothing is retried:
-/// wrap it in [`Retrying`].
-///
-/// # Errors
-/// [`StoreError::Refused`] when the settings cannot work: a directory that is not there, an
-/// endpoint without TLS, an unreadable CA file.
-pub async fn open_at(url: &ArchiveUrl, s3: &S3Settings) -> Result<SharedStore, StoreError> {
-    Ok(match url {
-        ArchiveUrl::Directory(path) => Arc::new(DirectoryStore::open(path)?),
-        ArchiveUrl::S3 { bucket, prefix } => Arc::new(S3Store::open(bucket, prefix, s3).await?),
-    })
-}
 
 /// One store out of all that hold the archive: the first itself, where it is the only one.
 /// `is_whole` as in [`Replicas::new`].
@@ -63,6 +58,18 @@ pub fn joined(mut stores: Vec<SharedStore>, quorum: Quorum, is_whole: IsWhole) -
     }
 }
 
+/// Which other writers may put an object under the same key. A store that enforces write-once
+/// needs no answer; the decorator for the others ([`WriteOnce`]) looks first, or afterwards, by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// Another writer may have put an object there before.
+    Shared,
+    /// Only this process could have given the key: a look first would cost as much time as the PUT.
+    Fresh,
+    /// Writers compete for the key, each with its own bytes, and one may succeed.
+    Contested,
+}
+
 /// A body to store, hashed once.
 #[derive(Debug, Clone)]
 pub struct Body {
@@ -70,6 +77,8 @@ pub struct Body {
     pub bytes: Bytes,
     /// SHA-256 of all of `bytes`: sent along, so that the store refuses a body altered on the way.
     pub sha256: [u8; 32],
+    /// Who else may put under its key.
+    pub naming: Naming,
 }
 
 impl Body {
@@ -78,7 +87,17 @@ impl Body {
     pub fn new(bytes: Bytes) -> Body {
         let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
         let sha256 = digest.as_ref().try_into().expect("SHA-256 is 32 bytes");
-        Body { bytes, sha256 }
+        Body {
+            bytes,
+            sha256,
+            naming: Naming::Shared,
+        }
+    }
+
+    /// The same, under a key of this naming.
+    #[must_use]
+    pub fn named(self, naming: Naming) -> Body {
+        Body { naming, ..self }
     }
 }
 
@@ -100,19 +119,6 @@ pub struct ListPage {
     pub objects: Vec<ObjectMeta>,
     /// Where the next page begins: pass it as `after`. `None` at the end.
     pub next: Option<String>,
-}
-
-/// A write that was never finished and takes up room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leftover {
-    /// Where it was to lie, or lies.
-    pub key: String,
-    /// A multipart upload's name; `None` for a file.
-    pub upload: Option<String>,
-    /// Bytes, where they are known.
-    pub size: u64,
-    /// When it was begun.
-    pub begun: jiff::Timestamp,
 }
 
 /// Why a store did not do what it was asked, sorted by what the caller does next.
@@ -238,18 +244,11 @@ impl StoreError {
     }
 }
 
-/// Whether a store itself keeps an object from being overwritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConditionalPut {
-    /// It does: of two writers of one key, exactly one succeeds.
-    Enforced,
-    /// It takes the condition and ignores it, or does not know it. walvault looks before it
-    /// writes, which leaves a race: two writers that both look before either has written both
-    /// succeed, and the later one's object stays.
-    Ignored,
-}
-
 /// Where an archive's objects are kept.
+///
+/// Every method is required, so that a decorator cannot forget to pass one on. What only some
+/// stores have is a capability; conveniences over capabilities are methods of `dyn ObjectStore`,
+/// which no store can redefine.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// The URL of the archive, for messages; no secret is in it.
@@ -261,29 +260,6 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// [`StoreError::Exists`] when there is one under this key, whatever it holds. On
     /// [`StoreError::Unavailable`] the object may or may not have been stored.
     async fn put(&self, key: &str, body: Body) -> Result<(), StoreError>;
-
-    /// As [`ObjectStore::put`], for a key that only we could have given: a store that enforces
-    /// write-once does so here as well, but one that does not is not looked at first, which would
-    /// cost as much time as the PUT itself.
-    ///
-    /// # Errors
-    /// As [`ObjectStore::put`].
-    async fn put_fresh(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.put(key, body).await
-    }
-
-    /// Puts once more what was found in the store and is not known to have been answered for, `body`
-    /// being what was read of it. A store of several nodes may show an object that one of them took
-    /// before the PUT failed, and lose it with that node; an answered PUT is what makes it durable.
-    ///
-    /// A store that enforces write-once has nothing to do: it refuses what it has itself. A decorator
-    /// passes it on.
-    ///
-    /// # Errors
-    /// When the store cannot be asked, or does not let us write.
-    async fn put_again(&self, _key: &str, _body: Body) -> Result<(), StoreError> {
-        Ok(())
-    }
 
     /// Reads an object, or the bytes `range` of it (cut to its size).
     ///
@@ -309,81 +285,8 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// When the store cannot be asked, or refuses.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
 
-    /// Removes an object with all its earlier versions, where the store keeps them. Removing what is
-    /// not there succeeds.
-    ///
-    /// # Errors
-    /// [`StoreError::Locked`] when a version is locked, [`StoreError::Refused`] when one may not be
-    /// removed.
-    async fn erase(&self, key: &str) -> Result<(), StoreError> {
-        self.delete(key).await
-    }
-
-    /// Whether anything of an object is there, be it an earlier version or the mark that it was
-    /// deleted.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    async fn remains(&self, key: &str) -> Result<bool, StoreError> {
-        Ok(self.head(key).await?.is_some())
-    }
-
-    /// Until when the store does not let an object go; `None` when it does, or has none.
-    ///
-    /// # Errors
-    /// When the store cannot be asked.
-    async fn locked_until(&self, _key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
-        Ok(None)
-    }
-
-    /// For how long an object is locked that is put under `key`; `None` where none is.
-    fn retention(&self, _key: &str) -> Option<Duration> {
-        None
-    }
-
-    /// Locks an object until `until`, or for longer where it is locked for longer.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] when there is none, and when the store does not lock.
-    async fn retain(&self, key: &str, _until: jiff::Timestamp) -> Result<(), StoreError> {
-        Err(StoreError::refused(
-            self.url(),
-            "lock",
-            key,
-            "this store locks nothing",
-            "leave archive.s3.object_lock out, or use a bucket with Object Lock",
-        ))
-    }
-
-    /// Writes begun before `before` that were never finished.
-    ///
-    /// # Errors
-    /// When the store cannot be asked.
-    async fn leftovers(&self, _before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    /// Removes what [`ObjectStore::leftovers`] told. Removing what is not there succeeds.
-    ///
-    /// # Errors
-    /// When the store cannot be asked, or refuses.
-    async fn remove_leftover(&self, _leftover: &Leftover) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    /// The stores that this one is made of, each with the whole archive; none for a plain one.
-    fn replicas(&self) -> Vec<SharedStore> {
-        Vec::new()
-    }
-
-    /// Whether the store enforces that objects are written once; asked of it at most once. A
-    /// decorator passes the question on.
-    ///
-    /// # Errors
-    /// When the store cannot be asked, or does not let us write.
-    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-        Ok(ConditionalPut::Enforced)
-    }
+    /// What the store has beyond objects.
+    fn capabilities(&self) -> Capabilities<'_>;
 }
 
 /// All objects under `prefix`, in order.

@@ -125,7 +125,7 @@ impl App {
         metrics.live.stores(places.len());
         let mut stores: Vec<SharedStore> = Vec::new();
         for (number, place) in places.iter().enumerate() {
-            let store = store::open_at(&place.url, &place.s3).await?;
+            let store = store::open_at(&place.url, &place.options).await?;
             let observer = StoreMetrics::new(metrics.clone(), number);
             stores.push(Arc::new(Metered::new(store, Arc::new(observer))));
         }

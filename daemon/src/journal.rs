@@ -219,7 +219,7 @@ pub fn describe(
     let seconds = |time: Duration| time.as_secs_f64();
     let retention = &config.retention.policy;
     let place = |place: &CopySettings| {
-        let S3Settings { endpoint, put, .. } = &place.s3;
+        let S3Settings { endpoint, put, .. } = &place.options.s3;
         json!({
             "url": place.url.to_string(),
             "endpoint": endpoint,

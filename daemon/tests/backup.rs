@@ -12,15 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use walvault_archive::keys::KeyFile;
 use walvault_archive::layout::ObjectKey;
 use walvault_archive::record::{BackupFiles, BackupRecord, FileKind, FileRecord};
-use walvault_archive::store::{
-    Body, DirectoryStore, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
-};
+use walvault_archive::store::hooked::{Hooked, Hooks};
+use walvault_archive::store::metered::Operation;
+use walvault_archive::store::{Body, DirectoryStore, ObjectStore, SharedStore, StoreError};
 use walvault_archive::{Archive, Catalog};
 use walvault_daemon::backup::BringAlong;
 use walvault_daemon::backup::{
@@ -452,18 +451,18 @@ async fn a_checkpoint_is_not_waited_for_for_ever() {
 /// A store that is full after some parts.
 #[derive(Debug)]
 struct Full {
-    inner: SharedStore,
     room: AtomicU64,
 }
 
 #[async_trait]
-impl ObjectStore for Full {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        let is_part = key.contains("/part-");
+impl Hooks for Full {
+    async fn asked(
+        &self,
+        store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        let is_part = operation == Operation::Put && key.contains("/part-");
         let take_one = |room: u64| room.checked_sub(1);
         if is_part
             && self
@@ -472,34 +471,14 @@ impl ObjectStore for Full {
                 .is_err()
         {
             return Err(StoreError::refused(
-                self.url(),
+                store.url(),
                 "put",
                 key,
                 "no space left on device",
                 "make room",
             ));
         }
-        self.inner.put(key, body).await
-    }
-
-    async fn get(
-        &self,
-        key: &str,
-        range: Option<std::ops::Range<u64>>,
-    ) -> Result<Bytes, StoreError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.inner.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
+        Ok(())
     }
 }
 
@@ -507,10 +486,8 @@ impl ObjectStore for Full {
 #[needs_servers]
 async fn a_store_that_is_full_is_named() {
     let full = |inner| -> SharedStore {
-        Arc::new(Full {
-            inner,
-            room: AtomicU64::new(3),
-        })
+        let room = AtomicU64::new(3);
+        Arc::new(Hooked::over(inner, Full { room }))
     };
     let bench = Bench::with_store(Postgres::start_new(), full).await;
     let error = bench.fail(&small_parts(), &Silent).await.to_string();

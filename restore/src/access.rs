@@ -91,7 +91,7 @@ pub async fn store_at(
     place: &CopySettings,
     retry_for: Duration,
 ) -> Result<SharedStore, AccessError> {
-    let store = store::open_at(&place.url, &place.s3).await?;
+    let store = store::open_at(&place.url, &place.options).await?;
     Ok(retrying(store, retry_for))
 }
 
@@ -103,7 +103,7 @@ async fn open_joined(
     let mut stores = Vec::new();
     let mut failed = None;
     for place in config.archive.places() {
-        match store::open_at(&place.url, &place.s3).await {
+        match store::open_at(&place.url, &place.options).await {
             Ok(store) => stores.push(store),
             // A disk that is not mounted: the others hold the archive as well.
             Err(error) if quorum == Quorum::Any => {

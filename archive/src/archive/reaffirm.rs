@@ -13,7 +13,7 @@ use super::again::again;
 use crate::error::Error;
 use crate::layout::ObjectKey;
 use crate::seal::check_whole;
-use crate::store::{ALIKE, ConditionalPut, StoreError, put_again, read_alike};
+use crate::store::{ALIKE, StoreError, put_again, read_alike};
 
 impl Archive {
     /// Returns once the store has answered for an object that was found in it. A store that enforces
@@ -25,7 +25,7 @@ impl Archive {
     /// the store cannot be asked.
     pub async fn reaffirm(&self, key: &ObjectKey) -> Result<(), Error> {
         let (store, name) = (&self.inner.store, self.name(key));
-        if store.conditional_put().await? == ConditionalPut::Enforced {
+        if !store.ignores_conditions().await? {
             return Ok(());
         }
         let opened = || async {

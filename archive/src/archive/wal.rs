@@ -6,7 +6,7 @@ use super::{Archive, Listed};
 use crate::error::Error;
 use crate::layout::{ObjectKey, WalObject, unit_containing, wal_prefix, wal_unit};
 use crate::seal::SealedObject;
-use crate::store::StoreError;
+use crate::store::{Naming, StoreError};
 
 /// What an object of WAL is of its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,13 +92,13 @@ impl Archive {
         };
         let key = object.key();
         let (name, body) = (self.name(&key), object.sealed.body.clone());
-        let put = match object.cut {
+        let body = match object.cut {
             // A chunk's name says where it was cut, to the byte. Only this writer cuts there: where
             // streaming resumes, the listing was read first, and another writer cuts elsewhere.
-            WalCut::Chunk => self.inner.store.put_fresh(&name, body).await,
-            WalCut::Merged | WalCut::Unit => self.inner.store.put(&name, body).await,
+            WalCut::Chunk => body.named(Naming::Fresh),
+            WalCut::Merged | WalCut::Unit => body,
         };
-        match put.map_err(Error::from) {
+        match self.inner.store.put(&name, body).await.map_err(Error::from) {
             Ok(()) => Ok(stored),
             Err(Error::Store(StoreError::Exists { .. })) => {
                 self.compare(object, &key).await?;

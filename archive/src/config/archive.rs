@@ -1,16 +1,16 @@
 //! `[archive]`: where the archive is.
 
 use crate::config::reader::{Field, Section};
-use crate::config::{ConfigError, Place, s3_put, values};
-use crate::store::{ArchiveUrl, S3Settings};
+use crate::config::{ConfigError, Place, s3, values};
+use crate::store::{ArchiveUrl, StoreOptions};
 
 /// `[archive]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveSettings {
     /// `url`: where the archive is.
     pub url: ArchiveUrl,
-    /// `[archive.s3]`: how to reach it, if it is in a bucket.
-    pub s3: S3Settings,
+    /// `[archive.s3]`, and so on: the options of the store that the URL names.
+    pub options: StoreOptions,
     /// `[[archive.copy]]`: further places that hold all of it.
     pub copies: Vec<CopySettings>,
     /// `ack`: which of them WAL must be in to count as archived.
@@ -24,8 +24,8 @@ pub struct ArchiveSettings {
 pub struct CopySettings {
     /// `url`: where it is.
     pub url: ArchiveUrl,
-    /// `s3`: how to reach it, if it is in a bucket.
-    pub s3: S3Settings,
+    /// `s3`, and so on: the options of the store that the URL names.
+    pub options: StoreOptions,
 }
 
 /// Which of several archives WAL must be in to be reported as flushed.
@@ -40,7 +40,7 @@ pub enum Ack {
 
 impl ArchiveSettings {
     pub(super) fn read(mut section: Section) -> Result<ArchiveSettings, ConfigError> {
-        let s3 = read_s3(section.section("s3")?)?;
+        let options = read_options(&mut section)?;
         let url = section.take("url");
         let copies = section.sections("copy")?;
         let ack = section.take("ack");
@@ -48,7 +48,7 @@ impl ArchiveSettings {
         let url = read_url(url, "archive.url")?;
         let mut settings = ArchiveSettings {
             url,
-            s3,
+            options,
             copies: Vec::new(),
             ack: Ack::default(),
             read_only: false,
@@ -57,7 +57,7 @@ impl ArchiveSettings {
             settings.ack = values::word(field, &[("first", Ack::First), ("all", Ack::All)])?;
         }
         for mut section in copies {
-            let s3 = read_s3(section.section("s3")?)?;
+            let options = read_options(&mut section)?;
             let field = section.take("url");
             section.finish()?;
             let url = read_url(field, "archive.copy.url")?;
@@ -68,16 +68,16 @@ impl ArchiveSettings {
                     reason: format!("'{url}' is named twice; a copy is somewhere else"),
                 });
             }
-            settings.copies.push(CopySettings { url, s3 });
+            settings.copies.push(CopySettings { url, options });
         }
         Ok(settings)
     }
 
     /// It, with a lock on the audit trail of at least this length, if there are locks.
     pub(super) fn keeping_audit_for(mut self, length: std::time::Duration) -> ArchiveSettings {
-        let copies = self.copies.iter_mut().map(|copy| &mut copy.s3);
-        for s3 in [&mut self.s3].into_iter().chain(copies) {
-            if let Some(lock) = &mut s3.put.object_lock {
+        let copies = self.copies.iter_mut().map(|copy| &mut copy.options);
+        for options in [&mut self.options].into_iter().chain(copies) {
+            if let Some(lock) = &mut options.s3.put.object_lock {
                 lock.retain_audit_for = lock.retain_for.max(length);
             }
         }
@@ -89,7 +89,7 @@ impl ArchiveSettings {
     pub fn places(&self) -> Vec<CopySettings> {
         let first = CopySettings {
             url: self.url.clone(),
-            s3: self.s3.clone(),
+            options: self.options.clone(),
         };
         [first].into_iter().chain(self.copies.clone()).collect()
     }
@@ -105,29 +105,9 @@ fn read_url(field: Option<Field>, key: &'static str) -> Result<ArchiveUrl, Confi
     ArchiveUrl::parse(&text).map_err(|reason| field.invalid(reason))
 }
 
-/// `[archive.s3]`
-fn read_s3(mut section: Section) -> Result<S3Settings, ConfigError> {
-    let mut text = |name| section.take(name).map(|field| field.text()).transpose();
-    let mut settings = S3Settings {
-        region: text("region")?,
-        profile: text("profile")?,
-        ..S3Settings::default()
-    };
-    settings.ca_file = section.take("ca_file").map(values::path).transpose()?;
-    if let Some(field) = section.take("path_style") {
-        settings.path_style = field.boolean()?;
-    }
-    if let Some(field) = section.take("allow_http") {
-        settings.allow_http = field.boolean()?;
-    }
-    settings.put = s3_put::read(&mut section)?;
-    let endpoint = section.take("endpoint");
-    section.finish()?;
-    if let Some(field) = endpoint {
-        settings.endpoint = Some(field.is("URL").text()?);
-        settings
-            .check_endpoint()
-            .map_err(|reason| field.invalid(reason))?;
-    }
-    Ok(settings)
+/// The options tables of every kind of store.
+fn read_options(section: &mut Section) -> Result<StoreOptions, ConfigError> {
+    Ok(StoreOptions {
+        s3: s3::read(section.section("s3")?)?,
+    })
 }

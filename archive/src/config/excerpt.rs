@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use crate::config::environment::PREFIX;
-use crate::config::{
-    ArchiveUrl, Config, CopySettings, EncryptionSettings, IdentitySource, S3Settings,
-};
+use crate::config::{Config, CopySettings, EncryptionSettings, IdentitySource, S3Settings};
 use crate::keys::identity::KMS_IDENTITY;
+
+/// What the names of AWS's variables begin with.
+const AWS: &str = "AWS_";
 
 impl Config {
     /// The text of a configuration in which the archive is at `places` alone and is opened by the
@@ -23,7 +24,7 @@ impl Config {
             line(&mut text, head);
             set(&mut text, "url", &place.url.to_string());
             line(&mut text, s3);
-            reach(&mut text, &place.s3);
+            reach(&mut text, &place.options.s3);
         }
         line(&mut text, "[encryption]");
         if let Some(path) = &encryption.key_file {
@@ -77,8 +78,9 @@ pub fn needless_credentials(
     places: &[CopySettings],
     encryption: &EncryptionSettings,
 ) -> Vec<String> {
-    let in_s3 = |place: &CopySettings| matches!(place.url, ArchiveUrl::S3 { .. });
-    let asks_aws = places.iter().any(in_s3) || encryption.identities.contains(&IdentitySource::Kms);
+    let by_aws = |place: &CopySettings| place.url.backend().credentials == Some(AWS);
+    let asks_aws =
+        places.iter().any(by_aws) || encryption.identities.contains(&IdentitySource::Kms);
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     names.filter(|name| is_needless(name, asks_aws)).collect()
 }
@@ -97,7 +99,7 @@ fn is_needless(name: &str, asks_aws: bool) -> bool {
     let section = name.strip_prefix(PREFIX);
     LIBPQ.contains(&name)
         || section.is_some_and(|key| SECTIONS.iter().any(|section| key.starts_with(section)))
-        || (!asks_aws && name.starts_with("AWS_"))
+        || (!asks_aws && name.starts_with(AWS))
 }
 
 fn reach(text: &mut String, s3: &S3Settings) {

@@ -54,7 +54,7 @@ impl Source<'_> {
             // One of the copies is reached as it is configured to be.
             let copy = archive.copies.iter().find(|copy| copy.url == url);
             if let Some(copy) = copy {
-                archive.s3 = copy.s3.clone();
+                archive.options = copy.options.clone();
             }
             archive.url = url;
             archive.copies.clear();
@@ -94,14 +94,14 @@ mod tests {
     #[test]
     fn a_copy_that_is_named_is_reached_as_it_is_configured() {
         let config = applied("s3://other/prod");
-        assert_eq!(config.archive.s3.region.as_deref(), Some("us"));
+        assert_eq!(config.archive.options.s3.region.as_deref(), Some("us"));
     }
 
     #[test]
     fn no_file_is_needed_where_the_archive_is_named() {
         let mut environment = Environment::default();
         let source = Source {
-            archive: Some(ArchiveUrl::Directory("/mnt/cold".into())),
+            archive: Some(ArchiveUrl::parse("file:///mnt/cold").expect("a URL")),
             ..Source::default()
         };
         let missing = Config::from_toml("").expect_err("no archive");

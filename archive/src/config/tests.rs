@@ -31,7 +31,7 @@ fn everything_but_the_url_has_a_default() {
     let config = with_url("").unwrap();
     assert_eq!(config.postgres, PostgresSettings::default());
     assert_eq!(config.archive.url.to_string(), "s3://bucket/prod");
-    assert_eq!(config.archive.s3, S3Settings::default());
+    assert_eq!(config.archive.options.s3, S3Settings::default());
     assert_eq!(config.wal.max_delay, std::time::Duration::from_secs(1));
     assert_eq!(config.wal.memory, 134_217_728);
     assert_eq!(config.backup.part_size, 33_554_432);
@@ -57,12 +57,15 @@ fn the_documented_defaults_are_true() {
     let config = parse(&uncommented, &[]).unwrap();
     assert_eq!(config.backup.max_rate, Some(64 << 20));
     assert_eq!(config.backup.schedule.as_deref(), Some("0 2 * * *"));
-    assert_eq!(config.archive.s3.profile.as_deref(), Some("default"));
+    assert_eq!(
+        config.archive.options.s3.profile.as_deref(),
+        Some("default")
+    );
     let [copy] = &config.archive.copies[..] else {
         panic!("one copy")
     };
     assert_eq!(copy.url.to_string(), "file:///mnt/archive");
-    let put = &config.archive.s3.put;
+    let put = &config.archive.options.s3.put;
     assert_eq!(put.storage_class.backups.as_deref(), Some("STANDARD_IA"));
     assert!(matches!(&put.sse, Some(Sse::Kms(Some(_)))));
     let lock = put.object_lock.unwrap();
@@ -97,9 +100,12 @@ fn the_environment_overrides_the_file() {
         ],
     )
     .unwrap();
-    assert_eq!(config.archive.url, ArchiveUrl::Directory("/archive".into()));
-    assert!(config.archive.s3.path_style);
-    assert_eq!(config.archive.s3.region.as_deref(), Some("garage"));
+    assert_eq!(
+        config.archive.url,
+        ArchiveUrl::parse("file:///archive").unwrap()
+    );
+    assert!(config.archive.options.s3.path_style);
+    assert_eq!(config.archive.options.s3.region.as_deref(), Some("garage"));
     assert_eq!(config.wal.uploads, 8);
     assert_eq!(config.wal.memory, 64 << 20);
     assert_eq!(config.wal.max_delay, std::time::Duration::ZERO);

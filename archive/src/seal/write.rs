@@ -14,7 +14,7 @@ use crate::format::{
     TAG_LEN,
 };
 use crate::keys::{DataKey, SealingKey};
-use crate::store::Body;
+use crate::store::{Body, Naming};
 
 /// Seals objects of one archive, each under the data key that is current when it begins.
 #[derive(Clone)]
@@ -207,6 +207,7 @@ impl SealWriter {
             body: Body {
                 bytes: Bytes::from(self.out),
                 sha256: whole.as_ref().try_into().expect("SHA-256 is 32 bytes"),
+                naming: Naming::Shared,
             },
         }
     }

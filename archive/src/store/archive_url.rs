@@ -1,96 +1,50 @@
-//! The URL of a store: which kind it is, and where in it the archive lies.
+//! The URL of an archive: which kind of store holds it, and where in that store it lies.
 
 use std::fmt;
-use std::path::PathBuf;
 
-use url::Url;
+use super::backends::{BACKENDS, Backend};
 
 /// The URL of an archive; it holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ArchiveUrl {
-    /// `file:///path`
-    Directory(PathBuf),
-    /// `s3://bucket/prefix`
-    S3 {
-        /// The bucket's name.
-        bucket: String,
-        /// What all keys begin with; may be empty, and neither begins nor ends with `/`.
-        prefix: String,
-    },
+pub struct ArchiveUrl {
+    backend: &'static Backend,
+    /// What follows `://`, as the backend spells it.
+    place: String,
 }
 
 impl ArchiveUrl {
-    /// Reads `file:///path` or `s3://bucket/prefix`.
+    /// Reads a URL of one of [`BACKENDS`].
     ///
     /// # Errors
     /// What is wrong with it and how to write it, without showing what could be a secret.
     pub fn parse(text: &str) -> Result<ArchiveUrl, String> {
-        match text.split_once("://") {
-            Some(("file", _)) => {
-                let path = Url::parse(text)
-                    .ok()
-                    .and_then(|url| url.to_file_path().ok());
-                // The URL's host: a name after two slashes is easily meant as a directory.
-                let path = path.filter(|_| text.starts_with("file:///"));
-                path.map(ArchiveUrl::Directory)
-                    .ok_or_else(|| "write an absolute path: file:///path".to_owned())
-            }
-            Some(("s3", rest)) => {
-                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-                if bucket.contains('@') {
-                    return Err(
-                        "no credentials belong in it; give them as AWS's tools take them, \
-                                in the environment or a profile"
-                            .to_owned(),
-                    );
-                }
-                if !is_bucket(bucket) {
-                    return Err(format!(
-                        "'{bucket}' cannot be a bucket; write s3://bucket/prefix"
-                    ));
-                }
-                let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-                if !is_prefix(prefix) {
-                    return Err(format!(
-                        "'{prefix}' cannot be a prefix; use names of letters, digits and \
-                         -_.=+~ with single slashes between them"
-                    ));
-                }
-                let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
-                Ok(ArchiveUrl::S3 { bucket, prefix })
-            }
-            Some((scheme, _)) => Err(format!(
-                "'{scheme}://' is not known; write s3://bucket/prefix or file:///path"
-            )),
-            None => Err("it is not a URL; write s3://bucket/prefix or file:///path".to_owned()),
-        }
+        let forms = BACKENDS.map(|backend| backend.form).join(" or ");
+        let (scheme, place) = text
+            .split_once("://")
+            .ok_or_else(|| format!("it is not a URL; write {forms}"))?;
+        let backend = BACKENDS
+            .into_iter()
+            .find(|backend| backend.scheme == scheme)
+            .ok_or_else(|| format!("'{scheme}://' is not known; write {forms}"))?;
+        let place = (backend.parse)(place)?;
+        Ok(ArchiveUrl { backend, place })
+    }
+
+    /// The kind of store.
+    #[must_use]
+    pub fn backend(&self) -> &'static Backend {
+        self.backend
+    }
+
+    pub(super) fn place(&self) -> &str {
+        &self.place
     }
 }
 
 impl fmt::Display for ArchiveUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ArchiveUrl::Directory(path) => write!(f, "file://{}", path.display()),
-            ArchiveUrl::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            ArchiveUrl::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
-        }
+        write!(f, "{}://{}", self.backend.scheme, self.place)
     }
-}
-
-/// The names S3 has ever allowed ("Bucket naming rules", with the old capitals and underscores).
-fn is_bucket(name: &str) -> bool {
-    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    (3..=255).contains(&name.len()) && name.bytes().all(sound) && !name.starts_with('.')
-}
-
-/// Characters that every store takes and no signature trips over.
-fn is_prefix(prefix: &str) -> bool {
-    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=+~".contains(&byte);
-    prefix.is_empty()
-        || prefix.len() <= 512
-            && prefix.split('/').all(|part| {
-                !part.is_empty() && part != "." && part != ".." && part.bytes().all(sound)
-            })
 }
 
 #[cfg(test)]
@@ -105,7 +59,10 @@ mod tests {
         let parsed = ArchiveUrl::parse("s3://bucket/prod/").unwrap();
         assert_eq!(parsed.to_string(), "s3://bucket/prod");
         let parsed = ArchiveUrl::parse("file:///mnt/my%20archive").unwrap();
-        assert_eq!(parsed, ArchiveUrl::Directory("/mnt/my archive".into()));
+        assert_eq!(parsed.backend().scheme, "file");
+        assert_eq!(parsed.place(), "/mnt/my archive");
+        let parsed = ArchiveUrl::parse("file:///mnt//archive/").unwrap();
+        assert_eq!(parsed, ArchiveUrl::parse("file:///mnt/archive").unwrap());
         for bad in [
             "",
             "bucket",
@@ -121,6 +78,11 @@ mod tests {
         ] {
             assert!(ArchiveUrl::parse(bad).is_err(), "{bad}");
         }
+        let error = ArchiveUrl::parse("gs://bucket").unwrap_err();
+        assert!(
+            error.ends_with("write s3://bucket/prefix or file:///path"),
+            "{error}"
+        );
         let error = ArchiveUrl::parse("s3://AKIA:secret@bucket/x").unwrap_err();
         assert!(
             error.contains("no credentials") && !error.contains("secret"),

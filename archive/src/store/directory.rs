@@ -16,10 +16,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{Advice, RenameFlags};
 
-use crate::store::{Body, Leftover, ListPage, ObjectMeta, ObjectStore, StoreError, key};
+use crate::store::{
+    Body, Capabilities, Leftover, Leftovers, ListPage, ObjectMeta, ObjectStore, StoreError, key,
+};
 
+mod backend;
 mod error;
 mod walk;
+
+pub use backend::BACKEND;
 
 /// How many objects a page of a listing holds. A page reads whole directories, so large pages
 /// keep the listing of a large archive from reading them many times over.
@@ -146,23 +151,45 @@ impl ObjectStore for DirectoryStore {
             .await
     }
 
-    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
-        self.blocking("list", "", move |inner| {
-            inner.check_root("list", "")?;
-            walk::temporary(&inner.root, before).map_err(|error| inner.failed("list", "", &error))
-        })
-        .await
+    fn capabilities(&self) -> Capabilities<'_> {
+        let leftovers: Box<dyn Leftovers + '_> = Box::new(TemporaryFiles(self));
+        Capabilities {
+            leftovers: Some(leftovers),
+            locks: None,
+            versions: None,
+            overwrites: None,
+            replicas: Vec::new(),
+        }
+    }
+}
+
+/// Files of writes that were cut off.
+struct TemporaryFiles<'a>(&'a DirectoryStore);
+
+#[async_trait]
+impl Leftovers for TemporaryFiles<'_> {
+    async fn find(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
+        self.0
+            .blocking("list", "", move |inner| {
+                inner.check_root("list", "")?;
+                walk::temporary(&inner.root, before)
+                    .map_err(|error| inner.failed("list", "", &error))
+            })
+            .await
     }
 
-    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
+    async fn remove(&self, leftover: &Leftover) -> Result<(), StoreError> {
         let key = leftover.key.clone();
-        self.blocking("delete", &leftover.key, move |inner| match fs::remove_file(
-            inner.root.join(&key),
-        ) {
-            Err(error) if !error::is_absence(&error) => Err(inner.failed("delete", &key, &error)),
-            _ => Ok(()),
-        })
-        .await
+        self.0
+            .blocking("delete", &leftover.key, move |inner| match fs::remove_file(
+                inner.root.join(&key),
+            ) {
+                Err(error) if !error::is_absence(&error) => {
+                    Err(inner.failed("delete", &key, &error))
+                }
+                _ => Ok(()),
+            })
+            .await
     }
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::layout::{Purpose, purpose};
-use crate::store::{Body, ListPage, ObjectMeta, ObjectStore, StoreError, key};
+use crate::store::{Body, Capabilities, ListPage, Locks, ObjectMeta, ObjectStore, StoreError, key};
 
 /// How many objects a page of a listing holds.
 const PAGE: usize = 1000;
@@ -85,7 +85,7 @@ impl ObjectStore for MemoryStore {
         let stored = Stored {
             bytes: body.bytes,
             modified: self.now(),
-            locked_until: self.retention(key).map(|length| self.now() + length),
+            locked_until: Held(self).retention(key).map(|length| self.now() + length),
         };
         objects.insert(key.to_owned(), stored);
         Ok(())
@@ -131,7 +131,7 @@ impl ObjectStore for MemoryStore {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         key::check(self.url(), "delete", key)?;
-        if let Some(until) = self.locked_until(key).await? {
+        if let Some(until) = Held(self).locked_until(key).await? {
             return Err(StoreError::Locked {
                 store: self.url().to_owned(),
                 key: key.to_owned(),
@@ -142,13 +142,30 @@ impl ObjectStore for MemoryStore {
         Ok(())
     }
 
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities {
+            locks: Some(Box::new(Held(self))),
+            versions: None,
+            leftovers: None,
+            overwrites: None,
+            replicas: Vec::new(),
+        }
+    }
+}
+
+/// The locks on what is held in memory.
+struct Held<'a>(&'a MemoryStore);
+
+#[async_trait]
+impl Locks for Held<'_> {
     async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
-        let until = self.objects().get(key).and_then(|held| held.locked_until);
-        Ok(until.filter(|until| *until > self.now()))
+        let until = self.0.objects().get(key).and_then(|held| held.locked_until);
+        Ok(until.filter(|until| *until > self.0.now()))
     }
 
     fn retention(&self, key: &str) -> Option<Duration> {
         let length = *self
+            .0
             .retention
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -156,9 +173,9 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn retain(&self, key: &str, until: jiff::Timestamp) -> Result<(), StoreError> {
-        let mut objects = self.objects();
+        let mut objects = self.0.objects();
         let held = objects.get_mut(key);
-        let held = held.ok_or_else(|| StoreError::missing(self.url(), key))?;
+        let held = held.ok_or_else(|| StoreError::missing(self.0.url(), key))?;
         held.locked_until = held.locked_until.max(Some(until));
         Ok(())
     }

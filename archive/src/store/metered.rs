@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{
-    Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
-};
+use super::through::{Around, through};
+use super::{Body, Capabilities, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError};
 
 /// What was asked of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,16 +96,6 @@ impl ObjectStore for Metered {
         self.timed(Operation::Put, self.inner.put(key, body)).await
     }
 
-    async fn put_fresh(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        let request = self.inner.put_fresh(key, body);
-        self.timed(Operation::Put, request).await
-    }
-
-    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        let request = self.inner.put_again(key, body);
-        self.timed(Operation::Put, request).await
-    }
-
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let request = self.inner.get(key, range);
         self.timed(Operation::Get, request).await
@@ -126,41 +115,31 @@ impl ObjectStore for Metered {
         self.timed(Operation::Delete, request).await
     }
 
-    async fn erase(&self, key: &str) -> Result<(), StoreError> {
-        let request = self.inner.erase(key);
-        self.timed(Operation::Delete, request).await
+    fn capabilities(&self) -> Capabilities<'_> {
+        let metered = |inner| -> SharedStore {
+            Arc::new(Metered {
+                inner,
+                observer: self.observer.clone(),
+            })
+        };
+        through(self, self.inner.capabilities(), metered)
     }
+}
 
-    async fn remains(&self, key: &str) -> Result<bool, StoreError> {
-        self.timed(Operation::Head, self.inner.remains(key)).await
-    }
-
-    async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
-        self.timed(Operation::Head, self.inner.locked_until(key))
-            .await
-    }
-
-    fn retention(&self, key: &str) -> Option<Duration> {
-        self.inner.retention(key)
-    }
-
-    async fn retain(&self, key: &str, until: jiff::Timestamp) -> Result<(), StoreError> {
-        self.timed(Operation::Put, self.inner.retain(key, until))
-            .await
-    }
-
-    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
-        self.timed(Operation::List, self.inner.leftovers(before))
-            .await
-    }
-
-    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
-        self.timed(Operation::Delete, self.inner.remove_leftover(leftover))
-            .await
-    }
-
-    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-        self.inner.conditional_put().await
+impl Around for Metered {
+    async fn around<T, F>(
+        &self,
+        operation: Option<Operation>,
+        mut attempt: impl FnMut() -> F + Send,
+    ) -> Result<T, StoreError>
+    where
+        T: Send,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        match operation {
+            Some(operation) => self.timed(operation, attempt()).await,
+            None => attempt().await,
+        }
     }
 }
 

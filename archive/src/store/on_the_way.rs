@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, StoreError};
+use super::hooked::{Hooked, Hooks};
+use super::{ObjectStore, StoreError};
 
 /// A store the way to which alters a bit of each object a number of times.
+pub(crate) type OnTheWay = Hooked<Alterations>;
+
 #[derive(Debug, Default)]
-pub(crate) struct OnTheWay {
-    memory: MemoryStore,
+pub(crate) struct Alterations {
     /// How many answers are still altered.
     pub(crate) damaging: AtomicU32,
     /// Only answers that are larger.
@@ -19,17 +21,14 @@ pub(crate) struct OnTheWay {
 }
 
 #[async_trait]
-impl ObjectStore for OnTheWay {
-    fn url(&self) -> &str {
-        self.memory.url()
-    }
-
-    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.memory.put(key, body).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        let mut bytes = self.memory.get(key, range).await?.to_vec();
+impl Hooks for Alterations {
+    async fn get(
+        &self,
+        store: &dyn ObjectStore,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Bytes, StoreError> {
+        let mut bytes = store.get(key, range).await?.to_vec();
         let left = self.damaging.load(Ordering::Relaxed);
         if left > 0 && bytes.len() > self.spared.load(Ordering::Relaxed) {
             self.damaging.store(left - 1, Ordering::Relaxed);
@@ -37,17 +36,5 @@ impl ObjectStore for OnTheWay {
             bytes[place] ^= 1;
         }
         Ok(bytes.into())
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.memory.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-        self.memory.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.memory.delete(key).await
     }
 }

@@ -1,12 +1,15 @@
 //! A store that is only read: whatever would change it is refused before it is asked.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
+    Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, SharedStore,
+    StoreError, Versions,
 };
 
 /// Passes reads on, and nothing else.
@@ -43,10 +46,6 @@ impl ObjectStore for ReadOnly {
         Err(self.refused("put", key))
     }
 
-    async fn put_again(&self, key: &str, _body: Body) -> Result<(), StoreError> {
-        Err(self.refused("put", key))
-    }
-
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         self.inner.get(key, range).await
     }
@@ -63,48 +62,88 @@ impl ObjectStore for ReadOnly {
         Err(self.refused("delete", key))
     }
 
-    async fn remains(&self, key: &str) -> Result<bool, StoreError> {
-        self.inner.remains(key).await
+    fn capabilities(&self) -> Capabilities<'_> {
+        let Capabilities {
+            locks,
+            versions,
+            leftovers,
+            // What is never put need not be put again.
+            overwrites: _,
+            replicas,
+        } = self.inner.capabilities();
+        let store = self;
+        Capabilities {
+            locks: locks.map(|to| -> Box<dyn Locks + '_> { Box::new(Read { store, to }) }),
+            versions: versions.map(|to| -> Box<dyn Versions + '_> { Box::new(Read { store, to }) }),
+            leftovers: leftovers
+                .map(|to| -> Box<dyn Leftovers + '_> { Box::new(Read { store, to }) }),
+            overwrites: None,
+            replicas: replicas
+                .into_iter()
+                .map(|inner| -> SharedStore { Arc::new(ReadOnly::new(inner)) })
+                .collect(),
+        }
     }
+}
 
+/// A capability of which nothing is used that changes the store.
+struct Read<'a, C: ?Sized> {
+    store: &'a ReadOnly,
+    to: Box<C>,
+}
+
+#[async_trait]
+impl<'a> Locks for Read<'a, dyn Locks + 'a> {
     async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
-        self.inner.locked_until(key).await
+        self.to.locked_until(key).await
     }
 
-    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
-        self.inner.leftovers(before).await
+    fn retention(&self, key: &str) -> Option<Duration> {
+        self.to.retention(key)
     }
 
-    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
-        Err(self.refused("delete", &leftover.key))
+    async fn retain(&self, key: &str, _until: jiff::Timestamp) -> Result<(), StoreError> {
+        Err(self.store.refused("lock", key))
+    }
+}
+
+#[async_trait]
+impl<'a> Versions for Read<'a, dyn Versions + 'a> {
+    async fn erase(&self, key: &str) -> Result<(), StoreError> {
+        Err(self.store.refused("erase", key))
     }
 
-    fn replicas(&self) -> Vec<SharedStore> {
-        self.inner.replicas()
+    async fn remains(&self, key: &str) -> Result<bool, StoreError> {
+        self.to.remains(key).await
+    }
+}
+
+#[async_trait]
+impl<'a> Leftovers for Read<'a, dyn Leftovers + 'a> {
+    async fn find(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
+        self.to.find(before).await
     }
 
-    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-        Err(self.refused("put", ""))
+    async fn remove(&self, leftover: &Leftover) -> Result<(), StoreError> {
+        Err(self.store.refused("delete", &leftover.key))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, Naming};
 
     #[tokio::test]
     async fn it_is_read_and_not_changed() {
         let inner: SharedStore = Arc::new(MemoryStore::new());
         let body = || Body::new(Bytes::from_static(b"x"));
         inner.put("wal/1", body()).await.expect("stored");
-        let store = ReadOnly::new(inner.clone());
+        let store: SharedStore = Arc::new(ReadOnly::new(inner.clone()));
         assert_eq!(store.get("wal/1", None).await.expect("read"), "x");
         for refused in [
             store.put("wal/2", body()).await,
-            store.put_fresh("wal/2", body()).await,
+            store.put("wal/2", body().named(Naming::Fresh)).await,
             store.delete("wal/1").await,
             store.erase("wal/1").await,
             store.retain("wal/1", jiff::Timestamp::MAX).await,

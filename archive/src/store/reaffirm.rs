@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::{ALIKE, Body, ConditionalPut, SharedStore, StoreError, read_alike};
+use super::{ALIKE, Body, SharedStore, StoreError, read_alike};
 
 /// Returns once `store` has answered for an object that was found in it and is not sealed. `check` says
 /// whether bytes can be that object.
@@ -17,7 +17,7 @@ pub(crate) async fn reaffirm(
     name: &str,
     check: impl Fn(Bytes) -> Result<(), String> + Clone + Send + 'static,
 ) -> Result<(), StoreError> {
-    if store.conditional_put().await? == ConditionalPut::Enforced {
+    if !store.ignores_conditions().await? {
         return Ok(());
     }
     let read = read_alike(&**store, name, ALIKE, check).await;

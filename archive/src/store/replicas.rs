@@ -18,7 +18,8 @@ use futures_util::future::join_all;
 
 use crate::layout::ObjectKey;
 use crate::store::{
-    Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
+    Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, Overwrites,
+    SharedStore, StoreError, Versions,
 };
 
 mod member;
@@ -292,20 +293,6 @@ impl ObjectStore for Replicas {
         .await
     }
 
-    async fn put_fresh(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.change("put", key, Some(&body), |member| {
-            member.store().put_fresh(key, body.clone())
-        })
-        .await
-    }
-
-    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.change("put", key, None, |member| {
-            member.store().put_again(key, body.clone())
-        })
-        .await
-    }
-
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let in_part = range.is_some();
         self.first(
@@ -358,71 +345,103 @@ impl ObjectStore for Replicas {
             .await
     }
 
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities {
+            locks: Some(Box::new(All(self))),
+            versions: Some(Box::new(All(self))),
+            leftovers: Some(Box::new(All(self))),
+            overwrites: Some(Box::new(All(self))),
+            replicas: self
+                .members
+                .iter()
+                .map(|member| member.store().clone())
+                .collect(),
+        }
+    }
+}
+
+/// The capabilities of all members together. They are there even where no member has one: each
+/// member answers for itself, as [`ObjectStore`]'s conveniences say.
+struct All<'a>(&'a Replicas);
+
+#[async_trait]
+impl Versions for All<'_> {
     async fn erase(&self, key: &str) -> Result<(), StoreError> {
-        self.change("erase", key, None, |member| member.store().erase(key))
+        self.0
+            .change("erase", key, None, |member| member.store().erase(key))
             .await
     }
 
     async fn remains(&self, key: &str) -> Result<bool, StoreError> {
-        let found = self.gather(|member| member.store().remains(key)).await?;
+        let found = self.0.gather(|member| member.store().remains(key)).await?;
         Ok(found.into_iter().any(|remains| remains))
     }
+}
 
+#[async_trait]
+impl Locks for All<'_> {
     async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
         let locks = self
+            .0
             .gather(|member| member.store().locked_until(key))
             .await?;
         Ok(locks.into_iter().flatten().max())
     }
 
     fn retention(&self, key: &str) -> Option<Duration> {
-        let each = self.members.iter();
+        let each = self.0.members.iter();
         each.filter_map(|member| member.store().retention(key))
             .max()
     }
 
     async fn retain(&self, key: &str, until: jiff::Timestamp) -> Result<(), StoreError> {
-        self.change("lock", key, None, |member| async move {
-            match member.store().retention(key) {
-                Some(_) => member.store().retain(key, until).await,
-                None => Ok(()),
-            }
-        })
-        .await
+        self.0
+            .change("lock", key, None, |member| async move {
+                match member.store().retention(key) {
+                    Some(_) => member.store().retain(key, until).await,
+                    None => Ok(()),
+                }
+            })
+            .await
     }
+}
 
-    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
+#[async_trait]
+impl Leftovers for All<'_> {
+    async fn find(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
         let found = self
+            .0
             .gather(|member| member.store().leftovers(before))
             .await?;
         Ok(found.into_iter().flatten().collect())
     }
 
-    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
+    async fn remove(&self, leftover: &Leftover) -> Result<(), StoreError> {
         let key = &leftover.key;
-        self.change("delete", key, None, |member| {
-            member.store().remove_leftover(leftover)
-        })
-        .await
+        self.0
+            .change("delete", key, None, |member| {
+                member.store().remove_leftover(leftover)
+            })
+            .await
     }
+}
 
-    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
+#[async_trait]
+impl Overwrites for All<'_> {
+    async fn ignores_conditions(&self) -> Result<bool, StoreError> {
         let found = self
-            .gather(|member| member.store().conditional_put())
+            .0
+            .gather(|member| member.store().ignores_conditions())
             .await?;
-        Ok(
-            match found.iter().all(|put| *put == ConditionalPut::Enforced) {
-                true => ConditionalPut::Enforced,
-                false => ConditionalPut::Ignored,
-            },
-        )
+        Ok(found.into_iter().any(|ignores| ignores))
     }
 
-    fn replicas(&self) -> Vec<SharedStore> {
-        self.members
-            .iter()
-            .map(|member| member.store().clone())
-            .collect()
+    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        self.0
+            .change("put", key, None, |member| {
+                member.store().put_again(key, body.clone())
+            })
+            .await
     }
 }
 

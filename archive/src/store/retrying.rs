@@ -14,8 +14,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
+use crate::store::metered::Operation;
+use crate::store::through::{Around, through};
 use crate::store::{
-    Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
+    Body, Capabilities, ListPage, Naming, ObjectMeta, ObjectStore, SharedStore, StoreError,
 };
 
 /// How long to wait between attempts, and for how long to go on.
@@ -104,12 +106,16 @@ impl Retrying {
         body: Body,
     ) -> Result<(), StoreError> {
         let mut waits = Waits::begin(self);
+        let again = match body.naming {
+            Naming::Fresh => Naming::Shared,
+            naming => naming,
+        };
         let mut unanswered = false;
         let mut attempt = Some(first);
         loop {
             let answer = match attempt.take() {
                 Some(first) => first,
-                None => self.inner.put(key, body.clone()).await,
+                None => self.inner.put(key, body.clone().named(again)).await,
             };
             let outcome = match answer {
                 Err(exists @ StoreError::Exists { .. }) if unanswered => {
@@ -183,20 +189,11 @@ impl ObjectStore for Retrying {
 
     /// As the inner store's, except that [`StoreError::Exists`] after an attempt that went
     /// unanswered succeeds when the object there holds the same bytes and the store answers for
-    /// them ([`ObjectStore::put_again`]).
+    /// them ([`Overwrites::put_again`](super::Overwrites::put_again)). An attempt after an
+    /// unanswered one looks first, however fresh the name was.
     async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
         let first = self.inner.put(key, body.clone()).await;
         self.settle_put(first, key, body).await
-    }
-
-    /// As [`ObjectStore::put`] here: an attempt after one that went unanswered looks first.
-    async fn put_fresh(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        let first = self.inner.put_fresh(key, body.clone()).await;
-        self.settle_put(first, key, body).await
-    }
-
-    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.retry(|| self.inner.put_again(key, body.clone())).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
@@ -215,47 +212,28 @@ impl ObjectStore for Retrying {
         self.retry(|| self.inner.delete(key)).await
     }
 
-    async fn erase(&self, key: &str) -> Result<(), StoreError> {
-        self.retry(|| self.inner.erase(key)).await
-    }
-
-    async fn remains(&self, key: &str) -> Result<bool, StoreError> {
-        self.retry(|| self.inner.remains(key)).await
-    }
-
-    async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
-        self.retry(|| self.inner.locked_until(key)).await
-    }
-
-    /// Each retried as this one is.
-    fn replicas(&self) -> Vec<SharedStore> {
+    fn capabilities(&self) -> Capabilities<'_> {
         let retried = |inner| -> SharedStore {
             Arc::new(Retrying {
                 inner,
                 ..self.clone()
             })
         };
-        self.inner.replicas().into_iter().map(retried).collect()
+        through(self, self.inner.capabilities(), retried)
     }
+}
 
-    fn retention(&self, key: &str) -> Option<Duration> {
-        self.inner.retention(key)
-    }
-
-    async fn retain(&self, key: &str, until: jiff::Timestamp) -> Result<(), StoreError> {
-        self.retry(|| self.inner.retain(key, until)).await
-    }
-
-    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
-        self.retry(|| self.inner.leftovers(before)).await
-    }
-
-    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
-        self.retry(|| self.inner.remove_leftover(leftover)).await
-    }
-
-    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-        self.retry(|| self.inner.conditional_put()).await
+impl Around for Retrying {
+    async fn around<T, F>(
+        &self,
+        _operation: Option<Operation>,
+        attempt: impl FnMut() -> F + Send,
+    ) -> Result<T, StoreError>
+    where
+        T: Send,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        self.retry(attempt).await
     }
 }
 

@@ -20,13 +20,14 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use tokio::sync::OnceCell;
 
-use crate::layout::CONDITIONAL_PROBE;
+use crate::store::write_once::{Conditional, ConditionalPuts};
 use crate::store::{
-    Body, ConditionalPut, Leftover, ListPage, ObjectMeta, ObjectStore, StoreError, key,
+    Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, StoreError,
+    Versions, WriteOnce, key,
 };
 
+mod backend;
 mod client;
 mod error;
 mod leftovers;
@@ -36,6 +37,7 @@ mod read;
 mod settings;
 mod versions;
 
+pub use backend::BACKEND;
 pub use settings::{ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses};
 
 use error::{Answer, Context};
@@ -57,7 +59,6 @@ pub struct S3Store {
     /// Empty, or ends in `/`.
     prefix: String,
     put: S3PutSettings,
-    conditional: OnceCell<ConditionalPut>,
     /// Whether the bucket is known to exist. A HEAD that finds nothing cannot say whether it is
     /// the object or the bucket that is missing.
     bucket_seen: AtomicBool,
@@ -74,7 +75,8 @@ impl fmt::Debug for S3Store {
 impl S3Store {
     /// Opens the archive in `bucket` below `prefix`, which may be empty. Credentials come from
     /// AWS's own chain: environment, profile, web identity, container, instance. They are looked
-    /// up at the first request, and renewed as they expire.
+    /// up at the first request, and renewed as they expire. Nobody has the store but through
+    /// [`WriteOnce`], since it may be one that ignores conditions.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when the settings cannot work.
@@ -82,8 +84,9 @@ impl S3Store {
         bucket: &str,
         prefix: &str,
         settings: &S3Settings,
-    ) -> Result<S3Store, StoreError> {
-        S3Store::connect(bucket, prefix, settings, None).await
+    ) -> Result<WriteOnce<S3Store>, StoreError> {
+        let store = S3Store::connect(bucket, prefix, settings, None).await?;
+        Ok(WriteOnce::new(store))
     }
 
     /// As [`S3Store::open`] with credentials from elsewhere than AWS's chain.
@@ -95,8 +98,9 @@ impl S3Store {
         prefix: &str,
         settings: &S3Settings,
         credentials: SharedCredentialsProvider,
-    ) -> Result<S3Store, StoreError> {
-        S3Store::connect(bucket, prefix, settings, Some(credentials)).await
+    ) -> Result<WriteOnce<S3Store>, StoreError> {
+        let store = S3Store::connect(bucket, prefix, settings, Some(credentials)).await?;
+        Ok(WriteOnce::new(store))
     }
 
     async fn connect(
@@ -113,41 +117,9 @@ impl S3Store {
             bucket: bucket.to_owned(),
             prefix: format!("{prefix}{separator}"),
             put: settings.put.clone(),
-            conditional: OnceCell::new(),
             bucket_seen: AtomicBool::new(false),
             url,
         })
-    }
-
-    /// Whether the store enforces that objects are written once. The first call finds out by
-    /// writing an empty object, `probe/conditional`, on the condition that there is none, until
-    /// the store refuses or has overwritten it. The object stays. It needs no right but to write.
-    ///
-    /// # Errors
-    /// When the store cannot be asked, or does not let us write.
-    pub async fn probe_conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-        self.conditional
-            .get_or_try_init(async || {
-                for _ in 0..2 {
-                    let probe = Body::new(Bytes::new());
-                    match self.put_object(CONDITIONAL_PROBE, probe, true).await {
-                        Ok(()) => {}
-                        Err(Answer::Exists) => return Ok(ConditionalPut::Enforced),
-                        Err(Answer::NotImplemented) => break,
-                        Err(answer) => {
-                            return Err(self.context("put", CONDITIONAL_PROBE).settle(answer));
-                        }
-                    }
-                }
-                tracing::warn!(
-                    store = self.url,
-                    "this store does not refuse to overwrite objects (it ignores If-None-Match); \
-                     walvault looks before it writes, so let one walvault write to an archive"
-                );
-                Ok(ConditionalPut::Ignored)
-            })
-            .await
-            .copied()
     }
 
     async fn put_object(&self, key: &str, body: Body, only_new: bool) -> Result<(), Answer> {
@@ -274,27 +246,7 @@ impl ObjectStore for S3Store {
 
     async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
         key::check(&self.url, "put", key)?;
-        let only_new = self.probe_conditional_put().await? == ConditionalPut::Enforced;
-        if !only_new && self.head(key).await?.is_some() {
-            return Err(StoreError::exists(&self.url, key));
-        }
-        let put = self.put_object(key, body, only_new).await;
-        put.map_err(|answer| self.context("put", key).settle(answer))
-    }
-
-    async fn put_fresh(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        key::check(&self.url, "put", key)?;
-        let only_new = self.probe_conditional_put().await? == ConditionalPut::Enforced;
-        let put = self.put_object(key, body, only_new).await;
-        put.map_err(|answer| self.context("put", key).settle(answer))
-    }
-
-    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        key::check(&self.url, "put", key)?;
-        if self.probe_conditional_put().await? == ConditionalPut::Enforced {
-            return Ok(());
-        }
-        let put = self.put_object(key, body, false).await;
+        let put = self.put_object(key, body, true).await;
         put.map_err(|answer| self.context("put", key).settle(answer))
     }
 
@@ -363,40 +315,78 @@ impl ObjectStore for S3Store {
         }
     }
 
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities {
+            locks: Some(Box::new(Bucket(self))),
+            versions: Some(Box::new(Bucket(self))),
+            leftovers: Some(Box::new(Bucket(self))),
+            // Whether it enforces conditions is found out above it.
+            overwrites: None,
+            replicas: Vec::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl ConditionalPuts for S3Store {
+    async fn put_if_absent(&self, key: &str, body: Body) -> Result<Conditional, StoreError> {
+        key::check(&self.url, "put", key)?;
+        match self.put_object(key, body, true).await {
+            Ok(()) => Ok(Conditional::Stored),
+            Err(Answer::Exists) => Ok(Conditional::Exists),
+            Err(Answer::NotImplemented) => Ok(Conditional::NotImplemented),
+            Err(answer) => Err(self.context("put", key).settle(answer)),
+        }
+    }
+
+    async fn put_over(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        key::check(&self.url, "put", key)?;
+        let put = self.put_object(key, body, false).await;
+        put.map_err(|answer| self.context("put", key).settle(answer))
+    }
+}
+
+/// What a bucket has beyond objects.
+struct Bucket<'a>(&'a S3Store);
+
+#[async_trait]
+impl Versions for Bucket<'_> {
     async fn erase(&self, key: &str) -> Result<(), StoreError> {
-        key::check(&self.url, "delete", key)?;
-        versions::erase(self, key).await
+        key::check(&self.0.url, "delete", key)?;
+        versions::erase(self.0, key).await
     }
 
     async fn remains(&self, key: &str) -> Result<bool, StoreError> {
-        key::check(&self.url, "head", key)?;
-        versions::remains(self, key).await
+        key::check(&self.0.url, "head", key)?;
+        versions::remains(self.0, key).await
     }
+}
 
+#[async_trait]
+impl Locks for Bucket<'_> {
     async fn locked_until(&self, key: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
-        key::check(&self.url, "head", key)?;
-        lock::until(self, key, None).await
+        key::check(&self.0.url, "head", key)?;
+        lock::until(self.0, key, None).await
     }
 
     fn retention(&self, key: &str) -> Option<Duration> {
-        put::retention(&self.put, key)
+        put::retention(&self.0.put, key)
     }
 
     async fn retain(&self, key: &str, until: jiff::Timestamp) -> Result<(), StoreError> {
-        key::check(&self.url, "lock", key)?;
-        lock::retain(self, key, until).await
+        key::check(&self.0.url, "lock", key)?;
+        lock::retain(self.0, key, until).await
+    }
+}
+
+#[async_trait]
+impl Leftovers for Bucket<'_> {
+    async fn find(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
+        leftovers::find(self.0, before).await
     }
 
-    async fn leftovers(&self, before: jiff::Timestamp) -> Result<Vec<Leftover>, StoreError> {
-        leftovers::find(self, before).await
-    }
-
-    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StoreError> {
-        leftovers::remove(self, leftover).await
-    }
-
-    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-        self.probe_conditional_put().await
+    async fn remove(&self, leftover: &Leftover) -> Result<(), StoreError> {
+        leftovers::remove(self.0, leftover).await
     }
 }
 

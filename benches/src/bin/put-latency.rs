@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use walvault_archive::config::Config;
-use walvault_archive::store::{self, Body};
+use walvault_archive::store::{self, Body, Naming};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -20,14 +20,14 @@ fn main() -> Result<(), Failure> {
         .enable_all()
         .build()?;
     let mut taken = runtime.block_on(async {
-        let store = store::open_at(&config.archive.url, &config.archive.s3).await?;
+        let store = store::open_at(&config.archive.url, &config.archive.options).await?;
         let mut taken = Vec::with_capacity(count);
         for number in 0..count {
             let bytes: Vec<u8> = (0..size).map(|_| rand::random()).collect();
-            let body = Body::new(Bytes::from(bytes));
+            let body = Body::new(Bytes::from(bytes)).named(Naming::Fresh);
             let begun = Instant::now();
             store
-                .put_fresh(&format!("bench/{:x}/{number}", std::process::id()), body)
+                .put(&format!("bench/{:x}/{number}", std::process::id()), body)
                 .await?;
             taken.push(begun.elapsed().as_secs_f64() * 1000.0);
         }

@@ -82,16 +82,14 @@ async fn objects_are_there(
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use async_trait::async_trait;
     use bytes::Bytes;
     use walvault_archive::record::PartRecord;
-    use walvault_archive::store::{
-        Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, SharedStore, StoreError,
-    };
+    use walvault_archive::store::hooked::{Hooked, Hooks};
+    use walvault_archive::store::{Body, ObjectStore, StoreError, WriteOnce};
     use walvault_archive::{Catalog, archive::wal_key};
     use walvault_protocol::{Lsn, LsnRange, ServerVersion, SystemId, TimelineId};
 
@@ -197,66 +195,58 @@ mod tests {
     /// A store that ignores conditions, and what happens in it while a backup is completed.
     #[derive(Debug)]
     struct Busy {
-        inner: SharedStore,
         put_again: Mutex<Vec<String>>,
         /// What a prune removes as soon as there is a record.
         pruned: Option<String>,
     }
 
     #[async_trait]
-    impl ObjectStore for Busy {
-        fn url(&self) -> &str {
-            self.inner.url()
-        }
-
-        async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
-            self.inner.put(key, body).await?;
+    impl Hooks for Busy {
+        async fn put(
+            &self,
+            store: &dyn ObjectStore,
+            key: &str,
+            body: Body,
+        ) -> Result<(), StoreError> {
+            store.put(key, body).await?;
             match &self.pruned {
-                Some(name) if key.ends_with("/record") => self.inner.delete(name).await,
+                Some(name) if key.ends_with("/record") => store.delete(name).await,
                 _ => Ok(()),
             }
         }
 
-        async fn put_again(&self, key: &str, _: Body) -> Result<(), StoreError> {
-            self.put_again.lock().unwrap().push(key.to_owned());
-            Ok(())
-        }
-
-        async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-            self.inner.get(key, range).await
-        }
-
-        async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-            self.inner.head(key).await
-        }
-
-        async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-            self.inner.list(prefix, after).await
-        }
-
-        async fn delete(&self, key: &str) -> Result<(), StoreError> {
-            self.inner.delete(key).await
-        }
-
-        async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-            Ok(ConditionalPut::Ignored)
+        async fn put_over(
+            &self,
+            store: &dyn ObjectStore,
+            key: &str,
+            body: Body,
+        ) -> Result<(), StoreError> {
+            if store.head(key).await?.is_some() {
+                self.put_again.lock().unwrap().push(key.to_owned());
+                return Ok(());
+            }
+            self.put(store, key, body).await
         }
     }
 
-    fn busy(archive: &Archive, pruned: Option<String>) -> (Arc<Busy>, Archive) {
-        let store = Arc::new(Busy {
-            inner: archive.store().clone(),
+    async fn busy(archive: &Archive, pruned: Option<String>) -> (Hooked<Busy>, Archive) {
+        let busy = Busy {
             put_again: Mutex::default(),
             pruned,
-        });
-        (store.clone(), archive.at(store))
+        };
+        let busy = Hooked::over(archive.store().clone(), busy);
+        let archive = archive.at(Arc::new(WriteOnce::new(busy.clone())));
+        // The probe is put over itself.
+        assert!(archive.store().ignores_conditions().await.unwrap());
+        busy.put_again.lock().unwrap().clear();
+        (busy, archive)
     }
 
     /// Its sidecar may have been killed before it had an answer.
     #[tokio::test]
     async fn the_store_answers_for_the_wal_of_a_backup() {
         let (archive, files, record) = nearly_complete().await;
-        let (store, archive) = busy(&archive, None);
+        let (store, archive) = busy(&archive, None).await;
         let done = complete(&archive, &files, record, &mut watched(&archive)).await;
         done.unwrap();
         let wal = [
@@ -272,7 +262,7 @@ mod tests {
     async fn a_backup_that_a_prune_empties_beside_its_record_fails() {
         let (archive, files, record) = nearly_complete().await;
         let gone = archive.name(&ObjectKey::BackupFiles(record.id.clone()));
-        let (_, archive) = busy(&archive, Some(gone));
+        let (_, archive) = busy(&archive, Some(gone)).await;
         let lacks = complete(&archive, &files, record, &mut watched(&archive)).await;
         let error = lacks.unwrap_err().to_string();
         assert!(error.contains("/files while backup"), "{error}");

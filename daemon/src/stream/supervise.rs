@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::keys::KeyAccess;
-use walvault_archive::store::{ConditionalPut, SharedStore};
+use walvault_archive::store::SharedStore;
 use walvault_archive::{Archive, Backoff};
 
 use super::connect::{Server, connect, recreate_slot};
@@ -187,10 +187,9 @@ async fn open(
                 Archive::open_or_begin(store.clone(), keys.clone(), system_id, segment_size)
                     .await?;
             if store
-                .conditional_put()
+                .ignores_conditions()
                 .await
                 .map_err(walvault_archive::Error::from)?
-                == ConditionalPut::Ignored
             {
                 tracing::warn!(
                     archive = archive.url(),

@@ -104,7 +104,7 @@ fn place(config: &Config, url: &ArchiveUrl) -> CopySettings {
     let found = known.into_iter().find(|place| place.url == *url);
     found.unwrap_or_else(|| CopySettings {
         url: url.clone(),
-        s3: config.archive.s3.clone(),
+        options: config.archive.options.clone(),
     })
 }
 

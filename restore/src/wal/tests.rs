@@ -1,10 +1,11 @@
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use walvault_archive::store::{Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, StoreError};
+use walvault_archive::store::hooked::{Hooked, Hooks};
+use walvault_archive::store::metered::Operation;
+use walvault_archive::store::{Body, MemoryStore, ObjectStore, StoreError};
 use walvault_protocol::SegmentSize;
 
 use super::*;
@@ -201,7 +202,6 @@ async fn what_was_altered_is_not_taken_for_absent() {
 /// the sidecar does it; the removal of the second is still to come.
 #[derive(Debug, Default)]
 struct Overtaken {
-    inner: MemoryStore,
     armed: Mutex<Option<Armed>>,
 }
 
@@ -210,67 +210,33 @@ struct Armed {
     /// The segment, sealed, and its key.
     whole: Bytes,
     key: String,
-    /// What is asked for when it happens.
-    when: &'static str,
-}
-
-impl Overtaken {
-    async fn happen(&self, asked: &str) {
-        let is_due = |armed: &mut Armed| armed.when == asked;
-        let armed = self.armed.lock().expect("no panic").take_if(is_due);
-        if let Some(Armed { whole, key, .. }) = armed {
-            self.inner
-                .put(&key, Body::new(whole))
-                .await
-                .expect("stored");
-            let tail = self
-                .inner
-                .list("tail/", None)
-                .await
-                .expect("listed")
-                .objects;
-            self.inner.delete(&tail[0].key).await.expect("deleted");
-        }
-    }
+    /// The request of a chunk, or of the chunks' listing, before which it happens.
+    when: Operation,
 }
 
 #[async_trait]
-impl ObjectStore for Overtaken {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.inner.put(key, body).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        if key.starts_with("tail/") {
-            self.happen("chunk").await;
+impl Hooks for Overtaken {
+    async fn asked(
+        &self,
+        store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        let is_due = |armed: &mut Armed| key.starts_with("tail/") && armed.when == operation;
+        let armed = self.armed.lock().expect("no panic").take_if(is_due);
+        if let Some(Armed { whole, key, .. }) = armed {
+            store.put(&key, Body::new(whole)).await?;
+            let tail = store.list("tail/", None).await?.objects;
+            store.delete(&tail[0].key).await?;
         }
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.inner.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-        if prefix.starts_with("tail/") {
-            self.happen("listing").await;
-        }
-        self.inner.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
+        Ok(())
     }
 }
 
 #[tokio::test]
 async fn a_segment_that_is_stored_whole_meanwhile_is_found() {
-    for when in ["listing", "chunk"] {
-        let store = Arc::new(Overtaken::default());
+    for when in [Operation::List, Operation::Get] {
+        let store = Arc::new(Hooked::<Overtaken>::default());
         let archive = archive_in(store.clone(), size()).await;
         put(&archive, 1, SEGMENT, SEGMENT + MIB, true).await;
         put(&archive, 1, SEGMENT, SEGMENT + 5000, false).await;
@@ -278,8 +244,8 @@ async fn a_segment_that_is_stored_whole_meanwhile_is_found() {
         let key = format!("wal/00000001/{NAME}");
         let whole = store.get(&key, None).await.expect("stored");
         store.delete(&key).await.expect("deleted");
-        assert_eq!(found(&archive, NAME).await, padded(9000), "{when}");
+        assert_eq!(found(&archive, NAME).await, padded(9000), "{when:?}");
         *store.armed.lock().expect("no panic") = Some(Armed { whole, key, when });
-        assert_eq!(found(&archive, NAME).await, padded(MIB), "{when}");
+        assert_eq!(found(&archive, NAME).await, padded(MIB), "{when:?}");
     }
 }

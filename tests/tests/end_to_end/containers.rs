@@ -245,7 +245,10 @@ fn the_chart_makes_a_native_sidecar_that_can_be_watched() {
     assert!(sidecar["readinessProbe"].is_null());
     let config = rendered.config();
     assert_eq!(config.archive.url.to_string(), "s3://bucket/cluster");
-    assert_eq!(config.archive.s3.region.as_deref(), Some("eu-central-1"));
+    assert_eq!(
+        config.archive.options.s3.region.as_deref(),
+        Some("eu-central-1")
+    );
     assert_eq!(config.backup.schedule.as_deref(), Some("0 2 * * *"));
     assert!(config.admin.tls.is_some() && config.admin.token.is_some());
     let mounted = |file: &Path| {

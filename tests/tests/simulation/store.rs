@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use walvault_archive::clock;
 use walvault_archive::layout::{ObjectKey, unit_containing};
 use walvault_archive::store::{
-    Body, ConditionalPut, ListPage, ObjectMeta, ObjectStore, StoreError,
+    Body, Capabilities, ListPage, ObjectMeta, ObjectStore, Overwrites, StoreError,
 };
 
 use crate::world::{Planted, State, World};
@@ -246,22 +246,6 @@ impl ObjectStore for SimulatedStore {
         self.request("put", key, put).await?
     }
 
-    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        if self.world.lock().planted == Planted::SeenIsStored {
-            return Ok(());
-        }
-        let name = key.to_owned();
-        let put = move |world: &World, reach: Reach| {
-            let mut state = world.lock();
-            // A PUT that one node takes changes nothing of what the others have.
-            let known = state.objects.contains_key(&name);
-            if reach == Reach::Enough || !known {
-                state.take(&name, body.bytes, reach);
-            }
-        };
-        self.request("put", key, put).await
-    }
-
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let name = key.to_owned();
         let get = move |world: &World, _| {
@@ -326,12 +310,38 @@ impl ObjectStore for SimulatedStore {
         self.request("delete", key, delete).await
     }
 
-    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-        Ok(match self.world.lock().has_nodes {
-            // It lets an object be put again; that it lets others be overwritten is not played.
-            true => ConditionalPut::Ignored,
-            false => ConditionalPut::Enforced,
-        })
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities {
+            overwrites: Some(Box::new(Repeated(self))),
+            ..Capabilities::none()
+        }
+    }
+}
+
+/// A store of several nodes lets an object be put again. That it lets others be overwritten is not
+/// played.
+struct Repeated<'a>(&'a SimulatedStore);
+
+#[async_trait]
+impl Overwrites for Repeated<'_> {
+    async fn ignores_conditions(&self) -> Result<bool, StoreError> {
+        Ok(self.0.world.lock().has_nodes)
+    }
+
+    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
+        if self.0.world.lock().planted == Planted::SeenIsStored {
+            return Ok(());
+        }
+        let name = key.to_owned();
+        let put = move |world: &World, reach: Reach| {
+            let mut state = world.lock();
+            // A PUT that one node takes changes nothing of what the others have.
+            let known = state.objects.contains_key(&name);
+            if reach == Reach::Enough || !known {
+                state.take(&name, body.bytes, reach);
+            }
+        };
+        self.0.request("put", key, put).await
     }
 }
 

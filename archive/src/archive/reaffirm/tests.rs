@@ -10,9 +10,9 @@ use super::*;
 use crate::format::Codec;
 use crate::keys::{KeyFile, Secret};
 use crate::layout::BackupId;
+use crate::store::hooked::{Hooked, Hooks};
 use crate::store::{
-    Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, RetryPolicy, Retrying, SharedStore,
-    list_all,
+    Body, ObjectMeta, ObjectStore, RetryPolicy, Retrying, SharedStore, WriteOnce, list_all,
 };
 
 /// What a GET is answered with instead of what is stored.
@@ -23,11 +23,9 @@ enum Lie {
     Anothers(String),
 }
 
-/// A store of several nodes that ignores conditions. While it is short of nodes, one takes what is
-/// put, and nobody hears of it.
+/// A store of several nodes. While it is short of nodes, one of them takes a PUT, and the PUT fails.
 #[derive(Debug, Default)]
 struct Nodes {
-    inner: MemoryStore,
     /// What the names begin with that too few nodes are there for.
     short_for: Mutex<Option<&'static str>>,
     partial: Mutex<BTreeSet<String>>,
@@ -53,11 +51,57 @@ impl Nodes {
         self.lies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn partial(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.partial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Hooks for Nodes {
+    async fn put(&self, store: &dyn ObjectStore, key: &str, body: Body) -> Result<(), StoreError> {
+        store.put(key, body).await?;
+        if self
+            .short_for()
+            .is_some_and(|prefix| key.starts_with(prefix))
+        {
+            self.partial().insert(key.to_owned());
+            return Err(StoreError::unavailable(store.url(), "put", key, "503"));
+        }
+        self.partial().remove(key);
+        Ok(())
+    }
+
+    async fn get(
+        &self,
+        store: &dyn ObjectStore,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Bytes, StoreError> {
+        let lie = self.lies().pop_front();
+        match lie {
+            None | Some(Lie::None) => store.get(key, range).await,
+            Some(Lie::Anothers(other)) => store.get(&other, range).await,
+            Some(Lie::Altered) => {
+                let mut bytes = store.get(key, range).await?.to_vec();
+                // Within an id, where it is JSON.
+                bytes[60] ^= 1;
+                Ok(bytes.into())
+            }
+        }
+    }
+}
+
+impl Hooked<Nodes> {
+    /// The store as a process sees it.
+    fn written_once(&self) -> SharedStore {
+        Arc::new(WriteOnce::new(self.clone()))
+    }
+
     /// Everything it holds.
     async fn contents(&self) -> BTreeMap<String, Bytes> {
         let mut contents = BTreeMap::new();
-        for object in list_all(&self.inner, "").await.expect("listed") {
-            let bytes = self.inner.get(&object.key, None).await.expect("there");
+        for object in list_all(&**self.unhooked(), "").await.expect("listed") {
+            let bytes = self.unhooked().get(&object.key, None).await.expect("there");
             contents.insert(object.key, bytes);
         }
         contents
@@ -66,68 +110,8 @@ impl Nodes {
     async fn lose_node(&self) {
         let partial = std::mem::take(&mut *self.partial());
         for name in partial {
-            self.inner.delete(&name).await.expect("deleted");
+            self.unhooked().delete(&name).await.expect("deleted");
         }
-    }
-
-    fn partial(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.partial.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Nodes {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.inner.put(key, body).await?;
-        if self
-            .short_for()
-            .is_some_and(|prefix| key.starts_with(prefix))
-        {
-            self.partial().insert(key.to_owned());
-            return Err(StoreError::unavailable(self.url(), "put", key, "503"));
-        }
-        Ok(())
-    }
-
-    async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.inner.delete(key).await?;
-        self.put(key, body).await?;
-        self.partial().remove(key);
-        Ok(())
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        let lie = self.lies().pop_front();
-        match lie {
-            None | Some(Lie::None) => self.inner.get(key, range).await,
-            Some(Lie::Anothers(other)) => self.inner.get(&other, range).await,
-            Some(Lie::Altered) => {
-                let mut bytes = self.inner.get(key, range).await?.to_vec();
-                // Within an id, where it is JSON.
-                bytes[60] ^= 1;
-                Ok(bytes.into())
-            }
-        }
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.inner.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    async fn conditional_put(&self) -> Result<ConditionalPut, StoreError> {
-        Ok(ConditionalPut::Ignored)
     }
 }
 
@@ -136,9 +120,9 @@ fn key_file(secret: u8) -> KeyFile {
 }
 
 /// A process that opens the archive, or begins it, and seals.
-async fn process(nodes: &Arc<Nodes>) -> Result<Archive, Error> {
+async fn process(nodes: &Hooked<Nodes>) -> Result<Archive, Error> {
     let key = key_file(7);
-    let store: SharedStore = nodes.clone();
+    let store = nodes.written_once();
     let archive =
         Archive::open_or_begin(store, vec![key], SystemId(1), SegmentSize::DEFAULT).await?;
     archive.sealer(Codec::None).await?;
@@ -147,9 +131,9 @@ async fn process(nodes: &Arc<Nodes>) -> Result<Archive, Error> {
 
 #[tokio::test(start_paused = true)]
 async fn a_put_that_only_one_node_took_is_repeated_until_it_is_answered() {
-    let nodes = Arc::new(Nodes::default());
+    let nodes = Hooked::<Nodes>::default();
     nodes.is_short_for(Some("tail/"));
-    let store = Retrying::new(nodes.clone(), RetryPolicy::default());
+    let store = Retrying::new(nodes.written_once(), RetryPolicy::default());
     let put = tokio::spawn(async move {
         let body = Body::new(Bytes::from_static(b"one"));
         store.put("tail/one", body).await
@@ -167,17 +151,17 @@ async fn a_put_that_only_one_node_took_is_repeated_until_it_is_answered() {
 /// Whatever the first process was killed over, the next one has the store answer for it.
 #[tokio::test(start_paused = true)]
 async fn what_a_killed_process_began_an_archive_with_outlives_a_node() {
-    let nodes = Arc::new(Nodes::default());
+    let nodes = Hooked::<Nodes>::default();
     for begun in ["archive.json", "keys/"] {
         nodes.is_short_for(Some(begun));
         assert!(process(&nodes).await.is_err());
         assert_eq!(nodes.partial().len(), 1);
         nodes.is_short_for(None);
     }
-    let before = list_all(&*nodes, "").await.expect("listed");
+    let before = list_all(&nodes, "").await.expect("listed");
     process(&nodes).await.expect("an archive");
     nodes.lose_node().await;
-    let after = list_all(&*nodes, "").await.expect("listed");
+    let after = list_all(&nodes, "").await.expect("listed");
     let names = |objects: &[ObjectMeta]| -> Vec<String> {
         let keys = objects.iter().map(|object| object.key.clone());
         keys.collect()
@@ -193,7 +177,7 @@ fn gap(number: u64) -> ObjectKey {
 /// Whatever a proxy alters or mixes up, for who may open and who may not.
 #[tokio::test(start_paused = true)]
 async fn nothing_takes_the_place_of_what_is_stored() {
-    let nodes = Arc::new(Nodes::default());
+    let nodes = Hooked::<Nodes>::default();
     let archive = process(&nodes).await.expect("an archive");
     for number in [1, 2] {
         let payload = Bytes::from_static(b"as long as the other");
@@ -202,7 +186,7 @@ async fn nothing_takes_the_place_of_what_is_stored() {
             .await
             .expect("stored");
     }
-    let store: SharedStore = nodes.clone();
+    let store = nodes.written_once();
     let sealing_only = Archive::open(store, vec![key_file(8)])
         .await
         .expect("opened");
@@ -240,7 +224,7 @@ async fn nothing_takes_the_place_of_what_is_stored() {
 
 #[tokio::test]
 async fn what_is_gone_is_to_be_looked_for_again() {
-    let nodes = Arc::new(Nodes::default());
+    let nodes = Hooked::<Nodes>::default();
     let archive = process(&nodes).await.expect("an archive");
     let id = BackupId::new(jiff::Timestamp::UNIX_EPOCH, 1);
     let gone = archive.reaffirm(&ObjectKey::BackupRecord(id)).await;
@@ -249,7 +233,7 @@ async fn what_is_gone_is_to_be_looked_for_again() {
 
 #[tokio::test]
 async fn what_is_damaged_is_not_put_again() {
-    let nodes = Arc::new(Nodes::default());
+    let nodes = Hooked::<Nodes>::default();
     let archive = process(&nodes).await.expect("an archive");
     let key = gap(0);
     let name = archive.name(&key);

@@ -1,6 +1,5 @@
 //! A cluster's history: real objects in a real archive, and beside them what the model knows.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -21,7 +20,9 @@ use crate::lock::Lock;
 use crate::prune::{Asked, PruneError, PrunePlan, apply, plan};
 use crate::record::{BackupFiles, BackupRecord, GapRecord, KeepChange, PartRecord};
 use crate::retention::RetentionPolicy;
-use crate::store::{Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, StoreError};
+use crate::store::hooked::{Hooked, Hooks};
+use crate::store::metered::Operation;
+use crate::store::{MemoryStore, ObjectStore, StoreError};
 
 /// Bytes of a segment.
 pub const SEGMENT: u64 = 1 << 20;
@@ -52,14 +53,14 @@ pub enum Event {
 /// A store that stops removing.
 #[derive(Debug)]
 struct Mortal {
-    inner: MemoryStore,
     removals_left: AtomicI64,
 }
 
 /// A cluster's history.
 pub struct History {
     pub archive: Archive,
-    store: Arc<Mortal>,
+    memory: Arc<MemoryStore>,
+    store: Hooked<Mortal>,
     model: Model,
     now: Timestamp,
     backups_begun: u16,
@@ -68,19 +69,21 @@ pub struct History {
 impl History {
     /// A new cluster and a new archive.
     pub async fn begin() -> History {
-        let store = Arc::new(Mortal {
-            inner: MemoryStore::new(),
+        let memory = Arc::new(MemoryStore::new());
+        let mortal = Mortal {
             removals_left: AtomicI64::new(i64::MAX),
-        });
+        };
+        let store = Hooked::over(memory.clone(), mortal);
         let now: Timestamp = "2026-01-01T12:00:00Z".parse().expect("a time");
-        store.inner.set_time(now);
+        memory.set_time(now);
         let key = KeyFile::from_secret(Secret::generate().expect("random bits"));
         let size = SegmentSize::new(SEGMENT).expect("a size");
-        let archive = Archive::open_or_begin(store.clone(), vec![key], SystemId(1), size)
+        let archive = Archive::open_or_begin(Arc::new(store.clone()), vec![key], SystemId(1), size)
             .await
             .expect("an archive");
         History {
             archive,
+            memory,
             store,
             model: Model::new(),
             now,
@@ -99,7 +102,7 @@ impl History {
 
     /// Locks what is put from now on for so long.
     pub fn lock_for(&self, length: Duration) {
-        self.store.inner.set_retention(length);
+        self.memory.set_retention(length);
     }
 
     /// The time.
@@ -141,7 +144,7 @@ impl History {
             Event::Hours(hours) => {
                 let hours = Duration::from_secs(hours * 3600);
                 self.now = self.now.checked_add(hours).expect("a time");
-                self.store.inner.set_time(self.now);
+                self.memory.set_time(self.now);
             }
             Event::Fork(back) => self.fork(back).await,
             Event::Gap(count) => self.lose(count).await,
@@ -358,43 +361,17 @@ fn record(id: &BackupId, timeline: TimelineId, from: Lsn, to: Lsn, at: Timestamp
 }
 
 #[async_trait]
-impl ObjectStore for Mortal {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.inner.put(key, body).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.inner.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        if self.removals_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+impl Hooks for Mortal {
+    async fn asked(
+        &self,
+        _store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        let removal = operation == Operation::Delete;
+        if removal && self.removals_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
             return Err(StoreError::unavailable("memory:", "delete", key, "killed"));
         }
-        self.inner.delete(key).await
-    }
-
-    async fn locked_until(&self, key: &str) -> Result<Option<Timestamp>, StoreError> {
-        self.inner.locked_until(key).await
-    }
-
-    fn retention(&self, key: &str) -> Option<Duration> {
-        self.inner.retention(key)
-    }
-
-    async fn retain(&self, key: &str, until: Timestamp) -> Result<(), StoreError> {
-        self.inner.retain(key, until).await
+        Ok(())
     }
 }

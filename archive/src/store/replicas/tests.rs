@@ -6,12 +6,12 @@ use walvault_protocol::{SegmentSize, SystemId};
 use super::*;
 use crate::archive::Archive;
 use crate::keys::{KeyFile, Secret};
-use crate::store::MemoryStore;
+use crate::store::hooked::{Hooked, Hooks};
+use crate::store::metered::Operation;
 
 /// A store that can be switched off.
 #[derive(Debug, Default)]
 struct Switched {
-    inner: MemoryStore,
     off: AtomicBool,
 }
 
@@ -19,44 +19,25 @@ impl Switched {
     fn set_off(&self, off: bool) {
         self.off.store(off, Ordering::SeqCst);
     }
-
-    fn asked(&self, action: &'static str, key: &str) -> Result<(), StoreError> {
-        match self.off.load(Ordering::SeqCst) {
-            true => Err(StoreError::unavailable("memory:", action, key, "off")),
-            false => Ok(()),
-        }
-    }
 }
 
 #[async_trait]
-impl ObjectStore for Switched {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.asked("put", key)?;
-        self.inner.put(key, body).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        self.asked("get", key)?;
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.asked("head", key)?;
-        self.inner.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-        self.asked("list", prefix)?;
-        self.inner.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.asked("delete", key)?;
-        self.inner.delete(key).await
+impl Hooks for Switched {
+    async fn asked(
+        &self,
+        _store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        match self.off.load(Ordering::SeqCst) {
+            true => Err(StoreError::unavailable(
+                "memory:",
+                operation.name(),
+                key,
+                "off",
+            )),
+            false => Ok(()),
+        }
     }
 }
 
@@ -64,8 +45,11 @@ fn body(text: &'static str) -> Body {
     Body::new(Bytes::from_static(text.as_bytes()))
 }
 
-fn pair(quorum: Quorum) -> (Replicas, Arc<Switched>, Arc<Switched>) {
-    let (one, two) = (Arc::<Switched>::default(), Arc::<Switched>::default());
+fn pair(quorum: Quorum) -> (Replicas, Arc<Hooked<Switched>>, Arc<Hooked<Switched>>) {
+    let (one, two) = (
+        Arc::<Hooked<Switched>>::default(),
+        Arc::<Hooked<Switched>>::default(),
+    );
     let replicas = Replicas::new(
         vec![one.clone(), two.clone()],
         quorum,
@@ -75,7 +59,7 @@ fn pair(quorum: Quorum) -> (Replicas, Arc<Switched>, Arc<Switched>) {
 }
 
 /// A pair that holds an archive.
-async fn begun(quorum: Quorum) -> (Replicas, Arc<Switched>, Arc<Switched>) {
+async fn begun(quorum: Quorum) -> (Replicas, Arc<Hooked<Switched>>, Arc<Hooked<Switched>>) {
     let pair = pair(quorum);
     let identity = body("{\"ours\": 1}");
     pair.0.put("archive.json", identity).await.expect("put");

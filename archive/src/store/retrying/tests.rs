@@ -2,7 +2,9 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::*;
-use crate::store::MemoryStore;
+use crate::store::hooked::{Hooked, Hooks};
+
+const URL: &str = "memory:";
 
 /// What the next call meets.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,7 +20,6 @@ enum Fault {
 /// Puts meet the faults in turn, then work.
 #[derive(Debug, Default)]
 struct Faulty {
-    memory: MemoryStore,
     puts: Mutex<VecDeque<Fault>>,
     gets_down: Mutex<u32>,
     reads_refused: bool,
@@ -33,12 +34,12 @@ impl Faulty {
     }
 
     fn down(&self, action: &'static str, key: &str) -> StoreError {
-        StoreError::unavailable(self.url(), action, key, "connection reset")
+        StoreError::unavailable(URL, action, key, "connection reset")
     }
 
     fn denied<T>(&self, action: &'static str, key: &str) -> Result<T, StoreError> {
         Err(StoreError::refused(
-            self.url(),
+            URL,
             action,
             key,
             "access denied",
@@ -48,65 +49,53 @@ impl Faulty {
 }
 
 #[async_trait]
-impl ObjectStore for Faulty {
-    fn url(&self) -> &str {
-        "faulty:"
+impl Hooks for Faulty {
+    async fn asked(
+        &self,
+        _store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        if self.reads_refused && matches!(operation, Operation::Get | Operation::Head) {
+            return self.denied(operation.name(), key);
+        }
+        let mut down = self.gets_down.lock().unwrap();
+        if operation == Operation::Get && *down > 0 {
+            *down -= 1;
+            return Err(self.down("get", key));
+        }
+        Ok(())
     }
 
-    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
+    async fn put(&self, store: &dyn ObjectStore, key: &str, body: Body) -> Result<(), StoreError> {
         let fault = self.puts.lock().unwrap().pop_front();
         match fault {
-            None => return self.memory.put(key, body).await,
+            None => return store.put(key, body).await,
             Some(Fault::Down) => {}
-            Some(Fault::AnswerLost) => self.memory.put(key, body).await?,
+            Some(Fault::AnswerLost) => store.put(key, body).await?,
             Some(Fault::Raced) => {
                 let other = Bytes::from(vec![b'!'; body.bytes.len()]);
-                self.memory.put(key, Body::new(other)).await?;
+                store.put(key, Body::new(other)).await?;
             }
         }
         Err(self.down("put", key))
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        if self.reads_refused {
-            return self.denied("get", key);
-        }
-        {
-            let mut down = self.gets_down.lock().unwrap();
-            if *down > 0 {
-                *down -= 1;
-                return Err(self.down("get", key));
-            }
-        }
-        self.memory.get(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        if self.reads_refused {
-            return self.denied("head", key);
-        }
-        self.memory.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-        self.memory.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.memory.delete(key).await
     }
 }
 
 type Waited = Arc<Mutex<Vec<(u32, Duration)>>>;
 
 fn retrying(faulty: Faulty, deadline: Option<Duration>) -> (Retrying, Waited) {
+    retrying_store(Hooked::new(faulty), deadline)
+}
+
+fn retrying_store(store: Hooked<Faulty>, deadline: Option<Duration>) -> (Retrying, Waited) {
     let waited = Waited::default();
     let seen = Arc::clone(&waited);
     let policy = RetryPolicy {
         deadline,
         ..RetryPolicy::default()
     };
-    let store = Retrying::new(Arc::new(faulty), policy).with_on_retry(Arc::new(
+    let store = Retrying::new(Arc::new(store), policy).with_on_retry(Arc::new(
         move |error, attempt, delay| {
             assert!(error.is_transient());
             seen.lock().unwrap().push((attempt, delay));
@@ -194,11 +183,11 @@ async fn where_reading_is_denied_the_listed_size_decides() {
     let (store, _) = retrying(lost(), None);
     store.put("k", body()).await.unwrap();
 
-    let faulty = lost();
+    let faulty = Hooked::new(lost());
     let longer = Body::new(Bytes::from_static(b"longer bytes"));
-    faulty.memory.put("k2", longer).await.unwrap();
+    faulty.unhooked().put("k2", longer).await.unwrap();
     *faulty.puts.lock().unwrap() = VecDeque::from([Fault::Down]);
-    let (store, _) = retrying(faulty, None);
+    let (store, _) = retrying_store(faulty, None);
     let error = store.put("k2", body()).await.unwrap_err();
     assert!(matches!(error, StoreError::Exists { .. }), "{error}");
 }

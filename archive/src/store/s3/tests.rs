@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::store::{SharedStore, WriteOnce};
 
 /// A server that gives the answers of a script in turn, one to a connection.
 struct Script {
@@ -32,7 +33,11 @@ impl Script {
         Script { endpoint, requests }
     }
 
-    async fn store(&self) -> S3Store {
+    async fn store(&self) -> SharedStore {
+        Arc::new(WriteOnce::new(self.bucket().await))
+    }
+
+    async fn bucket(&self) -> S3Store {
         let settings = S3Settings {
             endpoint: Some(self.endpoint.clone()),
             region: Some("x".to_owned()),
@@ -41,7 +46,7 @@ impl Script {
         };
         let credentials = Credentials::new("id", "secret", None, None, "test");
         let credentials = SharedCredentialsProvider::new(credentials);
-        S3Store::open_with("wal", "p", &settings, credentials)
+        S3Store::connect("wal", "p", &settings, Some(credentials))
             .await
             .unwrap()
     }
@@ -113,10 +118,7 @@ async fn a_put_sends_the_hash_it_was_given_and_none_of_its_own() {
     let script = Script::begin(vec![error(412, "PreconditionFailed"), bare(200)]).await;
     let store = script.store().await;
     store.put("a", body()).await.unwrap();
-    assert_eq!(
-        store.conditional_put().await.unwrap(),
-        ConditionalPut::Enforced
-    );
+    assert!(!store.ignores_conditions().await.unwrap());
     let requests = script.requests();
     assert_eq!(requests.len(), 2);
     assert!(
@@ -172,13 +174,11 @@ async fn a_store_that_enforces_conditions_is_not_asked_to_look_first() {
 async fn a_store_without_conditions_is_not_sent_any() {
     let script = Script::begin(vec![error(501, "NotImplemented"), bare(404), bare(200)]);
     let script = script.await;
-    let store = script.store().await;
-    assert_eq!(
-        store.conditional_put().await.unwrap(),
-        ConditionalPut::Ignored
-    );
-    // The probe was not stored, so nothing shows yet that the bucket is there.
-    store.bucket_seen.store(true, Ordering::Relaxed);
+    let bucket = script.bucket().await;
+    // The probe is not stored, so nothing shows yet that the bucket is there.
+    bucket.bucket_seen.store(true, Ordering::Relaxed);
+    let store: SharedStore = Arc::new(WriteOnce::new(bucket));
+    assert!(store.ignores_conditions().await.unwrap());
     store.put("a", body()).await.unwrap();
     let requests = script.requests();
     assert!(requests[1].starts_with("head /wal/p/a"), "{}", requests[1]);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use walvault_archive::layout::probe_key;
-use walvault_archive::store::{Body, ConditionalPut, ObjectStore, StoreError};
+use walvault_archive::store::{Body, ObjectStore, StoreError};
 use walvault_archive::{Archive, Error};
 
 use super::Findings;
@@ -20,8 +20,8 @@ pub(super) async fn check(app: &App, server: Option<&Found>, findings: &mut Find
     }
     findings.ok("archive: write", store.url());
     check_lock(store, &probe, findings).await;
-    match store.conditional_put().await {
-        Ok(ConditionalPut::Enforced) => match store.put(&probe, body()).await {
+    match store.ignores_conditions().await {
+        Ok(false) => match store.put(&probe, body()).await {
             Err(StoreError::Exists { .. }) => {
                 findings.ok("archive: write once", "the store refuses to overwrite");
             }

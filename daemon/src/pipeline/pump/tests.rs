@@ -1,4 +1,3 @@
-use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
@@ -8,7 +7,9 @@ use walvault_archive::archive::wal_key;
 use walvault_archive::format::Codec;
 use walvault_archive::keys::{KeyFile, Secret};
 use walvault_archive::layout::unit_containing;
-use walvault_archive::store::{Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, StoreError};
+use walvault_archive::store::hooked::{Hooked, Hooks};
+use walvault_archive::store::metered::Operation;
+use walvault_archive::store::{Body, ObjectStore, StoreError};
 use walvault_protocol::PgTimestamp;
 use walvault_protocol::replication::WalData;
 use walvault_protocol::wal::synthetic::{MAGICS, SYSTEM, Writer};
@@ -19,40 +20,27 @@ use super::*;
 /// A store whose DELETE takes as long as S3's, and whose next PUT of a chunk panics if told so.
 #[derive(Debug, Default)]
 struct Troubled {
-    inner: MemoryStore,
     panics: AtomicBool,
 }
 
 #[async_trait]
-impl ObjectStore for Troubled {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
+impl Hooks for Troubled {
+    async fn asked(
+        &self,
+        _store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
         assert!(
-            !(key.starts_with("tail/")
+            !(operation == Operation::Put
+                && key.starts_with("tail/")
                 && self.panics.swap(false, std::sync::atomic::Ordering::SeqCst)),
             "the store has a fault"
         );
-        self.inner.put(key, body).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.inner.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        self.inner.delete(key).await
+        if operation == Operation::Delete {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        Ok(())
     }
 }
 
@@ -93,7 +81,7 @@ fn wal() -> Writer {
     wal
 }
 
-async fn archive(store: &Arc<Troubled>) -> Archive {
+async fn archive(store: &Arc<Hooked<Troubled>>) -> Archive {
     let key = KeyFile::from_secret(Secret::from_bytes(&zeroize::Zeroizing::new([7; 32])));
     Archive::open_or_begin(store.clone(), vec![key], SYSTEM, wal().segment)
         .await
@@ -139,7 +127,7 @@ async fn pump(archive: &Archive, start: Lsn, removals: &Removals) -> Pump {
 /// 3,000 chunks, one after the other, would take 90 s to delete.
 #[tokio::test(start_paused = true)]
 async fn no_reconnection_waits_for_superseded_chunks() {
-    let store = Arc::new(Troubled::default());
+    let store = Arc::new(Hooked::<Troubled>::default());
     let archive = archive(&store).await;
     let unit = unit_containing(wal().start, wal().segment);
     let put = async |range, whole| {
@@ -176,7 +164,7 @@ async fn no_reconnection_waits_for_superseded_chunks() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_while_storing_ends_the_stream() {
-    let store = Arc::new(Troubled::default());
+    let store = Arc::new(Hooked::<Troubled>::default());
     let archive = archive(&store).await;
     store
         .panics

@@ -251,7 +251,7 @@ async fn put(dir: &Path, name: String, bytes: Bytes) -> Result<Placed, ExportErr
 
 async fn put_body(dir: &Path, name: String, body: Body) -> Result<Placed, ExportError> {
     let path = dir.join(&name);
-    let Body { bytes, sha256 } = body;
+    let Body { bytes, sha256, .. } = body;
     let size = bytes.len() as u64;
     elsewhere(move || medium::write(&path, &bytes)).await?;
     Ok(Placed {

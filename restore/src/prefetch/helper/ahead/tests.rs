@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempDir;
-use walvault_archive::store::{Body, ListPage, MemoryStore, ObjectMeta, ObjectStore, StoreError};
+use walvault_archive::store::hooked::{Hooked, Hooks};
+use walvault_archive::store::metered::Operation;
+use walvault_archive::store::{Body, ObjectStore, StoreError};
 use walvault_protocol::SegmentSize;
 
 use super::*;
@@ -16,47 +17,33 @@ const MIB: u64 = 1 << 20;
 /// Counts what is read of each object, and takes its time.
 #[derive(Debug, Default)]
 struct Counting {
-    inner: MemoryStore,
     reads: Mutex<BTreeMap<String, u32>>,
 }
 
 #[async_trait]
-impl ObjectStore for Counting {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    async fn put(&self, key: &str, body: Body) -> Result<(), StoreError> {
-        self.inner.put(key, body).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        *self
-            .reads
-            .lock()
-            .expect("unpoisoned")
-            .entry(key.to_owned())
-            .or_default() += 1;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.inner.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
+impl Hooks for Counting {
+    async fn asked(
+        &self,
+        _store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        if operation == Operation::Get {
+            *self
+                .reads
+                .lock()
+                .expect("unpoisoned")
+                .entry(key.to_owned())
+                .or_default() += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 }
 
 struct Served {
     dir: TempDir,
-    store: Arc<Counting>,
+    store: Arc<Hooked<Counting>>,
     archive: Archive,
     spool: Arc<Spool>,
     ahead: Arc<Ahead>,
@@ -65,7 +52,7 @@ struct Served {
 impl Served {
     /// An archive of segments `0..whole`, of which `segments` are kept ahead.
     async fn new(whole: u64, segments: u64) -> Served {
-        let store = Arc::new(Counting::default());
+        let store = Arc::new(Hooked::<Counting>::default());
         let size = SegmentSize::new(MIB).expect("a size");
         let archive = archive_in(store.clone(), size).await;
         let dir = tempfile::tempdir().expect("a directory");
@@ -269,17 +256,17 @@ async fn what_is_damaged_is_never_handed_over() {
     let key = format!("wal/00000001/{}", name(1));
     let mut bytes = served
         .store
-        .inner
+        .unhooked()
         .get(&key, None)
         .await
         .expect("an object")
         .to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    served.store.inner.delete(&key).await.expect("deleted");
+    served.store.unhooked().delete(&key).await.expect("deleted");
     served
         .store
-        .inner
+        .unhooked()
         .put(&key, Body::new(Bytes::from(bytes)))
         .await
         .expect("stored");

@@ -1,18 +1,47 @@
-//! `[archive.s3]`, how objects are kept: storage class, encryption by the store, Object Lock.
+//! `[archive.s3]`: how to reach a bucket, and how objects are kept in it (storage class, encryption
+//! by the store, Object Lock).
 
 use std::time::Duration;
 
 use crate::config::reader::{Field, Section, TextOrSection};
 use crate::config::{ConfigError, values};
-use crate::store::s3::{ObjectLock, ObjectLockMode, S3PutSettings, Sse, StorageClasses};
+use crate::store::s3::{
+    ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses,
+};
 
 /// A century: longer is a mistake.
 const MOST_DAYS: u64 = 36_525;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Reads these keys of `[archive.s3]`.
-pub(super) fn read(section: &mut Section) -> Result<S3PutSettings, ConfigError> {
+/// `[archive.s3]`
+pub(super) fn read(mut section: Section) -> Result<S3Settings, ConfigError> {
+    let mut text = |name| section.take(name).map(|field| field.text()).transpose();
+    let mut settings = S3Settings {
+        region: text("region")?,
+        profile: text("profile")?,
+        ..S3Settings::default()
+    };
+    settings.ca_file = section.take("ca_file").map(values::path).transpose()?;
+    if let Some(field) = section.take("path_style") {
+        settings.path_style = field.boolean()?;
+    }
+    if let Some(field) = section.take("allow_http") {
+        settings.allow_http = field.boolean()?;
+    }
+    settings.put = read_put(&mut section)?;
+    let endpoint = section.take("endpoint");
+    section.finish()?;
+    if let Some(field) = endpoint {
+        settings.endpoint = Some(field.is("URL").text()?);
+        settings
+            .check_endpoint()
+            .map_err(|reason| field.invalid(reason))?;
+    }
+    Ok(settings)
+}
+
+fn read_put(section: &mut Section) -> Result<S3PutSettings, ConfigError> {
     Ok(S3PutSettings {
         storage_class: storage_classes(section)?,
         sse: sse(section)?,
