@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineHistory, TimelineId};
 
@@ -34,12 +35,25 @@ pub struct Catalog {
     segment_size: SegmentSize,
     timelines: BTreeMap<TimelineId, TimelineWal>,
     histories: BTreeMap<TimelineId, TimelineHistory>,
-    withheld_histories: BTreeSet<TimelineId>,
+    /// Histories that are named, and were not read.
+    unread_histories: BTreeSet<TimelineId>,
     backups: Vec<BackupRecord>,
     notes: BTreeMap<BackupId, BackupNotes>,
     unfinished: Vec<BackupId>,
     gap_ranges: Vec<(TimelineId, LsnRange)>,
     gaps: Vec<GapRecord>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// An object that does not open, so that the catalog lacks what it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// Its name.
+    pub object: String,
+    /// Why it does not open.
+    pub reason: String,
+    /// Whether it is sealed for others than this host, as opposed to damaged.
+    pub withheld: bool,
 }
 
 /// What is known of a backup beside its record.
@@ -74,11 +88,47 @@ pub struct WalHeld {
 }
 
 impl Catalog {
-    /// Reads what `archive` holds: WAL, histories, backups and gaps.
+    /// Reads what `archive` holds: WAL, histories, backups and gaps. What does not open is left out,
+    /// and a warning names it.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or this host may open nothing of what it holds.
+    pub async fn load(archive: &Archive) -> Result<Catalog, Error> {
+        let (mut catalog, mut found) = Catalog::load_finding(archive).await?;
+        let nothing =
+            catalog.backups.is_empty() && catalog.gaps.is_empty() && catalog.histories.is_empty();
+        let withheld = found.iter().position(|(_, error)| error.is_withheld());
+        if let Some(at) = withheld.filter(|_| nothing) {
+            return Err(found.swap_remove(at).1);
+        }
+        for (object, error) in found {
+            left_out(&object, &error);
+            catalog.unreadable.push(Unreadable {
+                object,
+                reason: error.to_string(),
+                withheld: error.is_withheld(),
+            });
+        }
+        Ok(catalog)
+    }
+
+    /// The catalog, and the objects that do not open and are left out of it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn load_finding(
+        archive: &Archive,
+    ) -> Result<(Catalog, Vec<(String, Error)>), Error> {
+        let damage = Damage::left_out();
+        let catalog = Catalog::load_leaving_out(archive, &damage).await?;
+        Ok((catalog, damage.into_found()))
+    }
+
+    /// As [`Catalog::load`], for who vouches for it: nothing may be left out.
     ///
     /// # Errors
     /// When the store cannot be read, or a record in it does not open.
-    pub async fn load(archive: &Archive) -> Result<Catalog, Error> {
+    pub async fn load_whole(archive: &Archive) -> Result<Catalog, Error> {
         Catalog::load_leaving_out(archive, &Damage::refused()).await
     }
 
@@ -121,9 +171,14 @@ impl Catalog {
     /// is not for this host to read, it needs to know that it is there.
     ///
     /// # Errors
-    /// When the store cannot be read, or a history is damaged.
+    /// When the store cannot be read.
     pub async fn load_wal(archive: &Archive) -> Result<Catalog, Error> {
-        Catalog::load_listed(archive, true, &Damage::refused()).await
+        let damage = Damage::left_out();
+        let catalog = Catalog::load_listed(archive, true, &damage).await?;
+        for (object, error) in damage.into_found() {
+            left_out(&object, &error);
+        }
+        Ok(catalog)
     }
 
     async fn load_listed(
@@ -139,13 +194,15 @@ impl Catalog {
         let mut catalog = Catalog::from_listing(archive.segment_size(), listing);
         for object in &wal {
             if let ObjectKey::History(timeline) = object.key {
-                match archive.history(timeline).await {
+                let read = archive.history(timeline).await;
+                if !(may_be_withheld && read.as_ref().is_err_and(Error::is_withheld)) {
+                    catalog.unread_histories.remove(&timeline);
+                }
+                match read {
                     Ok(history) => {
                         catalog.histories.insert(timeline, history);
                     }
-                    Err(error) if may_be_withheld && error.is_withheld() => {
-                        catalog.withheld_histories.insert(timeline);
-                    }
+                    Err(error) if may_be_withheld && error.is_withheld() => {}
                     Err(error) => damage.collect(archive.name(&object.key), error)?,
                 }
             }
@@ -153,19 +210,24 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// The WAL and the gaps that a listing names, without histories, backups and causes.
+    /// The WAL, gaps and histories that a listing names, without what histories say, backups and causes.
     pub fn from_listing<'a>(
         size: SegmentSize,
         listing: impl IntoIterator<Item = &'a Listed>,
     ) -> Catalog {
         let mut timelines: BTreeMap<TimelineId, TimelineWal> = BTreeMap::new();
         let mut gap_ranges = Vec::new();
+        let mut unread_histories = BTreeSet::new();
         for object in listing {
             let (timeline, range, whole) = match object.key {
                 ObjectKey::Wal(WalObject { timeline, range }) => (timeline, range, true),
                 ObjectKey::Tail(timeline, range) => (timeline, range, false),
                 ObjectKey::Gap(timeline, range) => {
                     gap_ranges.push((timeline, range));
+                    continue;
+                }
+                ObjectKey::History(timeline) => {
+                    unread_histories.insert(timeline);
                     continue;
                 }
                 _ => continue,
@@ -187,12 +249,13 @@ impl Catalog {
             segment_size: size,
             timelines,
             histories: BTreeMap::new(),
-            withheld_histories: BTreeSet::new(),
+            unread_histories,
             backups: Vec::new(),
             notes: BTreeMap::new(),
             unfinished: Vec::new(),
             gap_ranges,
             gaps: Vec::new(),
+            unreadable: Vec::new(),
         }
     }
 
@@ -297,13 +360,40 @@ impl Catalog {
             .unwrap_or_else(|| TimelineHistory::root(timeline))
     }
 
-    /// The newest timeline that WAL or a history is held of.
+    /// The newest timeline that has a history or a backup, or the first, if WAL of it is held. WAL
+    /// alone makes no other timeline: its history is stored before it, and a name proves nothing.
     #[must_use]
     pub fn latest_timeline(&self) -> Option<TimelineId> {
-        let wal = self.timelines.keys().next_back();
+        let first = self.timelines.keys().next();
+        let first = first.filter(|timeline| **timeline == TimelineId::FIRST);
         let histories = self.histories.keys().next_back();
-        let withheld = self.withheld_histories.last();
-        wal.max(histories).max(withheld).copied()
+        let unread = self.unread_histories.last();
+        let backups = self.backups.iter().map(|backup| &backup.timeline).max();
+        first.max(histories).max(unread).max(backups).copied()
+    }
+
+    /// Timelines after [`Catalog::latest_timeline`] that WAL is held of.
+    pub fn timelines_without_history(&self) -> impl Iterator<Item = TimelineId> {
+        let latest = self.latest_timeline();
+        let held = self.timelines.keys().copied();
+        held.filter(move |timeline| Some(*timeline) > latest)
+    }
+
+    /// What [`Catalog::load`] left out, since it does not open.
+    #[must_use]
+    pub fn unreadable(&self) -> &[Unreadable] {
+        &self.unreadable
+    }
+
+    /// The record of a backup that [`Catalog::load`] left out: of this backup, or of any.
+    #[must_use]
+    pub fn unreadable_record(&self, id: Option<&BackupId>) -> Option<&Unreadable> {
+        self.unreadable.iter().find(|unreadable| {
+            match ObjectKey::parse(&unreadable.object, self.segment_size) {
+                Some(ObjectKey::BackupRecord(of)) => id.is_none_or(|id| *id == of),
+                _ => false,
+            }
+        })
     }
 
     /// How far replay can go from `from` on the way to `history`'s timeline: over ancestors up to
@@ -361,6 +451,11 @@ impl Catalog {
             reason: error.to_string(),
         })
     }
+}
+
+/// Says that an object does not count, since it does not open.
+pub(crate) fn left_out(object: &str, error: &Error) {
+    tracing::warn!(object, %error, "an object does not open and is left out");
 }
 
 async fn load_gaps(archive: &Archive, damage: &Damage) -> Result<Vec<GapRecord>, Error> {

@@ -141,6 +141,16 @@ pub enum Error {
         /// When the lock expires.
         until: jiff::Timestamp,
     },
+    /// The series of objects has no number left. walvault numbers one by one, so others wrote there.
+    #[error(
+        "{url}: '{prefix}' has no number left for another object: somebody else wrote objects with high numbers there; delete those that walvault did not write"
+    )]
+    NumbersUsedUp {
+        /// The archive.
+        url: String,
+        /// What the objects' names begin with.
+        prefix: String,
+    },
     /// No random bits.
     #[error("the operating system gave no random bits: {0}; check /dev/urandom")]
     Random(#[from] getrandom::Error),

@@ -8,7 +8,7 @@
 
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::layout::{ObjectKey, WRITERS_PREFIX};
+use crate::layout::{ObjectKey, WRITERS_PREFIX, numbers};
 use crate::record::WriterRecord;
 use crate::store::StoreError;
 
@@ -26,7 +26,11 @@ impl Epoch {
     /// When the archive cannot be read or written.
     pub async fn take(archive: &Archive, writer: &WriterRecord) -> Result<Epoch, Error> {
         loop {
-            let number = highest(archive).await?.map_or(1, |highest| highest + 1);
+            let taken = epochs(archive).await?;
+            let number = numbers::next_epoch(taken).ok_or_else(|| Error::NumbersUsedUp {
+                url: archive.url().to_owned(),
+                prefix: WRITERS_PREFIX.to_owned(),
+            })?;
             let key = ObjectKey::Writer(number);
             match archive.put_record(&key, writer).await {
                 Ok(_) => {
@@ -52,7 +56,8 @@ impl Epoch {
     /// # Errors
     /// [`Error::Fenced`] when somebody did.
     pub async fn check(&self) -> Result<(), Error> {
-        let highest = highest(&self.archive).await?.unwrap_or(self.number);
+        let taken = epochs(&self.archive).await?;
+        let highest = numbers::highest(taken).unwrap_or(self.number);
         if highest <= self.number {
             return Ok(());
         }
@@ -74,22 +79,25 @@ impl Epoch {
     }
 }
 
-async fn highest(archive: &Archive) -> Result<Option<u64>, Error> {
+async fn epochs(archive: &Archive) -> Result<Vec<u64>, Error> {
     let writers = archive.list(WRITERS_PREFIX).await?;
-    Ok(writers.last().and_then(|listed| match listed.key {
+    let epochs = writers.into_iter().filter_map(|listed| match listed.key {
         ObjectKey::Writer(epoch) => Some(epoch),
         _ => None,
-    }))
+    });
+    Ok(epochs.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use bytes::Bytes;
     use walvault_protocol::{SegmentSize, SystemId, TimelineId};
 
     use super::*;
     use crate::keys::{KeyFile, Secret};
+    use crate::store::Body;
     use crate::store::memory::MemoryStore;
 
     fn writer(pid: u32) -> WriterRecord {
@@ -131,6 +139,29 @@ mod tests {
         };
         newer.check().await?;
         assert!(older.check().await.is_err());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_nobody_took_stops_no_writer() -> Result<(), Error> {
+        let key = KeyFile::from_secret(Secret::generate()?);
+        let store = Arc::new(MemoryStore::new());
+        let archive =
+            Archive::open_or_begin(store, vec![key], SystemId(1), SegmentSize::DEFAULT).await?;
+        let first = Epoch::take(&archive, &writer(10)).await?;
+        for planted in [
+            "writers/9999999999999999",
+            "writers/18446744073709551615",
+            "writers/99999999999999999",
+        ] {
+            let junk = Body::new(Bytes::from_static(b"junk"));
+            archive.store().put(planted, junk).await?;
+        }
+        first.check().await?;
+        let second = Epoch::take(&archive, &writer(20)).await?;
+        assert_eq!((first.number(), second.number()), (1, 2));
+        second.check().await?;
+        assert!(first.check().await.is_err(), "it was taken over");
         Ok(())
     }
 }

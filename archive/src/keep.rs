@@ -4,13 +4,15 @@
 //! object that is gone from the middle cannot have been removed by walvault: then the backup is
 //! kept, whatever the others say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::catalog::{Damage, left_out};
 use crate::error::Error;
-use crate::layout::{BackupId, ObjectKey, keep_prefix};
+use crate::layout::{BackupId, ObjectKey, keep_prefix, numbers};
 use crate::record::{KeepChange, KeepRecord};
 use crate::store::StoreError;
 
@@ -21,8 +23,10 @@ pub struct Keeps {
     pub kept: bool,
     /// Holds that were not released, ended or not, oldest first.
     pub holds: Vec<Hold>,
-    /// Numbers that are missing: somebody removed what was said.
-    pub missing: Vec<u32>,
+    /// Runs of numbers that are missing: somebody removed what was said.
+    pub missing: Vec<RangeInclusive<u32>>,
+    /// Numbers of records that do not open: what was said is not known.
+    pub unreadable: Vec<u32>,
     /// The highest number.
     pub newest: u32,
 }
@@ -51,14 +55,16 @@ impl Hold {
 }
 
 impl Keeps {
-    /// What follows from everything said about a backup that was taken with `kept`.
+    /// What follows from everything said about a backup that was taken with `kept`; `unreadable` are
+    /// the numbers of records that are there and do not open.
     #[must_use]
-    pub fn of(kept: bool, said: &BTreeMap<u32, KeepRecord>) -> Keeps {
+    pub fn of(kept: bool, said: &BTreeMap<u32, KeepRecord>, unreadable: Vec<u32>) -> Keeps {
         let newest = said.keys().next_back().copied().unwrap_or(0);
         let mut keeps = Keeps {
             kept,
             holds: Vec::new(),
-            missing: (1..newest).filter(|n| !said.contains_key(n)).collect(),
+            missing: holes(said.keys().copied().chain(unreadable.iter().copied())),
+            unreadable,
             newest,
         };
         for (number, record) in said {
@@ -83,25 +89,89 @@ impl Keeps {
         self.holds.iter().filter(move |hold| hold.is_active(now))
     }
 
+    /// Whether something was said that cannot be read any more, and may have been a hold.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        !self.missing.is_empty() || !self.unreadable.is_empty()
+    }
+
     /// Whether anything keeps it.
     #[must_use]
     pub fn keeps(&self, now: jiff::Timestamp) -> bool {
-        self.kept || !self.missing.is_empty() || self.active(now).next().is_some()
+        self.kept || self.is_in_doubt() || self.active(now).next().is_some()
     }
 
-    /// Reads what was said about a backup that was taken with `kept`.
+    /// Reads what was said about a backup that was taken with `kept`. A record that does not open is
+    /// warned of, and the backup counts as kept: it can be held and released all the same.
     ///
     /// # Errors
-    /// When the store cannot be read, or a record does not open.
+    /// When the store cannot be read, or this host may not open a record.
     pub async fn load(archive: &Archive, id: &BackupId, kept: bool) -> Result<Keeps, Error> {
-        let mut said = BTreeMap::new();
-        for object in archive.list(&keep_prefix(id)).await? {
-            if let ObjectKey::Keep(_, number) = object.key {
-                said.insert(number, archive.get_record(&object.key).await?);
+        let damage = Damage::collected(BTreeSet::new());
+        let keeps = Keeps::list(archive, id, kept, &damage).await?;
+        for (object, error) in damage.into_found() {
+            left_out(&object, &error);
+        }
+        Ok(keeps)
+    }
+
+    /// As [`Keeps::load`]; `damage` may collect the records that do not open.
+    ///
+    /// # Errors
+    /// As [`Keeps::load`], but for what was collected.
+    pub(crate) async fn list(
+        archive: &Archive,
+        id: &BackupId,
+        kept: bool,
+        damage: &Damage,
+    ) -> Result<Keeps, Error> {
+        let listed = archive.list(&keep_prefix(id)).await?;
+        let numbers = listed.into_iter().filter_map(|object| match object.key {
+            ObjectKey::Keep(_, number) => Some(number),
+            _ => None,
+        });
+        Keeps::read(archive, id, kept, numbers.collect(), damage).await
+    }
+
+    /// As [`Keeps::list`], of records whose numbers are known.
+    ///
+    /// # Errors
+    /// As [`Keeps::load`], but for what was collected.
+    pub(crate) async fn read(
+        archive: &Archive,
+        id: &BackupId,
+        kept: bool,
+        numbers: Vec<u32>,
+        damage: &Damage,
+    ) -> Result<Keeps, Error> {
+        let (mut said, mut unreadable) = (BTreeMap::new(), Vec::new());
+        for number in numbers {
+            let key = ObjectKey::Keep(id.clone(), number);
+            match archive.get_record(&key).await {
+                Ok(record) => {
+                    said.insert(number, record);
+                }
+                Err(error) => {
+                    damage.collect(archive.name(&key), error)?;
+                    unreadable.push(number);
+                }
             }
         }
-        Ok(Keeps::of(kept, &said))
+        Ok(Keeps::of(kept, &said, unreadable))
     }
+}
+
+/// The runs of numbers from 1 that are not there below the highest.
+fn holes(numbers: impl IntoIterator<Item = u32>) -> Vec<RangeInclusive<u32>> {
+    let numbers: BTreeSet<u32> = numbers.into_iter().collect();
+    let (mut holes, mut next) = (Vec::new(), 1);
+    for number in numbers {
+        if number > next {
+            holes.push(next..=number - 1);
+        }
+        next = number.saturating_add(1);
+    }
+    holes
 }
 
 /// Says something about a backup; returns its number. The caller holds the upkeep lock, so that
@@ -123,11 +193,14 @@ pub async fn say(
     };
     loop {
         let said = archive.list(&keep_prefix(id)).await?;
-        let newest = said.iter().filter_map(|object| match object.key {
+        let taken = said.iter().filter_map(|object| match object.key {
             ObjectKey::Keep(_, number) => Some(number),
             _ => None,
         });
-        let number = newest.max().unwrap_or(0) + 1;
+        let number = numbers::next(taken).ok_or_else(|| Error::NumbersUsedUp {
+            url: archive.url().to_owned(),
+            prefix: keep_prefix(id),
+        })?;
         match archive
             .put_record(&ObjectKey::Keep(id.clone(), number), &record)
             .await
@@ -170,7 +243,7 @@ mod tests {
     #[test]
     fn what_was_said_last_counts() {
         use KeepChange::{Keep, Release, Unkeep};
-        let keeps = |kept, changes: &[_]| Keeps::of(kept, &said(changes)).keeps(at(100));
+        let keeps = |kept, changes: &[_]| Keeps::of(kept, &said(changes), vec![]).keeps(at(100));
         assert!(keeps(true, &[]));
         assert!(!keeps(false, &[]));
         assert!(!keeps(true, &[(1, Unkeep)]));
@@ -187,9 +260,19 @@ mod tests {
 
     #[test]
     fn a_record_that_was_removed_keeps_the_backup() {
-        let keeps = Keeps::of(false, &said(&[(2, KeepChange::Unkeep)]));
-        assert_eq!(keeps.missing, [1]);
+        let keeps = Keeps::of(false, &said(&[(2, KeepChange::Unkeep)]), vec![]);
+        assert_eq!(keeps.missing, [1..=1]);
         assert!(keeps.keeps(at(0)));
+    }
+
+    #[test]
+    fn a_record_that_does_not_open_keeps_the_backup() {
+        let said = said(&[(1, KeepChange::Keep), (2, KeepChange::Unkeep)]);
+        let keeps = Keeps::of(false, &said, vec![3]);
+        assert_eq!((keeps.missing.len(), keeps.keeps(at(0))), (0, true));
+        let far = Keeps::of(false, &said, vec![99_999_999]);
+        assert_eq!(far.missing, [3..=99_999_998]);
+        assert!(far.keeps(at(0)));
     }
 
     #[test]

@@ -8,6 +8,10 @@ use std::fmt;
 use walvault_protocol::segment::{SegmentNumber, parse_segment, segment_name};
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
 
+pub mod numbers;
+
+use numbers::{EPOCH_DIGITS, parse_number};
+
 /// Where segments and timeline histories are kept.
 pub const WAL_PREFIX: &str = "wal/";
 /// Where the chunks of segments that are not stored whole yet are kept.
@@ -348,13 +352,19 @@ pub fn wal_unit(size: SegmentSize) -> u64 {
     size.bytes().min(MAX_WAL_OBJECT)
 }
 
-/// The unit that holds the byte at `lsn`.
+/// The unit that holds the byte at `lsn`. The address space's last unit lacks its last byte, since 64
+/// bits do not hold its end; no name says that WAL lies there ([`WAL_END`]).
 #[must_use]
 pub fn unit_containing(lsn: Lsn, size: SegmentSize) -> LsnRange {
     let unit = wal_unit(size);
     let start = lsn.0 / unit * unit;
-    LsnRange::new(Lsn(start), Lsn(start + unit))
+    LsnRange::new(Lsn(start), Lsn(start.saturating_add(unit)))
 }
+
+/// No WAL that a name tells of ends after this: where the last segment of the largest size begins.
+/// Whatever is reckoned from a name, such as the end of its segment, thus fits in 64 bits. At 1 GB of
+/// WAL a second, a cluster gets there in 584 years.
+pub const WAL_END: Lsn = Lsn(u64::MAX - (1 << 30) + 1);
 
 impl ObjectKey {
     /// Spells the key. Segment names depend on the cluster's segment size.
@@ -397,7 +407,9 @@ impl ObjectKey {
     }
 
     /// Parses a key; `None` for what walvault did not write. Only spellings that
-    /// [`ObjectKey::spell`] gives are accepted, so that no two names mean one object.
+    /// [`ObjectKey::spell`] gives are accepted, so that no two names mean one object. A name whose
+    /// numbers have other digits than eight, or sixteen for an epoch, or whose WAL ends after
+    /// [`WAL_END`], is none.
     #[must_use]
     pub fn parse(key: &str, size: SegmentSize) -> Option<ObjectKey> {
         let (top, rest) = key.split_once('/').unwrap_or((key, ""));
@@ -405,9 +417,9 @@ impl ObjectKey {
             "archive.json" => ObjectKey::Archive,
             "keys" => {
                 let (id, generation) = rest.split_once('/')?;
-                ObjectKey::Key(KeyId::parse(id)?, generation.parse().ok()?)
+                ObjectKey::Key(KeyId::parse(id)?, parse_number(generation)?)
             }
-            "writers" => ObjectKey::Writer(rest.parse().ok()?),
+            "writers" => ObjectKey::Writer(numbers::parse(rest, EPOCH_DIGITS)?),
             "wal" => match rest.strip_suffix(".history") {
                 Some(timeline) => ObjectKey::History(parse_timeline(timeline)?),
                 None => parse_wal(rest, size)?,
@@ -429,17 +441,17 @@ impl ObjectKey {
                     "files" => ObjectKey::BackupFiles(id),
                     "record" => ObjectKey::BackupRecord(id),
                     _ if file.starts_with("keep/") => {
-                        ObjectKey::Keep(id, file.strip_prefix("keep/")?.parse().ok()?)
+                        ObjectKey::Keep(id, parse_number(file.strip_prefix("keep/")?)?)
                     }
-                    _ => ObjectKey::BackupPart(id, file.strip_prefix("part-")?.parse().ok()?),
+                    _ => ObjectKey::BackupPart(id, parse_number(file.strip_prefix("part-")?)?),
                 }
             }
-            "locks" => ObjectKey::Lock(rest.strip_prefix("upkeep/")?.parse().ok()?),
-            "pruned" => ObjectKey::Pruned(rest.parse().ok()?),
-            "verified" => ObjectKey::Verified(rest.parse().ok()?),
+            "locks" => ObjectKey::Lock(parse_number(rest.strip_prefix("upkeep/")?)?),
+            "pruned" => ObjectKey::Pruned(parse_number(rest)?),
+            "verified" => ObjectKey::Verified(parse_number(rest)?),
             "audit" => {
                 let (writer, number) = rest.split_once('/')?;
-                ObjectKey::Audit(AuditWriter::parse(writer)?, number.parse().ok()?)
+                ObjectKey::Audit(AuditWriter::parse(writer)?, parse_number(number)?)
             }
             "drills" => ObjectKey::Drill(DrillId::parse(rest)?),
             _ => return None,
@@ -496,7 +508,8 @@ fn parse_wal(rest: &str, size: SegmentSize) -> Option<ObjectKey> {
             (aligned && range.len() == MAX_WAL_OBJECT && segment.covers(&range)).then_some(range)?
         }
     };
-    (named == timeline).then_some(ObjectKey::Wal(WalObject { timeline, range }))
+    (named == timeline && range.end <= WAL_END)
+        .then_some(ObjectKey::Wal(WalObject { timeline, range }))
 }
 
 fn parse_timeline(text: &str) -> Option<TimelineId> {
@@ -522,13 +535,14 @@ fn parse_chunk(text: &str) -> Option<LsnRange> {
         u64::from_str_radix(length, 16).ok()?,
     );
     let start = Lsn(end.0.checked_sub(length)?);
-    (start < end).then_some(LsnRange { start, end })
+    let sound = start < end && end <= WAL_END && length <= MAX_WAL_OBJECT;
+    sound.then_some(LsnRange { start, end })
 }
 
 fn parse_range(text: &str) -> Option<LsnRange> {
     let (start, end) = text.split_once('-')?;
     let (start, end) = (Lsn::from_fixed_hex(start)?, Lsn::from_fixed_hex(end)?);
-    (start < end).then_some(LsnRange { start, end })
+    (start < end && end <= WAL_END).then_some(LsnRange { start, end })
 }
 
 #[cfg(test)]

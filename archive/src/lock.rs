@@ -10,11 +10,11 @@
 
 use std::time::Duration;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, Listed};
 use crate::chance;
 use crate::clock;
 use crate::error::Error;
-use crate::layout::{LOCKS_PREFIX, ObjectKey};
+use crate::layout::{LOCKS_PREFIX, ObjectKey, numbers};
 use crate::record::LockRecord;
 use crate::store::StoreError;
 
@@ -68,7 +68,7 @@ impl Lock {
             let lifetime = match archive.get_record::<LockRecord>(&object.key).await {
                 Ok(held) => Some(held.expires_at),
                 Err(error) if error.is_missing() => continue,
-                Err(_) => object.modified.checked_add(LIFETIME).ok(),
+                Err(_) => expires_at(&object),
             };
             if lifetime.is_none_or(|end| clock::now() < end) {
                 return Ok(true);
@@ -86,7 +86,7 @@ impl Lock {
         if age < jiff::SignedDuration::try_from(RENEW_AFTER).unwrap_or_default() {
             return Ok(());
         }
-        let next = self.number + 1;
+        let next = numbers::after(self.number).ok_or_else(|| used_up(&self.archive))?;
         let record = new_record(&self.record.holder);
         match self
             .archive
@@ -129,22 +129,33 @@ impl Lock {
 
 /// The lock, or who has it.
 async fn attempt(archive: &Archive, holder: &str) -> Result<Result<Lock, LockRecord>, Error> {
-    let mut highest = 0;
+    let mut numbers = Vec::new();
     let now = clock::now();
     for object in archive.list(LOCKS_PREFIX).await? {
         let ObjectKey::Lock(number) = object.key else {
             continue;
         };
-        highest = highest.max(number);
+        numbers.push(number);
         match archive.get_record::<LockRecord>(&object.key).await {
             Ok(held) if now < held.expires_at => return Ok(Err(held)),
-            Ok(_) => archive.delete(&object.key).await?,
+            Ok(_) => discard(archive, &object.key).await?,
             // Released meanwhile.
             Err(error) if error.is_missing() => {}
-            Err(error) => return Err(error),
+            Err(error) if error.is_transient() => return Err(error),
+            // A record that does not open tells no time: it is good for as long as one that was
+            // taken when it was stored.
+            Err(error) => match expires_at(&object) {
+                Some(expires_at) if expires_at <= now => discard(archive, &object.key).await?,
+                expires_at => {
+                    tracing::warn!(object = archive.name(&object.key), %error, "the upkeep lock does not open");
+                    let mut held = new_record("a holder whose lock does not open");
+                    held.expires_at = expires_at.unwrap_or(jiff::Timestamp::MAX);
+                    return Ok(Err(held));
+                }
+            },
         }
     }
-    let number = highest + 1;
+    let number = numbers::next(numbers).ok_or_else(|| used_up(archive))?;
     let record = new_record(holder);
     match archive.put_record(&ObjectKey::Lock(number), &record).await {
         Ok(_) => {}
@@ -166,6 +177,26 @@ async fn attempt(archive: &Archive, holder: &str) -> Result<Result<Lock, LockRec
         Ok(held) => Ok(Err(held)),
         Err(error) if error.is_missing() => Ok(Err(record)),
         Err(error) => Err(error),
+    }
+}
+
+/// When a lock whose record does not open is no longer good, by when it was stored.
+fn expires_at(object: &Listed) -> Option<jiff::Timestamp> {
+    object.modified.checked_add(LIFETIME).ok()
+}
+
+/// Removes a lock that is no longer good, unless the store keeps it: it says nothing any more.
+async fn discard(archive: &Archive, key: &ObjectKey) -> Result<(), Error> {
+    match archive.delete(key).await {
+        Err(Error::Store(StoreError::Locked { .. } | StoreError::Refused { .. })) => Ok(()),
+        deleted => deleted,
+    }
+}
+
+fn used_up(archive: &Archive) -> Error {
+    Error::NumbersUsedUp {
+        url: archive.url().to_owned(),
+        prefix: LOCKS_PREFIX.to_owned(),
     }
 }
 

@@ -99,7 +99,7 @@ impl fmt::Display for Rule {
             Rule::Yearly => f.write_str("yearly"),
             Rule::Kept => f.write_str("kept"),
             Rule::Hold { number, reason } => write!(f, "hold {number} ({reason})"),
-            Rule::KeepsMissing => f.write_str("records of keeps are missing"),
+            Rule::KeepsMissing => f.write_str("records of keeps are missing or do not open"),
             Rule::Newest => f.write_str("newest"),
             Rule::NoPolicy => f.write_str("no retention is set"),
             Rule::Locked { until } => write!(f, "locked until {until}"),

@@ -73,25 +73,34 @@ impl SegmentNumber {
         SegmentNumber(lsn.0 / size.0)
     }
 
-    /// Its first byte.
+    /// Its first byte. Positions that 64 bits do not hold become the last one.
     #[must_use]
     pub const fn start(self, size: SegmentSize) -> Lsn {
-        Lsn(self.0 * size.0)
+        Lsn(self.0.saturating_mul(size.0))
     }
 
-    /// All of its bytes.
+    /// All of its bytes. The end of the WAL address space's last segment does not fit in 64 bits, so
+    /// that segment lacks its last byte here; its name is none ([`parse_segment`]).
     #[must_use]
     pub const fn range(self, size: SegmentSize) -> LsnRange {
         LsnRange {
             start: self.start(size),
-            end: Lsn((self.0 + 1) * size.0),
+            end: self.next().start(size),
         }
     }
 
     /// The one after it.
     #[must_use]
     pub const fn next(self) -> SegmentNumber {
-        SegmentNumber(self.0 + 1)
+        SegmentNumber(self.0.saturating_add(1))
+    }
+
+    /// Whether 64 bits hold the end of its range.
+    const fn fits(self, size: SegmentSize) -> bool {
+        match self.0.checked_add(1) {
+            Some(next) => next.checked_mul(size.0).is_some(),
+            None => false,
+        }
     }
 }
 
@@ -152,7 +161,8 @@ pub fn segment_name(timeline: TimelineId, number: SegmentNumber, size: SegmentSi
     format!("{timeline}{:08X}{:08X}", number.0 / per, number.0 % per)
 }
 
-/// The inverse of [`segment_name`].
+/// The inverse of [`segment_name`]; `None` as well for the address space's last segment, whose end
+/// does not fit in 64 bits.
 #[must_use]
 pub fn parse_segment(name: &str, size: SegmentSize) -> Option<(TimelineId, SegmentNumber)> {
     if name.len() != 24 || !name.is_ascii() {
@@ -164,7 +174,8 @@ pub fn parse_segment(name: &str, size: SegmentSize) -> Option<(TimelineId, Segme
         u64::from(hex8(&name[16..])?),
     );
     let per = size.per_log_id();
-    (low < per).then_some((timeline, SegmentNumber(high * per + low)))
+    let number = SegmentNumber(high * per + low);
+    (low < per && number.fits(size)).then_some((timeline, number))
 }
 
 fn hex8(text: &str) -> Option<u32> {
@@ -195,6 +206,7 @@ mod tests {
         fn names_round_trip(timeline in 1u32.., lsn: u64, offset: u32, size in sizes()) {
             let timeline = TimelineId::new(timeline).expect("not zero");
             let number = SegmentNumber::containing(Lsn(lsn), size);
+            prop_assume!(number.fits(size));
             for name in [
                 WalFileName::Segment(timeline, number),
                 WalFileName::Partial(timeline, number),
@@ -203,6 +215,14 @@ mod tests {
             ] {
                 prop_assert_eq!(WalFileName::parse(&name.to_name(size), size), Some(name));
             }
+        }
+
+        #[test]
+        fn every_number_has_a_range(number: u64, size in sizes()) {
+            let number = SegmentNumber(number);
+            let range = number.range(size);
+            prop_assert!(range.start <= range.end);
+            prop_assert!(number.next() >= number);
         }
 
         #[test]
@@ -221,5 +241,21 @@ mod tests {
             "0000000100000016000000B3"
         );
         assert_eq!(SegmentSize::new(3 << 20), Err(SegmentSizeError(3 << 20)));
+    }
+
+    #[test]
+    fn a_segment_whose_end_does_not_fit_has_no_name() {
+        for shift in 20..=30 {
+            let size = SegmentSize::new(1 << shift).expect("a valid size");
+            let last = SegmentNumber::containing(Lsn(u64::MAX), size);
+            let name = segment_name(TimelineId::FIRST, last, size);
+            assert_eq!(parse_segment(&name, size), None, "{name}");
+            let before = SegmentNumber(last.0 - 1);
+            let name = segment_name(TimelineId::FIRST, before, size);
+            assert_eq!(
+                parse_segment(&name, size),
+                Some((TimelineId::FIRST, before))
+            );
+        }
     }
 }

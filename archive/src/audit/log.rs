@@ -1,6 +1,7 @@
 //! Adding to a chain.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use crate::archive::{Archive, kind_of};
 use crate::error::Error;
 use crate::format::{Codec, footer_digest};
 use crate::keys::SigningKey;
-use crate::layout::{AUDIT_PREFIX, AuditWriter, ObjectKey, audit_prefix};
+use crate::layout::{AUDIT_PREFIX, AuditWriter, ObjectKey, audit_prefix, numbers};
 use crate::store::StoreError;
 
 /// How often a place is looked for when another process with the same key took it.
@@ -93,7 +94,7 @@ impl AuditLog {
             match self.store(&place, heads.clone(), events, last).await {
                 Ok(head) => {
                     *end = Some(End {
-                        next: head.number + 1,
+                        next: self.after(head.number)?,
                         previous: Some(head.sha256.clone()),
                     });
                     return Ok(head);
@@ -105,6 +106,14 @@ impl AuditLog {
         }
         let name = audit_prefix(self.writer());
         Err(StoreError::exists(self.inner.archive.url(), &name).into())
+    }
+
+    /// The number that follows in this chain.
+    fn after(&self, number: u32) -> Result<u32, Error> {
+        numbers::after(number).ok_or_else(|| Error::NumbersUsedUp {
+            url: self.inner.archive.url().to_owned(),
+            prefix: audit_prefix(self.writer()),
+        })
     }
 
     async fn store(
@@ -163,7 +172,7 @@ impl AuditLog {
             let sha256 = footer_digest(&bytes);
             if ours {
                 end = End {
-                    next: number + 1,
+                    next: self.after(number)?,
                     previous: Some(sha256),
                 };
             } else {
@@ -180,15 +189,17 @@ impl AuditLog {
 
 /// The newest batch of each chain, and when it was stored.
 async fn newest(archive: &Archive) -> Result<Vec<(AuditWriter, u32, jiff::Timestamp)>, Error> {
-    let mut newest: Vec<(AuditWriter, u32, jiff::Timestamp)> = Vec::new();
+    let mut chains: BTreeMap<AuditWriter, BTreeMap<u32, jiff::Timestamp>> = BTreeMap::new();
     for listed in archive.list(AUDIT_PREFIX).await? {
-        let ObjectKey::Audit(writer, number) = listed.key else {
-            continue;
-        };
-        match newest.last_mut() {
-            Some(last) if last.0 == writer => *last = (writer, number, listed.modified),
-            _ => newest.push((writer, number, listed.modified)),
+        if let ObjectKey::Audit(writer, number) = listed.key {
+            let chain = chains.entry(writer).or_default();
+            chain.insert(number, listed.modified);
         }
     }
-    Ok(newest)
+    let newest = chains.into_iter().filter_map(|(writer, chain)| {
+        let highest = numbers::highest(chain.keys().map(|number| u64::from(*number)))?;
+        let number = u32::try_from(highest).ok()?;
+        Some((writer, number, *chain.get(&number)?))
+    });
+    Ok(newest.collect())
 }

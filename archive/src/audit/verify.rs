@@ -196,7 +196,7 @@ impl Verifier<'_> {
                 self.find(FindingKind::Removed, writer, next, gone);
                 previous = None;
             }
-            next = number + 1;
+            next = number.saturating_add(1);
             let place = (writer.to_string(), number);
             let loaded = match loaded {
                 Ok(loaded) => loaded,

@@ -1,6 +1,6 @@
 //! The backups that an archive holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -10,7 +10,7 @@ use crate::archive::Archive;
 use crate::error::Error;
 use crate::keep::Keeps;
 use crate::layout::{BACKUPS_PREFIX, BackupId, KeyId, ObjectKey, PRUNED_PREFIX};
-use crate::record::{BackupRecord, KeepRecord, PruneRecord};
+use crate::record::{BackupRecord, PruneRecord};
 
 /// How many small objects are read at once.
 const READS_AT_ONCE: usize = 16;
@@ -36,7 +36,7 @@ pub(super) async fn name_backups(archive: &Archive) -> Result<Vec<Named>, Error>
             .await?;
         let mut last = None;
         for object in &page.objects {
-            let (id, rest) = object.key[BACKUPS_PREFIX.len()..]
+            let (id, _) = object.key[BACKUPS_PREFIX.len()..]
                 .split_once('/')
                 .unwrap_or_default();
             if last.as_deref() != Some(id) {
@@ -47,14 +47,16 @@ pub(super) async fn name_backups(archive: &Archive) -> Result<Vec<Named>, Error>
                     keeps: Some(Vec::new()),
                 }));
             }
-            if let Some(named) = named.last_mut() {
-                named.has_files |= rest == "files";
-            }
-            let number = rest
-                .strip_prefix("keep/")
-                .and_then(|number| number.parse().ok());
-            if let (Some(number), Some(Named { keeps, .. })) = (number, named.last_mut()) {
-                keeps.get_or_insert_default().push(number);
+            // Names that are none may stand between those of backups.
+            let Some(named) = named.last_mut() else {
+                continue;
+            };
+            match ObjectKey::parse(&object.key, archive.segment_size()) {
+                Some(ObjectKey::BackupFiles(id)) if id == named.id => named.has_files = true,
+                Some(ObjectKey::Keep(id, number)) if id == named.id => {
+                    named.keeps.get_or_insert_default().push(number);
+                }
+                _ => {}
             }
         }
         // Within a backup, keys go on up to `record`; '~' sorts after them all.
@@ -131,21 +133,8 @@ async fn load_backup(
         .get_record_and_key(&ObjectKey::BackupRecord(id.clone()))
         .await?;
     let keeps = match keeps {
-        None => Keeps::load(archive, &id, record.kept).await?,
-        Some(numbers) => {
-            let mut said: BTreeMap<u32, KeepRecord> = BTreeMap::new();
-            for number in numbers {
-                let key = ObjectKey::Keep(id.clone(), number);
-                match archive.get_record(&key).await {
-                    Ok(record) => {
-                        said.insert(number, record);
-                    }
-                    // As one that was removed, it keeps the backup.
-                    Err(error) => damage.collect(archive.name(&key), error)?,
-                }
-            }
-            Keeps::of(record.kept, &said)
-        }
+        None => Keeps::list(archive, &id, record.kept, damage).await?,
+        Some(numbers) => Keeps::read(archive, &id, record.kept, numbers, damage).await?,
     };
     record.kept = keeps.kept;
     Ok((record, BackupNotes { keeps, key_id }))

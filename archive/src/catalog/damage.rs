@@ -13,6 +13,8 @@ pub(crate) struct Damage {
     found: Option<Mutex<Vec<(String, Error)>>>,
     /// Data keys that are damaged, so that nothing under them opens.
     keys: BTreeSet<KeyId>,
+    /// Whether what this host may not open is collected as well.
+    withheld: bool,
 }
 
 impl Damage {
@@ -26,19 +28,30 @@ impl Damage {
         Damage {
             found: Some(Mutex::default()),
             keys,
+            withheld: false,
+        }
+    }
+
+    /// Whatever does not open is collected, for who goes on without it.
+    pub(crate) fn left_out() -> Damage {
+        Damage {
+            withheld: true,
+            ..Damage::collected(BTreeSet::new())
         }
     }
 
     /// Takes in an error about the object of this name, or gives it back.
-    pub(super) fn collect(&self, name: String, error: Error) -> Result<(), Error> {
+    pub(crate) fn collect(&self, name: String, error: Error) -> Result<(), Error> {
         match &self.found {
-            Some(found) if is_damage(&error, &self.keys) => {
+            Some(found)
+                if is_damage(&error, &self.keys) || (self.withheld && error.is_withheld()) =>
+            {
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 found.push((name, error));
                 Ok(())
             }
             // It was listed a moment ago, and is not what the catalog has to do without.
-            Some(_) if error.is_missing() => Ok(()),
+            Some(_) if error.is_missing() && !self.withheld => Ok(()),
             _ => Err(error),
         }
     }

@@ -32,7 +32,12 @@ impl Catalog {
         }
         let mut pruned: Vec<PruneRecord> = Vec::new();
         for object in archive.list(PRUNED_PREFIX).await? {
-            pruned.push(archive.get_record(&object.key).await?);
+            match archive.get_record(&object.key).await {
+                Ok(record) => pruned.push(record),
+                Err(error) if error.is_transient() || error.is_missing() => return Err(error),
+                // What it removed counts as missing.
+                Err(error) => super::left_out(&archive.name(&object.key), &error),
+            }
         }
         let removed = |timeline: TimelineId| -> Coverage {
             let removed = pruned.iter().flat_map(|record| &record.wal);

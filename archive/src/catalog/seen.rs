@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::backups::name_backups;
-use crate::archive::Archive;
+use crate::archive::{Archive, Listed};
 use crate::error::Error;
 use crate::layout::{BackupId, GAPS_PREFIX, ObjectKey};
-use crate::record::BackupRecord;
+use crate::record::{BackupRecord, GapRecord};
 
 /// What tells whether another backup is due.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,28 +47,48 @@ impl Seen {
     /// Looks at an archive whose WAL of `timeline` is being written.
     ///
     /// # Errors
-    /// When the store cannot be asked, or a record is damaged.
+    /// When the store cannot be asked.
     pub async fn look(archive: &Archive, timeline: TimelineId) -> Result<Seen, Error> {
         let history = archive.name(&ObjectKey::History(timeline));
-        let (gaps, history) = tokio::try_join!(archive.list(GAPS_PREFIX), archive.list(&history))?;
-        let gaps = gaps.into_iter().filter_map(|object| match object.key {
-            ObjectKey::Gap(timeline, range) => Some(GapSeen {
-                timeline,
-                range,
-                noticed_at: object.modified,
-            }),
-            _ => None,
-        });
+        let (listed, history) =
+            tokio::try_join!(archive.list(GAPS_PREFIX), archive.list(&history))?;
+        let mut gaps = Vec::new();
+        for object in listed {
+            gaps.extend(see_gap(archive, &object).await?);
+        }
         let mut backups = Vec::new();
         for named in name_backups(archive).await? {
             backups.extend(see(archive, named.id).await?);
         }
         Ok(Seen {
             backups,
-            gaps: gaps.collect(),
+            gaps,
             timeline_begun: history.first().map(|object| object.modified),
         })
     }
+}
+
+/// One gap; `None` when nobody recorded it. No backup ever follows a gap that a made-up name puts
+/// behind all WAL, so that one backup after another would be taken for it.
+async fn see_gap(archive: &Archive, object: &Listed) -> Result<Option<GapSeen>, Error> {
+    let ObjectKey::Gap(timeline, range) = object.key else {
+        return Ok(None);
+    };
+    match archive.get_record::<GapRecord>(&object.key).await {
+        Ok(_) => {}
+        Err(error) if error.is_withheld() => {}
+        Err(error) if error.is_missing() => return Ok(None),
+        Err(error) if error.is_transient() => return Err(error),
+        Err(error) => {
+            super::left_out(&archive.name(&object.key), &error);
+            return Ok(None);
+        }
+    }
+    Ok(Some(GapSeen {
+        timeline,
+        range,
+        noticed_at: object.modified,
+    }))
 }
 
 /// One backup; `None` when it is not complete.
@@ -89,6 +109,11 @@ async fn see(archive: &Archive, id: BackupId) -> Result<Option<BackupSeen>, Erro
                 place: None,
             }))
         }
-        Err(error) => Err(error),
+        Err(error) if error.is_transient() => Err(error),
+        // Nothing can be restored from it: it puts no backup off.
+        Err(error) => {
+            super::left_out(&archive.name(&key), &error);
+            Ok(None)
+        }
     }
 }

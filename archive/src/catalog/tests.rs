@@ -156,3 +156,41 @@ fn whole_units_are_preferred_to_chunks() {
     assert_eq!(path.len(), 1);
     assert!(path[0].1.whole);
 }
+
+#[tokio::test]
+async fn what_does_not_open_is_left_out() -> Result<(), crate::Error> {
+    use crate::store::{Body, ObjectStore as _, memory::MemoryStore};
+    let key = crate::keys::KeyFile::from_secret(crate::keys::Secret::generate()?);
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let archive = crate::Archive::open_or_begin(
+        store.clone(),
+        vec![key],
+        walvault_protocol::SystemId(1),
+        walvault_protocol::SegmentSize::DEFAULT,
+    )
+    .await?;
+    for planted in [
+        "backups/20990101T000000Z-ffff/record",
+        "gaps/00000001/0000000000000100-0000000000000200",
+        "wal/000000FF.history",
+        "wal/00000001/00000001FFFFFFFF000000FF",
+        "pruned/00000001",
+    ] {
+        let junk = Body::new(bytes::Bytes::from_static(b"junk"));
+        store.put(planted, junk).await?;
+    }
+    let catalog = crate::Catalog::load(&archive).await?;
+    assert!(catalog.backups().is_empty() && catalog.histories().is_empty());
+    assert!(catalog.windows(&archive).await?.is_empty());
+    assert_eq!(
+        crate::Catalog::load_wal(&archive).await?.latest_timeline(),
+        None
+    );
+    let seen = crate::catalog::Seen::look(&archive, walvault_protocol::TimelineId::FIRST).await?;
+    assert!(seen.backups.is_empty() && seen.gaps.is_empty());
+    assert!(
+        crate::Catalog::load_whole(&archive).await.is_err(),
+        "a prune is strict"
+    );
+    Ok(())
+}

@@ -106,7 +106,15 @@ impl Catalog {
         to: Lsn,
     ) -> Result<Option<jiff::Timestamp>, Error> {
         for (timeline, held) in self.path_objects(timeline, from, to).into_iter().rev() {
-            let marks = self.marks(archive, timeline, &held).await?;
+            let marks = match self.marks(archive, timeline, &held).await {
+                Ok(marks) => marks,
+                Err(error) if error.is_transient() || error.is_missing() => return Err(error),
+                Err(error) => {
+                    let key = crate::archive::wal_key(timeline, held.range, held.whole);
+                    super::left_out(&archive.name(&key), &error);
+                    continue;
+                }
+            };
             let commit = |mark: &&WalMark| {
                 matches!(mark.kind, MarkKind::Commit { .. }) && from < mark.end && mark.end <= to
             };

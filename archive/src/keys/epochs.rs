@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::wrap::KeyRecord;
-use crate::layout::{KEYS_PREFIX, KeyId, ObjectKey};
+use crate::layout::{KEYS_PREFIX, KeyId, ObjectKey, numbers};
 use crate::store::{ObjectStore, StoreError, list_all, read_alike};
 
 /// How often a record is read alike that has to open anyway.
@@ -18,7 +18,7 @@ const READS: usize = 16;
 pub struct KeyEpoch {
     /// The data key's name.
     pub id: KeyId,
-    /// Its generations, in order; the last one counts.
+    /// Its generations, in order; the highest one counts.
     pub generations: Vec<u32>,
     /// The newest generation's record, or what is wrong with it in words that follow "data key … ".
     pub record: Result<KeyRecord, String>,
@@ -28,7 +28,7 @@ impl KeyEpoch {
     /// The generation that counts.
     #[must_use]
     pub fn generation(&self) -> u32 {
-        self.generations.last().copied().unwrap_or_default()
+        newest(&self.generations).unwrap_or_default()
     }
 
     /// When the data key was made, if its record tells.
@@ -52,7 +52,7 @@ pub async fn load(store: &dyn ObjectStore, times: u32) -> Result<Vec<KeyEpoch>, 
         }
     }
     let read = |(id, generations): (KeyId, Vec<u32>)| async move {
-        let newest = generations.last().copied().unwrap_or_default();
+        let newest = newest(&generations).unwrap_or_default();
         Ok::<_, StoreError>(KeyEpoch {
             record: read(store, id, newest, times).await?,
             id,
@@ -77,7 +77,7 @@ pub async fn load_one(store: &dyn ObjectStore, id: KeyId) -> Result<Option<KeyEp
         .into_iter()
         .map(|(_, generation)| generation)
         .collect();
-    let Some(newest) = generations.last().copied() else {
+    let Some(newest) = newest(&generations) else {
         return Ok(None);
     };
     Ok(Some(KeyEpoch {
@@ -85,6 +85,12 @@ pub async fn load_one(store: &dyn ObjectStore, id: KeyId) -> Result<Option<KeyEp
         id,
         generations,
     }))
+}
+
+/// The generation that counts. One far above the others was not written by walvault.
+fn newest(generations: &[u32]) -> Option<u32> {
+    let highest = numbers::highest(generations.iter().map(|number| u64::from(*number)))?;
+    u32::try_from(highest).ok()
 }
 
 /// The name of a generation's object, which does not depend on a cluster's segments.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::epochs::{self, KeyEpoch};
 use super::wrap::KeyRecord;
 use super::{DataKey, KeyError, Keyring, Recipient};
-use crate::layout::KeyId;
+use crate::layout::{KeyId, numbers};
 use crate::store::StoreError;
 
 /// Why recipients are not changed. Nothing was written, unless it says so.
@@ -136,14 +136,29 @@ impl Keyring {
             false => Some(self.open(epoch).await?),
         };
         let changes = recipients != before;
+        let generation =
+            match changes {
+                true => Some(numbers::next(epoch.generations.iter().copied()).ok_or_else(
+                    || RewrapError::Record {
+                        id: epoch.id,
+                        reason: "has no number left for another generation".to_owned(),
+                    },
+                )?),
+                false => None,
+            };
         let superseded = match (remove.is_empty(), changes) {
             (true, _) => Vec::new(),
             (false, true) => epoch.generations.clone(),
-            (false, false) => epoch.generations[..epoch.generations.len() - 1].to_vec(),
+            (false, false) => {
+                let generations = epoch.generations.iter().copied();
+                generations
+                    .filter(|generation| *generation != epoch.generation())
+                    .collect()
+            }
         };
         Ok(RewrapStep {
             id: epoch.id,
-            generation: changes.then(|| epoch.generation() + 1),
+            generation,
             recipients,
             superseded,
             record,

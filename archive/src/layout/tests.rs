@@ -10,20 +10,36 @@ fn timelines() -> impl Strategy<Value = TimelineId> {
     (1u32..).prop_map(|id| TimelineId::new(id).expect("not zero"))
 }
 
+/// Any position of which there is WAL, with those at both ends.
+fn lsns() -> impl Strategy<Value = u64> {
+    let last = WAL_END.0 - 1;
+    prop_oneof![
+        0..=last,
+        Just(0),
+        Just(last),
+        (0..1u64 << 31).prop_map(move |back| last - back)
+    ]
+}
+
+fn lengths() -> impl Strategy<Value = u64> {
+    prop_oneof![1..=u64::MAX, 1..1u64 << 20]
+}
+
 proptest! {
     #[test]
     fn every_key_round_trips(
         size in sizes(),
         timeline in timelines(),
-        lsn in 0..u64::MAX / 2,
-        length in 1u64..1 << 20,
+        lsn in lsns(),
+        length in lengths(),
         id: [u8; 16],
-        number: u32,
-        epoch: u64,
+        number in 0..100_000_000_u32,
+        epoch in 0..10_000_000_000_000_000_u64,
         random: u16,
     ) {
         let lsn = Lsn(lsn);
-        let range = LsnRange::new(lsn, lsn + length);
+        let range = LsnRange::new(lsn, lsn.checked_add(length).unwrap_or(WAL_END).min(WAL_END));
+        let chunk = LsnRange::new(lsn, range.end.min(lsn + MAX_WAL_OBJECT));
         let backup = BackupId::new(jiff::Timestamp::UNIX_EPOCH, random);
         let drill = DrillId::new(jiff::Timestamp::UNIX_EPOCH, "key-loss", number % 2 == 0, random);
         let drill = drill.expect("a name");
@@ -33,7 +49,7 @@ proptest! {
             ObjectKey::Writer(epoch),
             ObjectKey::Wal(WalObject { timeline, range: unit_containing(lsn, size) }),
             ObjectKey::History(timeline),
-            ObjectKey::Tail(timeline, range),
+            ObjectKey::Tail(timeline, chunk),
             ObjectKey::Gap(timeline, range),
             ObjectKey::BackupPart(backup.clone(), number),
             ObjectKey::BackupManifest(backup.clone()),
@@ -47,6 +63,74 @@ proptest! {
             ObjectKey::Drill(drill.clone()),
         ] {
             prop_assert_eq!(ObjectKey::parse(&key.spell(size), size), Some(key));
+        }
+    }
+
+    /// Whatever the numbers are, a name means what it was spelled for, or nothing.
+    #[test]
+    fn a_name_out_of_bounds_is_none(
+        size in sizes(),
+        timeline in timelines(),
+        start: u64,
+        end: u64,
+        id: [u8; 16],
+        number: u32,
+        epoch: u64,
+    ) {
+        let range = LsnRange { start: Lsn(start.min(end)), end: Lsn(start.max(end)) };
+        let backup = BackupId::new(jiff::Timestamp::UNIX_EPOCH, 0);
+        let (fits, few) = (
+            !range.is_empty() && range.end <= WAL_END,
+            number < 100_000_000,
+        );
+        let unit = unit_containing(range.start, size);
+        let is_chunk = fits && range.len() <= MAX_WAL_OBJECT;
+        for (key, is_name) in [
+            (ObjectKey::Wal(WalObject { timeline, range: unit }), unit.end <= WAL_END),
+            (ObjectKey::Tail(timeline, range), is_chunk),
+            (ObjectKey::Gap(timeline, range), fits),
+            (ObjectKey::Key(KeyId(id), number), few),
+            (ObjectKey::Writer(epoch), epoch < 10_000_000_000_000_000),
+            (ObjectKey::BackupPart(backup.clone(), number), few),
+            (ObjectKey::Keep(backup, number), few),
+            (ObjectKey::Lock(number), few),
+            (ObjectKey::Pruned(number), few),
+            (ObjectKey::Verified(number), few),
+            (ObjectKey::Audit(AuditWriter(id), number), few),
+        ] {
+            let expected = is_name.then(|| key.clone());
+            prop_assert_eq!(ObjectKey::parse(&key.spell(size), size), expected);
+        }
+    }
+
+    #[test]
+    fn digits_where_names_have_them_never_panic(
+        size in sizes(),
+        timeline in "[0-9A-F]{8}",
+        segment in "[0-9A-F]{24}",
+        start in "[0-9A-F]{16}",
+        end in "[F]{10}[0-9A-F]{6}",
+        number in "[0-9]{1,20}",
+    ) {
+        for name in [
+            format!("wal/{timeline}/{segment}"),
+            format!("wal/{timeline}/{timeline}FFFFFFFF{}", &segment[..8]),
+            format!("wal/{timeline}/{segment}.{start}-{end}"),
+            format!("wal/{timeline}.history"),
+            format!("tail/{timeline}/{segment}/{end}-{}", &start[..8]),
+            format!("gaps/{timeline}/{start}-{end}"),
+            format!("writers/{number}"),
+            format!("pruned/{number}"),
+            format!("verified/{number}"),
+            format!("locks/upkeep/{number}"),
+            format!("keys/000102030405060708090a0b0c0d0e0f/{number}"),
+            format!("audit/000102030405060708090a0b0c0d0e0f/{number}"),
+            format!("backups/20261121T063000Z-9f3c/keep/{number}"),
+            format!("backups/20261121T063000Z-9f3c/part-{number}"),
+        ] {
+            if let Some(key) = ObjectKey::parse(&name, size) {
+                prop_assert_eq!(key.spell(size), name);
+            }
         }
     }
 
@@ -125,4 +209,26 @@ fn a_backups_name_tells_when_it_was_begun() {
     assert_eq!(BackupId::new(begun, 0x9f3c).begun(), Some(begun));
     let none = BackupId::parse("20261399T063000Z-9f3c").expect("the form of a name");
     assert_eq!(none.begun(), None);
+}
+
+/// Names that no walvault wrote, each of which stopped a program once.
+#[test]
+fn names_that_were_planted_are_none() {
+    for name in [
+        "wal/00000001/00000001FFFFFFFF000000FF",
+        "tail/00000001/00000001FFFFFFFF000000FF/FFFFFFFFFFFFFFFF-00FFFFFF",
+        "gaps/00000001/0000000000000000-FFFFFFFFFFFFFFFF",
+        "writers/18446744073709551615",
+        "writers/99999999999999999",
+        "audit/000102030405060708090a0b0c0d0e0f/4294967295",
+        "keys/000102030405060708090a0b0c0d0e0f/4294967295",
+        "locks/upkeep/4294967295",
+        "pruned/4294967295",
+        "verified/4294967295",
+        "backups/20261121T063000Z-9f3c/keep/4294967295",
+        "backups/20261121T063000Z-9f3c/part-4294967295",
+    ] {
+        let parsed = ObjectKey::parse(name, SegmentSize::DEFAULT);
+        assert_eq!(parsed, None, "{name}");
+    }
 }

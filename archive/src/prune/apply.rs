@@ -10,7 +10,7 @@ use super::extend::extend;
 use super::{PruneError, PrunePlan, Removal};
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::layout::{BackupId, ObjectKey, PRUNED_PREFIX};
+use crate::layout::{BackupId, ObjectKey, PRUNED_PREFIX, numbers};
 use crate::lock::Lock;
 use crate::record::{PruneRecord, PrunedWal};
 use crate::store::StoreError;
@@ -157,11 +157,15 @@ async fn write_down(archive: &Archive, plan: &PrunePlan, by: &str) -> Result<(),
             .collect(),
     };
     loop {
-        let newest = archive.list(PRUNED_PREFIX).await?;
-        let number = match newest.last().map(|listed| &listed.key) {
-            Some(ObjectKey::Pruned(number)) => number + 1,
-            _ => 1,
-        };
+        let before = archive.list(PRUNED_PREFIX).await?;
+        let taken = before.iter().filter_map(|listed| match listed.key {
+            ObjectKey::Pruned(number) => Some(number),
+            _ => None,
+        });
+        let number = numbers::next(taken).ok_or_else(|| Error::NumbersUsedUp {
+            url: archive.url().to_owned(),
+            prefix: PRUNED_PREFIX.to_owned(),
+        })?;
         match archive
             .put_record(&ObjectKey::Pruned(number), &record)
             .await

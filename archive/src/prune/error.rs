@@ -10,6 +10,16 @@ pub enum PruneError {
     /// The archive.
     #[error(transparent)]
     Archive(#[from] Error),
+    /// A record says what stays or why WAL is missing, and does not open.
+    #[error(
+        "{object} does not open, so it cannot be told what it keeps, and nothing was removed: {reason}; bring the object back from a copy or an older version, or delete it if nothing depends on it"
+    )]
+    Unreadable {
+        /// The object's name.
+        object: String,
+        /// Why it does not open.
+        reason: Box<Error>,
+    },
     /// The policy.
     #[error(
         "this policy would remove every backup: all its counts and its window are 0; set at least one of them, or leave them out to remove none"

@@ -7,6 +7,7 @@ use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
 
 use super::BackupFate;
 use crate::catalog::Catalog;
+use crate::keep::Keeps;
 use crate::layout::BackupId;
 use crate::record::BackupRecord;
 use crate::retention::{Candidate, RetentionPolicy, Rule};
@@ -52,7 +53,7 @@ pub(super) fn judge(
         if backup.kept {
             keep(&backup.id, Rule::Kept);
         }
-        if keeps.is_some_and(|keeps| !keeps.missing.is_empty()) {
+        if keeps.is_some_and(Keeps::is_in_doubt) {
             keep(&backup.id, Rule::KeepsMissing);
         }
         for hold in keeps.iter().flat_map(|keeps| keeps.active(now)) {

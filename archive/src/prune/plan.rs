@@ -43,7 +43,7 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
     if policy.keeps_nothing() {
         return Err(PruneError::RemovesEverything);
     }
-    let catalog = Catalog::load(archive).await?;
+    let catalog = load(archive).await?;
     if !asked.ignore_clock {
         check_clock(&catalog, asked)?;
     }
@@ -98,6 +98,20 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
         orphans,
         removals,
     })
+}
+
+/// The catalog, in which nothing may be lacking: what does not open may be all that keeps a backup, or
+/// needs WAL.
+async fn load(archive: &Archive) -> Result<Catalog, PruneError> {
+    let (catalog, found) = Catalog::load_finding(archive).await?;
+    match found.into_iter().next() {
+        None => Ok(catalog),
+        Some((_, error)) if error.is_withheld() => Err(error.into()),
+        Some((object, error)) => Err(PruneError::Unreadable {
+            object,
+            reason: Box::new(error),
+        }),
+    }
 }
 
 fn ids(fates: &[BackupFate], goes: bool) -> impl Iterator<Item = &BackupId> {

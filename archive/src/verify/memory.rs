@@ -14,7 +14,7 @@ use super::{Run, Scope, names};
 use crate::archive::Archive;
 use crate::catalog::{Catalog, is_damage};
 use crate::error::Error;
-use crate::layout::{KeyId, ObjectKey, PRUNED_PREFIX, VERIFIED_PREFIX};
+use crate::layout::{KeyId, ObjectKey, PRUNED_PREFIX, VERIFIED_PREFIX, numbers};
 use crate::record::{Finding, FindingKind, PruneRecord, Seen, VerifiedRecord};
 use crate::store::StoreError;
 
@@ -242,10 +242,16 @@ pub(super) async fn pruned(
 async fn store(archive: &Archive, record: &VerifiedRecord) -> Result<(), Error> {
     loop {
         let before = archive.list(VERIFIED_PREFIX).await?;
-        let number = match before.last().map(|listed| &listed.key) {
-            Some(ObjectKey::Verified(number)) => number + 1,
-            _ => record.replaces + 1,
-        };
+        let taken = before.iter().filter_map(|listed| match listed.key {
+            ObjectKey::Verified(number) => Some(number),
+            _ => None,
+        });
+        // Those that are replaced may be gone already.
+        let taken = taken.chain((record.replaces > 0).then_some(record.replaces));
+        let number = numbers::next(taken).ok_or_else(|| Error::NumbersUsedUp {
+            url: archive.url().to_owned(),
+            prefix: VERIFIED_PREFIX.to_owned(),
+        })?;
         match archive
             .put_record(&ObjectKey::Verified(number), record)
             .await

@@ -121,10 +121,16 @@ async fn backup(
         lacks(FindingKind::Missing, wal_prefix(record.timeline), detail);
     }
     let notes = catalog.notes(id);
-    for number in notes.iter().flat_map(|notes| &notes.keeps.missing) {
-        let name = run.archive.name(&ObjectKey::Keep(id.clone(), *number));
-        let detail = "what was said about keeping the backup cannot be read any more; the backup counts as kept";
-        lacks(FindingKind::Missing, name, detail.to_owned());
+    for hole in notes.iter().flat_map(|notes| &notes.keeps.missing) {
+        let name = |number: &u32| run.archive.name(&ObjectKey::Keep(id.clone(), *number));
+        let more = match hole.start() == hole.end() {
+            true => String::new(),
+            false => format!(", nor can anything up to '{}'", name(hole.end())),
+        };
+        let detail = format!(
+            "what was said about keeping the backup cannot be read any more{more}; the backup counts as kept"
+        );
+        lacks(FindingKind::Missing, name(hole.start()), detail);
     }
     let manifest = ObjectKey::BackupManifest(id.clone());
     if !sizes.contains_key(&manifest) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use walvault_archive::catalog::{BackupSeen, GapSeen, Seen};
 use walvault_protocol::{Lsn, TimelineId};
 
@@ -48,28 +48,31 @@ pub enum Due {
     No,
 }
 
+/// By how much clocks may differ.
+const SKEW: SignedDuration = SignedDuration::from_mins(10);
+
 /// What is due while `timeline` is being written, by what was `seen` in the archive. A gap calls for a
 /// backup always; everything else only where there is a `schedule`, for without one somebody else
 /// decides.
 #[must_use]
 pub fn due(seen: &Seen, timeline: TimelineId, schedule: Option<&Schedule>, now: Timestamp) -> Due {
-    if let Some(gap) = open_gap(seen) {
+    // A backup that claims to be of the future was taken by a clock that was ahead, or by nobody. It
+    // does not put the next backup off.
+    let latest = now.checked_add(SKEW).unwrap_or(Timestamp::MAX);
+    let taken = |backup: &&BackupSeen| backup.started_at <= latest;
+    let backups: Vec<&BackupSeen> = seen.backups.iter().filter(taken).collect();
+    if let Some(gap) = open_gap(seen, latest) {
         return Due::Now(Reason::Gap { end: gap.range.end });
     }
     let Some(schedule) = schedule else {
         return Due::No;
     };
-    let Some(last) = seen.backups.iter().map(|backup| backup.started_at).max() else {
+    let Some(last) = backups.iter().map(|backup| backup.started_at).max() else {
         return Due::Now(Reason::First);
     };
-    if !seen
-        .backups
-        .iter()
-        .any(|backup| is_of(backup, timeline, seen))
-    {
+    if !backups.iter().any(|backup| is_of(backup, timeline, seen)) {
         return Due::Now(Reason::Timeline(timeline));
     }
-    // A backup that claims to be of the future says nothing about when the next one is due.
     match schedule.due_after(last.min(now)) {
         Some(at) if at <= now => Due::Now(Reason::Schedule),
         Some(at) => Due::At(at),
@@ -77,11 +80,12 @@ pub fn due(seen: &Seen, timeline: TimelineId, schedule: Option<&Schedule>, now: 
     }
 }
 
-/// The last gap that no backup follows.
-fn open_gap(seen: &Seen) -> Option<&GapSeen> {
+/// The last gap that no backup follows. A backup that cannot be read, and whose name is later than
+/// `latest`, follows none.
+fn open_gap(seen: &Seen, latest: Timestamp) -> Option<&GapSeen> {
     let follows = |backup: &BackupSeen, gap: &GapSeen| match backup.place {
         Some(place) => place >= (gap.timeline, gap.range.end),
-        None => backup.started_at >= gap.noticed_at,
+        None => (gap.noticed_at..=latest).contains(&backup.started_at),
     };
     let is_open = |gap: &&GapSeen| !seen.backups.iter().any(|backup| follows(backup, gap));
     let open = seen.gaps.iter().filter(is_open);

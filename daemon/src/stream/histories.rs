@@ -69,7 +69,12 @@ pub async fn store(
                 Err(contradiction(archive, &key))
             }
         }
-        Err(error) => Err(error),
+        Err(error) if error.is_transient() || error.is_missing() => Err(error),
+        // The server told the same: streaming needs nothing of what is stored.
+        Err(error) => {
+            tracing::warn!(%timeline, %error, "the history that the archive holds does not open");
+            Ok(())
+        }
     }
 }
 

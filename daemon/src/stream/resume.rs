@@ -45,7 +45,7 @@ pub fn resume(
     }
     let size = catalog.segment_size();
     let segment_start = |lsn| SegmentNumber::containing(lsn, size).start(size);
-    let newest = archived_end(catalog, history);
+    let newest = archived_end(catalog, history, server_end);
     let from = match (reserved, newest) {
         // The slot stands where we acknowledged last; the archive may be further on.
         (Some(reserved), Some(newest)) if reserved <= newest => {
@@ -84,12 +84,14 @@ fn at(catalog: &Catalog, history: &TimelineHistory, from: Lsn) -> Resume {
     }
 }
 
-/// The end of what is archived on the way to the server's timeline.
-fn archived_end(catalog: &Catalog, history: &TimelineHistory) -> Option<Lsn> {
+/// The end of what is archived on the way to the server's timeline. WAL behind a hole that begins after
+/// `server_end` was written by no server of this line, or by one that this server does not know of.
+fn archived_end(catalog: &Catalog, history: &TimelineHistory, server_end: Lsn) -> Option<Lsn> {
     let ancestors = history.switches().iter().map(|switch| switch.timeline);
     let path: Vec<TimelineId> = ancestors.chain([history.timeline()]).collect();
     path.iter().rev().find_map(|timeline| {
-        let end = catalog.wal(*timeline)?.coverage.end()?;
+        let ranges = catalog.wal(*timeline)?.coverage.ranges();
+        let end = ranges.iter().rfind(|range| range.start <= server_end)?.end;
         Some(history.left_at(*timeline).map_or(end, |left| end.min(left)))
     })
 }
@@ -97,6 +99,7 @@ fn archived_end(catalog: &Catalog, history: &TimelineHistory) -> Option<Lsn> {
 #[cfg(test)]
 mod tests {
     use walvault_archive::archive::{Listed, wal_key};
+    use walvault_archive::layout::ObjectKey;
     use walvault_protocol::{LsnRange, SegmentSize};
 
     use super::*;
@@ -118,6 +121,14 @@ mod tests {
                 modified: jiff::Timestamp::UNIX_EPOCH,
             })
             .collect();
+        // As everywhere, the history of each timeline but the first is stored with its WAL.
+        let histories = wal.iter().filter(|(timeline, ..)| *timeline > 1);
+        let histories = histories.map(|(timeline, ..)| Listed {
+            key: ObjectKey::History(tli(*timeline)),
+            size: 1,
+            modified: jiff::Timestamp::UNIX_EPOCH,
+        });
+        let listed: Vec<Listed> = listed.into_iter().chain(histories).collect();
         Catalog::from_listing(SegmentSize::DEFAULT, &listed)
     }
 
@@ -193,6 +204,45 @@ mod tests {
         let behind = catalog(&[(1, 0x300_0000, 0x400_0000, true)]);
         let resumed = resume(&behind, &history, None, Lsn(0x500_0000)).expect("a place");
         assert_eq!((resumed.timeline, resumed.start), (tli(1), Lsn(0x400_0000)));
+    }
+
+    #[test]
+    fn names_of_wal_that_nobody_wrote_change_nothing() {
+        let held = [(1, 0x300_0000, 0x400_0000, true)];
+        let far = 0xFFFF_0000_0000_0000;
+        let planted = Listed {
+            key: wal_key(
+                tli(u32::MAX),
+                LsnRange::new(Lsn(far), Lsn(far + 0x100_0000)),
+                true,
+            ),
+            size: 1,
+            modified: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let on_another = Catalog::from_listing(
+            SegmentSize::DEFAULT,
+            &[
+                Listed {
+                    key: wal_key(
+                        tli(1),
+                        LsnRange::new(Lsn(0x300_0000), Lsn(0x400_0000)),
+                        true,
+                    ),
+                    ..planted.clone()
+                },
+                planted,
+            ],
+        );
+        let beyond = [held[0], (1, far, far + 0x100_0000, true)];
+        for reserved in [None, Some(Lsn(0x300_0000)), Some(Lsn(0x600_0000))] {
+            let server_end = Lsn(0x900_0000);
+            let place = |catalog: &Catalog| {
+                resume(catalog, &ROOT(), reserved, server_end).expect("a place")
+            };
+            let expected = place(&catalog(&held));
+            assert_eq!(place(&on_another), expected, "{reserved:?}");
+            assert_eq!(place(&catalog(&beyond)), expected, "{reserved:?}");
+        }
     }
 
     #[test]

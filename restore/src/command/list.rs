@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow};
+use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow, Unreadable};
 use walvault_archive::config::Config;
 use walvault_archive::{Archive, Error};
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
@@ -36,6 +36,8 @@ struct Listing {
     gaps: Vec<Gap>,
     timelines: Vec<Timeline>,
     tail: Option<Tail>,
+    /// Objects that do not open: what they say is not shown.
+    unreadable: Vec<Unreadable>,
 }
 
 /// WAL that is missing between what is held.
@@ -119,6 +121,7 @@ impl Listing {
             gaps: gaps(&catalog, &catalog.unrecorded_holes(archive).await?),
             timelines: timelines(&catalog),
             tail: tail(&catalog, now),
+            unreadable: catalog.unreadable().to_vec(),
         })
     }
 
@@ -156,6 +159,10 @@ impl Listing {
             self.timelines.is_empty(),
             "none",
         );
+        if !self.unreadable.is_empty() {
+            text.push_str("\nUnreadable: what these say is not shown\n");
+            text.push_str(&self.unreadable_table().to_string());
+        }
         if let Some(tail) = &self.tail {
             text.push_str(&format!(
                 "\nNewest WAL: LSN {} on timeline {}, stored {} ago\n",
@@ -229,6 +236,14 @@ impl Listing {
                     .clone()
                     .unwrap_or_else(|| "objects are missing from the archive".to_owned()),
             ]);
+        }
+        table
+    }
+
+    fn unreadable_table(&self) -> Table {
+        let mut table = Table::new(&["OBJECT", "REASON"]);
+        for Unreadable { object, reason, .. } in &self.unreadable {
+            table.row(vec![object.clone(), reason.clone()]);
         }
         table
     }
@@ -322,7 +337,9 @@ fn timelines(catalog: &Catalog) -> Vec<Timeline> {
 }
 
 fn tail(catalog: &Catalog, now: Timestamp) -> Option<Tail> {
-    let (timeline, wal) = catalog.timelines().next_back()?;
+    let latest = catalog.latest_timeline()?;
+    let real = |(timeline, _): &(TimelineId, _)| *timeline <= latest;
+    let (timeline, wal) = catalog.timelines().rfind(real)?;
     let stored_at = wal.objects.iter().map(|object| object.modified).max()?;
     Some(Tail {
         timeline,

@@ -27,6 +27,7 @@ impl CommandError for Error {
             | Error::Unconfirmed { .. }
             | Error::Fenced { .. }
             | Error::Locked { .. }
+            | Error::NumbersUsedUp { .. }
             | Error::Random(_) => REFUSED,
         }
     }
@@ -88,6 +89,7 @@ impl CommandError for PruneError {
     fn exit_code(&self) -> u8 {
         match self {
             PruneError::Archive(error) => error.exit_code(),
+            PruneError::Unreadable { reason, .. } => reason.exit_code(),
             PruneError::RemovesEverything
             | PruneError::ClockBehind { .. }
             | PruneError::ClockAhead { .. } => REFUSED,

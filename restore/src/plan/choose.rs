@@ -74,7 +74,11 @@ async fn plan_on(
                         lsn,
                     });
                 }
-                return Ok(assemble(target, candidate, *stop, way, &judged));
+                let mut plan = assemble(target, candidate, *stop, way, &judged);
+                if timeline == TimelineChoice::Latest {
+                    plan.warnings.extend(not_followed(catalog));
+                }
+                return Ok(plan);
             }
             Verdict::TooNew => judged.too_new.push(candidate),
             Verdict::NotReached => judged.not_reached.push(candidate),
@@ -93,11 +97,14 @@ fn candidates<'a>(
 ) -> Result<Vec<Candidate<'a>>, PlanError> {
     let backups = catalog.backups();
     if backups.is_empty() {
-        return Err(PlanError::NoBackup);
+        return Err(unreadable(catalog, None).unwrap_or(PlanError::NoBackup));
     }
     let wanted = |backup: &&BackupRecord| request.backup.as_ref().is_none_or(|id| *id == backup.id);
     let backups: Vec<&BackupRecord> = backups.iter().filter(wanted).collect();
     if let (Some(id), true) = (&request.backup, backups.is_empty()) {
+        if let Some(unreadable) = unreadable(catalog, Some(id)) {
+            return Err(unreadable);
+        }
         return Err(PlanError::UnknownBackup {
             id: id.clone(),
             known: catalog
@@ -113,7 +120,9 @@ fn candidates<'a>(
         TimelineChoice::Id(id) => Some(id),
     };
     if let Some(id) = fixed {
-        let known = catalog.wal(id).is_some() || catalog.histories().contains_key(&id);
+        let known = catalog.wal(id).is_some()
+            || catalog.histories().contains_key(&id)
+            || backups.iter().any(|backup| backup.timeline == id);
         if !known {
             return Err(PlanError::UnknownTimeline {
                 timeline: id,
@@ -136,6 +145,22 @@ fn candidates<'a>(
         }),
         _ => Ok(candidates),
     }
+}
+
+/// The record of this backup, or of any, that does not open.
+fn unreadable(catalog: &Catalog, id: Option<&BackupId>) -> Option<PlanError> {
+    let unreadable = catalog.unreadable_record(id)?.clone();
+    Some(PlanError::BackupUnreadable(unreadable))
+}
+
+/// Says which WAL is not followed, since its timeline has no history.
+fn not_followed(catalog: &Catalog) -> impl Iterator<Item = String> {
+    catalog.timelines_without_history().map(|timeline| {
+        format!(
+            "the archive names WAL of timeline {}, but holds no history of it that opens: recovery does not follow it; if a server was promoted to it, bring wal/{timeline}.history back first",
+            timeline.get()
+        )
+    })
 }
 
 fn assemble(

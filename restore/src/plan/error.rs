@@ -3,12 +3,13 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use walvault_archive::catalog::Unreadable;
 use walvault_archive::layout::BackupId;
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::candidate::Candidate;
-use crate::exit::{CommandError, REFUSED};
+use crate::exit::{CommandError, DAMAGED, REFUSED};
 use crate::target::{Point, Target, format_instant};
 
 /// An end of what can be reached.
@@ -60,6 +61,12 @@ pub enum PlanError {
     /// There is nothing to begin with.
     #[error("the archive holds no finished base backup; take one with 'walvaultd backup'")]
     NoBackup,
+    /// The backup, or the only ones there are.
+    #[error(
+        "{} does not open, so that backup cannot be restored: {}; 'walvault list' shows the others",
+        .0.object, .0.reason
+    )]
+    BackupUnreadable(Unreadable),
     /// No such backup.
     #[error("the archive holds no backup {id}; it has {}", list(known))]
     UnknownBackup {
@@ -170,6 +177,7 @@ impl CommandError for PlanError {
     fn exit_code(&self) -> u8 {
         match self {
             PlanError::Archive(error) => error.exit_code(),
+            PlanError::BackupUnreadable(record) if !record.withheld => DAMAGED,
             _ => REFUSED,
         }
     }

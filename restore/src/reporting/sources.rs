@@ -111,7 +111,7 @@ impl Held {
 
     async fn read_once(archive: &Archive) -> Result<Held, Error> {
         let opened = async {
-            let catalog = Catalog::load(archive).await?;
+            let catalog = Catalog::load_whole(archive).await?;
             Ok::<_, Error>(Held {
                 windows: Some(catalog.windows(archive).await?),
                 holes: catalog.unrecorded_holes(archive).await?,

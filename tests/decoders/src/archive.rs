@@ -6,17 +6,19 @@ use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use walvault_archive::Catalog;
+use walvault_archive::archive::Listed;
 use walvault_archive::config::Config;
 use walvault_archive::format::{FOOTER_LEN, Footer, HEADER_LEN, Header, Kind, Meta};
 use walvault_archive::keys::wrap::KeyRecord;
 use walvault_archive::keys::{DataKey, Recipient, Secret};
-use walvault_archive::layout::{BackupId, KeyId, ObjectKey};
+use walvault_archive::layout::{BackupId, DrillId, KeyId, ObjectKey, numbers, unit_containing};
 use walvault_archive::record::{
     ArchiveRecord, BackupFiles, BackupRecord, GapRecord, KeepRecord, commit_index,
 };
 use walvault_archive::seal::{Sealed, SealedMeta};
 use walvault_daemon::backup::tarball;
-use walvault_protocol::SegmentSize;
+use walvault_protocol::{SegmentNumber, SegmentSize, TimelineHistory};
 use zeroize::Zeroizing;
 
 /// A tar archive as `BASE_BACKUP` sends it.
@@ -127,16 +129,56 @@ pub(crate) fn records(input: &[u8]) -> bool {
         );
         accepted = true;
     }
+    accepted | names(input)
+}
+
+/// The names of objects, one a line, as a listing gives them.
+pub(crate) fn names(input: &[u8]) -> bool {
     let text = std::str::from_utf8(input).unwrap_or_default();
-    let _ = BackupId::parse(text).map(|id| id.begun());
+    let mut accepted = false;
     for size in [1 << 20, 16 << 20, 1 << 30] {
         let size = SegmentSize::new(size).expect("a size");
-        if let Some(key) = ObjectKey::parse(text, size) {
-            assert_eq!(key.spell(size), text);
+        let mut listed = Vec::new();
+        for name in text.lines() {
+            let _ = BackupId::parse(name).map(|id| id.begun());
+            let _ = DrillId::parse(name).map(|id| id.begun());
+            let Some(key) = ObjectKey::parse(name, size) else {
+                continue;
+            };
+            assert_eq!(key.spell(size), name);
             accepted = true;
+            listed.push(Listed {
+                key,
+                size: 1,
+                modified: jiff::Timestamp::UNIX_EPOCH,
+            });
         }
+        held(&listed, size);
     }
     accepted
+}
+
+/// What is reckoned from names alone.
+fn held(listed: &[Listed], size: SegmentSize) {
+    let catalog = Catalog::from_listing(size, listed);
+    for (timeline, wal) in catalog.timelines() {
+        for held in &wal.objects {
+            let unit = unit_containing(held.range.start, size);
+            assert!(unit.contains(held.range.start));
+            let segment = SegmentNumber::containing(held.range.start, size);
+            assert!(segment.next().start(size) > held.range.start);
+            let reached = catalog.reach(&TimelineHistory::root(timeline), held.range.start);
+            assert!(reached >= held.range.end);
+        }
+    }
+    let epochs = listed.iter().filter_map(|object| match object.key {
+        ObjectKey::Writer(epoch) => Some(epoch),
+        _ => None,
+    });
+    if let Some(next) = numbers::next_epoch(epochs) {
+        let name = ObjectKey::Writer(next).spell(size);
+        assert!(ObjectKey::parse(&name, size).is_some());
+    }
 }
 
 /// The configuration file.

@@ -16,7 +16,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     target("wire", postgres::wire),
     target("handshake", postgres::handshake),
     target("replication", postgres::replication),
@@ -29,6 +29,7 @@ pub const TARGETS: [Target; 13] = [
     target("sealed", archive::sealed),
     target("keys", archive::keys),
     target("records", archive::records),
+    target("names", archive::names),
     target("config", archive::config),
 ];
 

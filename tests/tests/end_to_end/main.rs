@@ -28,6 +28,7 @@ mod opener;
 mod outages;
 mod packaging;
 mod page;
+mod planted;
 mod report;
 mod restore_instants;
 mod restore_surroundings;

@@ -86,8 +86,38 @@ fn runs_are_reckoned_from_the_newest_backup() {
 
 #[test]
 fn a_clock_that_was_ahead_stops_no_schedule() {
-    let ahead = seen(&[backup(1, 0x300, "2036-01-01T00:00:00Z")], &[]);
-    assert_eq!(nightly(&ahead, 1, NOW), Due::At(at("2026-11-21T02:00:00Z")));
+    let future = backup(1, 0x300, "2036-01-01T00:00:00Z");
+    let ahead = seen(&[future], &[]);
+    assert_eq!(nightly(&ahead, 1, NOW), Due::Now(Reason::First));
+    let followed = seen(&[future, backup(1, 0x400, "2026-11-20T02:00:07Z")], &[]);
+    let next = at("2026-11-21T02:00:00Z");
+    assert_eq!(nightly(&followed, 1, NOW), Due::At(next));
+    // What was promised comes true when its time comes.
+    assert_eq!(
+        nightly(&followed, 1, &next.to_string()),
+        Due::Now(Reason::Schedule)
+    );
+}
+
+#[test]
+fn a_name_of_the_future_stops_neither_schedule_nor_the_backup_after_a_gap() {
+    let future = withheld("2999-01-01T00:00:00Z");
+    let known = withheld("2026-11-20T02:00:07Z");
+    let gapped = seen(&[known, future], &[gap(1, 0x400, 0x600)]);
+    let needed = Due::Now(Reason::Gap { end: Lsn(0x600) });
+    assert_eq!(without_schedule(&gapped, 1), needed);
+    let planned = seen(&[known, future], &[]);
+    let mut now = at(NOW);
+    for _ in 0..3 {
+        match nightly(&planned, 1, &now.to_string()) {
+            Due::At(then) => now = then,
+            due => {
+                assert_eq!(due, Due::Now(Reason::Schedule));
+                return;
+            }
+        }
+    }
+    panic!("the backup of {now} never came to be due");
 }
 
 #[test]
