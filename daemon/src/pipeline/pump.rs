@@ -331,7 +331,7 @@ impl Pump {
     /// Cuts what is left and waits for every receipt, telling the server of each advance as long
     /// as it listens.
     async fn drain<S: WalSource>(&mut self, mut source: Option<&mut S>) -> Result<(), PumpError> {
-        self.cut();
+        self.cut_chunk();
         while self.uploader.under_way() > 0 {
             let Some(event) = self.events.recv().await else {
                 break;
@@ -453,10 +453,14 @@ impl Pump {
     }
 
     fn cut(&mut self) {
+        self.cut_chunk();
+        self.merge_if_due();
+    }
+
+    fn cut_chunk(&mut self) {
         if let Some(chunk) = self.chunker.cut() {
             self.tail.cut(chunk.range);
             self.submit_chunk(chunk);
-            self.merge_if_due();
         }
         self.uncut_since = None;
     }

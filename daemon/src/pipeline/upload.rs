@@ -89,6 +89,8 @@ pub struct Uploader {
     ack: Ack,
     sealer: Sealer,
     tasks: JoinSet<()>,
+    /// Chunks that are merged: nobody waits for them.
+    merges: JoinSet<()>,
     sealing: Arc<Semaphore>,
     memory: Arc<AtomicU64>,
     events: mpsc::UnboundedSender<Uploaded>,
@@ -114,6 +116,7 @@ impl Uploader {
             ack,
             sealer,
             tasks: JoinSet::new(),
+            merges: JoinSet::new(),
             sealing: Arc::new(Semaphore::new(cores)),
             memory: Arc::default(),
             events,
@@ -191,6 +194,7 @@ impl Uploader {
     /// Takes a cut on its way.
     pub fn submit(&mut self, cut: Cut) {
         while self.tasks.try_join_next().is_some() {}
+        while self.merges.try_join_next().is_some() {}
         let live = self.places.iter_mut().filter(|place| place.live);
         let job = Job {
             ways: live.map(|place| place.way(cut.kind)).collect(),
@@ -201,7 +205,11 @@ impl Uploader {
             events: self.events.clone(),
         };
         let (timeline, range, events) = (cut.timeline, cut.range, self.events.clone());
-        self.tasks.spawn(async move {
+        let tasks = match cut.kind {
+            WalCut::Merged => &mut self.merges,
+            WalCut::Chunk | WalCut::Unit => &mut self.tasks,
+        };
+        tasks.spawn(async move {
             // Without an event the object would count as in flight for ever, and the watermark
             // would stand before it.
             if let Err(panic) = AssertUnwindSafe(job.run(cut)).catch_unwind().await {
@@ -215,7 +223,8 @@ impl Uploader {
         });
     }
 
-    /// Waits for every upload in flight.
+    /// Waits for every upload in flight. Merges are given up: the chunks stay, or the next stream finds
+    /// them beside the object that they were merged into.
     pub async fn finish(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }

@@ -37,11 +37,8 @@ impl Place {
     }
 
     pub(super) fn way(&mut self, kind: WalCut) -> Way {
+        self.count(kind, |count| *count += 1);
         let is_chunk = kind == WalCut::Chunk;
-        self.under_way += 1;
-        if is_chunk {
-            self.chunks_under_way += 1;
-        }
         Way {
             visit: self.visit,
             archive: self.archive.clone(),
@@ -52,10 +49,17 @@ impl Place {
 
     pub(super) fn settled(&mut self, visit: Visit, kind: WalCut) {
         if visit == self.visit {
-            self.under_way -= 1;
-            if kind == WalCut::Chunk {
-                self.chunks_under_way -= 1;
-            }
+            self.count(kind, |count| *count -= 1);
+        }
+    }
+
+    /// Counts an object where it is waited for: a merge brings nothing new.
+    fn count(&mut self, kind: WalCut, change: impl Fn(&mut usize)) {
+        if kind != WalCut::Merged {
+            change(&mut self.under_way);
+        }
+        if kind == WalCut::Chunk {
+            change(&mut self.chunks_under_way);
         }
     }
 
