@@ -20,7 +20,7 @@ const EPOCHS: u64 = 10_000_000_000_000_000;
 /// objects in a row would be continued below the hole; no lifecycle rule of a bucket gets there.
 const LEAP: u64 = 1_000_000;
 
-/// The highest number of a series, unless it lies more than [`LEAP`] above the one before it.
+/// The highest number of a series, unless it lies more than a million above the one before it.
 /// `None` when there is no such number.
 #[must_use]
 pub fn highest(numbers: impl IntoIterator<Item = u64>) -> Option<u64> {
