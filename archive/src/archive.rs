@@ -23,6 +23,7 @@ mod begin;
 mod check;
 mod partial;
 mod reaffirm;
+mod successor;
 mod wal;
 
 use again::{Again, again};

@@ -443,13 +443,15 @@ impl Catalog {
         timeline: TimelineId,
         held: &WalHeld,
     ) -> Result<Vec<WalMark>, Error> {
-        let key = crate::archive::wal_key(timeline, held.range, held.whole);
-        let meta = archive.get_meta(&key, held.size).await?;
-        commit_index::decode(&meta.attachment).map_err(|error| Error::Record {
+        let meta = archive.wal_meta(timeline, held).await?;
+        let mut marks = commit_index::decode(&meta.attachment).map_err(|error| Error::Record {
             url: archive.url().to_owned(),
-            key: archive.name(&key),
+            key: archive.name(&crate::archive::wal_key(timeline, held.range, held.whole)),
             reason: error.to_string(),
-        })
+        })?;
+        // What took its place has marks of its neighbours.
+        marks.retain(|mark| held.range.start < mark.end && mark.end <= held.range.end);
+        Ok(marks)
     }
 }
 

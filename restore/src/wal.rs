@@ -13,7 +13,7 @@ use walvault_archive::catalog::Catalog;
 use walvault_archive::layout::{MAX_WAL_OBJECT, ObjectKey, WAL_PREFIX, WalObject, tail_prefix};
 use walvault_archive::{Archive, Error};
 use walvault_protocol::segment::segment_name;
-use walvault_protocol::{LsnRange, SegmentNumber, TimelineId, WalFileName};
+use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId, WalFileName};
 
 use crate::line::{Line, Piece};
 
@@ -22,7 +22,8 @@ pub mod local;
 
 pub use file::WalFile;
 
-/// How often a segment is looked at again when its chunks vanish because it is being stored whole.
+/// How often a segment is looked at again when its chunks vanish, because they are merged or it is
+/// stored whole, before any more of it was read.
 const LOOKS: u32 = 5;
 
 /// Whether a file of WAL is in the archive.
@@ -117,7 +118,7 @@ pub async fn fetch_whole(
     let catalog = Catalog::from_listing(size, &listing);
     let pieces = Line::new(&catalog, timeline).pieces(range.start, range.end);
     let end = pieces.last().map_or(range.start, |piece| piece.span.end);
-    Ok(end == range.end && assemble(archive, range, &pieces, file).await?)
+    Ok(end == range.end && assemble(archive, range, range.start, &pieces, file).await? >= end)
 }
 
 async fn segment(
@@ -128,11 +129,12 @@ async fn segment(
 ) -> Result<Fetched, WalFetchError> {
     let size = archive.segment_size();
     let range = number.range(size);
-    for _ in 0..LOOKS {
+    let (mut at, mut looks) = (range.start, 0);
+    while looks < LOOKS {
         if whole(archive, timeline, range, file).await? {
             return Ok(Fetched::Found);
         }
-        let pieces = pieces(archive, timeline, range).await?;
+        let mut pieces = pieces(archive, timeline, range).await?;
         let end = pieces.last().map_or(range.start, |piece| piece.span.end);
         // Chunks go as soon as the segment is stored whole. That it is not, after they were
         // listed, proves that none of them had gone before.
@@ -142,10 +144,14 @@ async fn segment(
         if pieces.is_empty() {
             return Ok(Fetched::Absent);
         }
-        if assemble(archive, range, &pieces, file).await? {
+        // What was read before a chunk went is not read again, so that each look comes further.
+        pieces.retain(|piece| piece.span.end > at);
+        let reached = assemble(archive, range, at, &pieces, file).await?;
+        if reached >= end {
             return Ok(Fetched::Found);
         }
-        file.clear()?;
+        looks = if reached > at { 0 } else { looks + 1 };
+        at = reached;
     }
     Err(WalFetchError::Unstable(segment_name(
         timeline, number, size,
@@ -230,13 +236,15 @@ async fn forks_within(
     }
 }
 
-/// Writes `pieces`; `false` if one of them has gone.
+/// Writes `pieces` to a file that holds the WAL up to `at`, and returns how far it does then: not to
+/// their end if one of them has gone.
 async fn assemble(
     archive: &Archive,
     range: LsnRange,
+    mut at: Lsn,
     pieces: &[Piece],
     file: &mut WalFile,
-) -> Result<bool, WalFetchError> {
+) -> Result<Lsn, WalFetchError> {
     for Piece {
         timeline,
         held,
@@ -260,14 +268,14 @@ async fn assemble(
             writer.write(&bytes[..taken as usize])
         };
         match archive.read(&key, take).await {
-            Ok(()) if missing.load(Ordering::Relaxed) == 0 => {}
+            Ok(()) if missing.load(Ordering::Relaxed) == 0 => at = span.end,
             Ok(()) => return Err(too_short(archive, &key)),
-            Err(error) if error.is_missing() => return Ok(false),
+            Err(error) if error.is_missing() => return Ok(at),
             Err(error) => return Err(error),
         }
     }
     file.set_len(range.len())?;
-    Ok(true)
+    Ok(at)
 }
 
 #[cfg(test)]

@@ -467,7 +467,9 @@ impl Pump {
 
     /// Stores chunks once more as one when there are many. Unlike WAL, that can wait for memory.
     fn merge_if_due(&mut self) {
-        let Some(range) = self.tail.due() else {
+        // After a restart, WAL that chunks hold already may not have come again yet.
+        let here = |range: &LsnRange| range.end <= self.chunker.position();
+        let Some(range) = self.tail.due().filter(here) else {
             return;
         };
         let needed = 2 * (range.len() + self.chunker.held());

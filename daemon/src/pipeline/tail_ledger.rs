@@ -18,7 +18,10 @@ const REMEMBERED: usize = 256;
 #[derive(Debug)]
 pub struct TailLedger {
     segment_size: SegmentSize,
+    /// Those with a receipt: others may give way to them.
     chunks: BTreeMap<Lsn, Vec<LsnRange>>,
+    /// Those of before. A name proves nothing, so that none gives way to them.
+    named: BTreeMap<Lsn, Vec<LsnRange>>,
     whole: BTreeSet<Lsn>,
 }
 
@@ -37,6 +40,7 @@ impl TailLedger {
         let mut ledger = TailLedger {
             segment_size: catalog.segment_size(),
             chunks: BTreeMap::new(),
+            named: BTreeMap::new(),
             whole: BTreeSet::new(),
         };
         let objects = catalog
@@ -56,7 +60,7 @@ impl TailLedger {
                     superfluous.push(held.range);
                 }
             } else if proven.newest {
-                ledger.chunks.entry(unit).or_default().push(held.range);
+                ledger.named.entry(unit).or_default().push(held.range);
             }
         }
         (ledger, superfluous)
@@ -70,7 +74,10 @@ impl TailLedger {
             while self.whole.len() > REMEMBERED {
                 self.whole.pop_first();
             }
-            self.chunks.remove(&unit).unwrap_or_default()
+            let named = self.named.remove(&unit).unwrap_or_default();
+            let mut chunks = self.chunks.remove(&unit).unwrap_or_default();
+            chunks.extend(named);
+            chunks
         } else if self.whole.contains(&unit) {
             vec![range]
         } else {
@@ -79,8 +86,12 @@ impl TailLedger {
                 // It was on its way while those around it were merged with it.
                 return vec![range];
             }
-            let superseded = chunks.extract_if(.., |held| is_within(*held, range));
-            let superseded = superseded.collect();
+            let named = self.named.entry(unit).or_default();
+            // It is stored by this process now.
+            named.retain(|held| *held != range);
+            let within = |held: &mut LsnRange| is_within(*held, range);
+            let mut superseded: Vec<_> = chunks.extract_if(.., within).collect();
+            superseded.extend(named.extract_if(.., within));
             if !chunks.contains(&range) {
                 chunks.push(range);
             }
@@ -100,6 +111,8 @@ fn is_within(range: LsnRange, longer: LsnRange) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use walvault_archive::archive::{Listed, wal_key};
+
     use super::*;
 
     #[test]
@@ -120,6 +133,31 @@ mod tests {
         assert_eq!(ledger.stored(two, false), [two]);
         let next = LsnRange::new(unit.end, unit.end + 5);
         assert!(ledger.stored(next, false).is_empty());
+    }
+
+    /// A process ended with a hole before its newest chunk, which may be damaged or planted.
+    #[test]
+    fn no_chunk_goes_for_the_sake_of_a_name() {
+        let size = SegmentSize::DEFAULT;
+        let chunk = |from: u64, to: u64| LsnRange::new(Lsn(from), Lsn(to));
+        let listed = [chunk(0, 10), chunk(20, 90)].map(|range| Listed {
+            key: wal_key(TimelineId::FIRST, range, false),
+            size: 1,
+            modified: jiff::Timestamp::UNIX_EPOCH,
+        });
+        let catalog = Catalog::from_listing(size, &listed);
+        let proven = Proven {
+            newest: true,
+            ..Proven::default()
+        };
+        let (mut ledger, _) = TailLedger::open(&catalog, TimelineId::FIRST, &proven);
+        for stored in [chunk(10, 30), chunk(30, 40), chunk(40, 50)] {
+            assert!(ledger.stored(stored, false).is_empty());
+        }
+        let mut gone = ledger.stored(chunk(0, 90), false);
+        gone.sort_by_key(|range| (range.start, range.end));
+        let all = [(0, 10), (10, 30), (20, 90), (30, 40), (40, 50)];
+        assert_eq!(gone, all.map(|(from, to)| chunk(from, to)));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! PostgreSQL if none does. Commit indexes know transaction ends alone, so that the WAL itself is
 //! read where they do not tell.
 
-use walvault_archive::archive::wal_key;
 use walvault_archive::{Archive, Error};
 use walvault_protocol::wal::{ScanStart, WalScanner};
 use walvault_protocol::{Lsn, SegmentNumber};
@@ -42,16 +41,8 @@ pub(super) async fn holds_record(
         to_pass: 1,
     };
     for piece in line.pieces(start, end) {
-        let opened = archive
-            .get(&wal_key(piece.timeline, piece.held.range, piece.held.whole))
-            .await?;
-        let from = (piece.span.start - piece.held.range.start) as usize;
-        let to = (piece.span.end - piece.held.range.start) as usize;
-        match opened
-            .payload
-            .get(from..to)
-            .and_then(|bytes| records.push(bytes))
-        {
+        let wal = archive.wal(piece.timeline, &piece.held, piece.span).await?;
+        match wal.and_then(|bytes| records.push(&bytes)) {
             Some(true) => return Ok(true),
             Some(false) => {}
             None => return Ok(false),

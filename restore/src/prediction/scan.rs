@@ -1,7 +1,6 @@
 //! Reading the archive's WAL for what no index has: where the last whole record ends, and canaries.
 
 use jiff::Timestamp;
-use walvault_archive::archive::wal_key;
 use walvault_archive::canary;
 use walvault_archive::record::Canary;
 use walvault_archive::{Archive, Error};
@@ -111,13 +110,9 @@ async fn segment(
     let mut scanner = WalScanner::new(scan).listening();
     let mut newest = None;
     for piece in line.pieces(start, end) {
-        let key = wal_key(piece.timeline, piece.held.range, piece.held.whole);
-        let opened = archive.get(&key).await?;
-        let from = (piece.span.start - piece.held.range.start) as usize;
-        let to = (piece.span.end - piece.held.range.start) as usize;
+        let wal = archive.wal(piece.timeline, &piece.held, piece.span).await?;
         // Damage ends the scan; replay finds it as well, and says what it is.
-        let bytes = opened.payload.get(from..to);
-        let pushed = bytes.is_some_and(|bytes| scanner.push(bytes).is_ok());
+        let pushed = wal.is_some_and(|bytes| scanner.push(&bytes).is_ok());
         for message in scanner.take_messages() {
             let time = canary::read(&message.prefix, &message.text);
             newest = time.map(|time| canary_at(message.start, time)).or(newest);

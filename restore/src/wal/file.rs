@@ -107,14 +107,6 @@ impl WalFile {
             .map_err(|source| failed(&self.temporary, source))
     }
 
-    /// Begins anew.
-    ///
-    /// # Errors
-    /// When the file system refuses.
-    pub fn clear(&mut self) -> Result<(), WalFetchError> {
-        self.set_len(0)
-    }
-
     /// Gives it its name, and returns it. It is complete for every process, but what of it is on
     /// disk after the machine itself failed is open until it has been flushed.
     ///

@@ -249,3 +249,83 @@ async fn a_segment_that_is_stored_whole_meanwhile_is_found() {
         assert_eq!(found(&archive, NAME).await, padded(MIB), "{when:?}");
     }
 }
+
+/// Merges the newest two chunks each time a chunk is about to be read, as the sidecar does while
+/// commits wait.
+#[derive(Debug, Default)]
+struct Merging {
+    /// The next chunks, each with those it holds: sealed beforehand.
+    merges: Mutex<Vec<(String, Bytes, Vec<String>)>>,
+}
+
+#[async_trait]
+impl Hooks for Merging {
+    async fn asked(
+        &self,
+        store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        if !key.starts_with("tail/") || operation != Operation::Get {
+            return Ok(());
+        }
+        let merge = self.merges.lock().expect("no panic").pop();
+        if let Some((merged, bytes, chunks)) = merge {
+            store.put(&merged, Body::new(bytes)).await?;
+            for chunk in chunks {
+                store.delete(&chunk).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// More often than a segment is looked at without reading any more of it.
+const MERGES: u64 = 2 * LOOKS as u64;
+
+/// A segment in many chunks, whose next to the last two become one again and again, from its end on.
+async fn merging() -> (Arc<Hooked<Merging>>, Archive) {
+    let store = Arc::new(Hooked::<Merging>::default());
+    let archive = archive_in(store.clone(), size()).await;
+    let end = SEGMENT + 100 * (MERGES + 1);
+    let name = |start, end| archive.name(&wal_key(tli(1), range(start, end), false));
+    let mut merges = Vec::new();
+    for number in 0..MERGES {
+        let start = SEGMENT + 100 * number;
+        let chunks = [(start, start + 100), (start + 100, end)];
+        put(&archive, 1, start, end, false).await;
+        let merged = name(start, end);
+        let bytes = store.get(&merged, None).await.expect("stored");
+        store.delete(&merged).await.expect("deleted");
+        let chunks = chunks.map(|(start, end)| name(start, end)).to_vec();
+        merges.push((merged, bytes, chunks));
+    }
+    for number in 0..=MERGES {
+        let start = SEGMENT + 100 * number;
+        put(&archive, 1, start, start + 100, false).await;
+    }
+    *store.merges.lock().expect("no panic") = merges;
+    (store, archive)
+}
+
+#[tokio::test]
+async fn a_segment_whose_chunks_are_merged_meanwhile_is_found() {
+    let (store, archive) = merging().await;
+    let length = 100 * (MERGES + 1);
+    assert_eq!(found(&archive, NAME).await, padded(length));
+    assert!(store.merges.lock().expect("no panic").is_empty());
+}
+
+#[tokio::test]
+async fn what_took_the_place_of_a_listed_chunk_is_read() {
+    let (store, archive) = merging().await;
+    let catalog = Catalog::load_wal(&archive).await.expect("a catalog");
+    let held = catalog.wal(tli(1)).expect("WAL").objects.clone();
+    for held in held.iter().rev() {
+        let read = archive.wal(tli(1), held, held.range).await.expect("read");
+        assert_eq!(read, Some(wal(held.range.start.0, held.range.end.0)));
+        let marks = catalog.marks(&archive, tli(1), held).await;
+        assert!(marks.expect("read").is_empty());
+    }
+    assert!(store.merges.lock().expect("no panic").is_empty());
+}
