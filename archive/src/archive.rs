@@ -23,7 +23,6 @@ mod begin;
 mod check;
 mod partial;
 mod reaffirm;
-mod successor;
 mod wal;
 
 use again::{Again, again};

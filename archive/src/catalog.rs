@@ -10,21 +10,21 @@ use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineHistory, TimelineId}
 
 use crate::archive::{Archive, Listed};
 use crate::coverage::Coverage;
+use crate::damage::{Damage, left_out};
 use crate::error::Error;
 use crate::keep::Keeps;
 use crate::layout::{BackupId, GAPS_PREFIX, KeyId, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject};
 use crate::record::{BackupRecord, GapRecord, commit_index};
 
 mod backups;
-mod damage;
 pub mod holes;
 mod newest;
 pub mod seen;
+mod successor;
 pub mod window;
 
 use backups::load_backups;
 
-pub(crate) use damage::{Damage, is_damage};
 pub use holes::Hole;
 pub use seen::{BackupSeen, GapSeen, Seen};
 pub use window::RecoveryWindow;
@@ -443,7 +443,7 @@ impl Catalog {
         timeline: TimelineId,
         held: &WalHeld,
     ) -> Result<Vec<WalMark>, Error> {
-        let meta = archive.wal_meta(timeline, held).await?;
+        let meta = held.meta(archive, timeline).await?;
         let mut marks = commit_index::decode(&meta.attachment).map_err(|error| Error::Record {
             url: archive.url().to_owned(),
             key: archive.name(&crate::archive::wal_key(timeline, held.range, held.whole)),
@@ -453,11 +453,6 @@ impl Catalog {
         marks.retain(|mark| held.range.start < mark.end && mark.end <= held.range.end);
         Ok(marks)
     }
-}
-
-/// Says that an object does not count, since it does not open.
-pub(crate) fn left_out(object: &str, error: &Error) {
-    tracing::warn!(object, %error, "an object does not open and is left out");
 }
 
 async fn load_gaps(archive: &Archive, damage: &Damage) -> Result<Vec<GapRecord>, Error> {

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::catalog::{Damage, left_out};
+use crate::damage::{Damage, left_out};
 use crate::error::Error;
 use crate::layout::{BackupId, ObjectKey, keep_prefix, numbers};
 use crate::record::{KeepChange, KeepRecord};

@@ -16,6 +16,7 @@ pub mod compute;
 pub mod config;
 pub mod copy;
 pub mod coverage;
+mod damage;
 pub mod drill;
 mod endpoint;
 pub mod error;

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::catalog::{Catalog, Damage, is_damage};
+use crate::catalog::Catalog;
+use crate::damage::{Damage, is_damage};
 use crate::error::Error;
 use crate::layout::{BackupId, KeyId, ObjectKey};
 use crate::record::Seen;

@@ -14,7 +14,7 @@ use crate::line::{Line, Piece};
 mod records;
 mod search;
 
-pub use search::{CLOCK_TOLERANCE, Search};
+pub use search::{CLOCK_TOLERANCE, Search, TOLERANCE_MICROS};
 
 /// How many objects are looked into at once.
 const AT_ONCE: usize = 32;

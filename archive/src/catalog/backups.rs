@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::BackupNotes;
-use super::damage::Damage;
 use crate::archive::Archive;
+use crate::damage::Damage;
 use crate::error::Error;
 use crate::keep::Keeps;
 use crate::layout::{BACKUPS_PREFIX, BackupId, KeyId, ObjectKey, PRUNED_PREFIX};

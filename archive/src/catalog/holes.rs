@@ -5,6 +5,7 @@ use walvault_protocol::{LsnRange, TimelineId};
 use super::Catalog;
 use crate::archive::Archive;
 use crate::coverage::Coverage;
+use crate::damage::left_out;
 use crate::error::Error;
 use crate::layout::PRUNED_PREFIX;
 use crate::record::PruneRecord;
@@ -36,7 +37,7 @@ impl Catalog {
                 Ok(record) => pruned.push(record),
                 Err(error) if error.is_transient() || error.is_missing() => return Err(error),
                 // What it removed counts as missing.
-                Err(error) => super::left_out(&archive.name(&object.key), &error),
+                Err(error) => left_out(&archive.name(&object.key), &error),
             }
         }
         let removed = |timeline: TimelineId| -> Coverage {

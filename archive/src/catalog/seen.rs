@@ -7,6 +7,7 @@ use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::backups::name_backups;
 use crate::archive::{Archive, Listed};
+use crate::damage::left_out;
 use crate::error::Error;
 use crate::layout::{BackupId, GAPS_PREFIX, ObjectKey};
 use crate::record::{BackupRecord, GapRecord};
@@ -80,7 +81,7 @@ async fn see_gap(archive: &Archive, object: &Listed) -> Result<Option<GapSeen>, 
         Err(error) if error.is_missing() => return Ok(None),
         Err(error) if error.is_transient() => return Err(error),
         Err(error) => {
-            super::left_out(&archive.name(&object.key), &error);
+            left_out(&archive.name(&object.key), &error);
             return Ok(None);
         }
     }
@@ -112,7 +113,7 @@ async fn see(archive: &Archive, id: BackupId) -> Result<Option<BackupSeen>, Erro
         Err(error) if error.is_transient() => Err(error),
         // Nothing can be restored from it: it puts no backup off.
         Err(error) => {
-            super::left_out(&archive.name(&key), &error);
+            left_out(&archive.name(&key), &error);
             Ok(None)
         }
     }

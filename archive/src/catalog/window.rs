@@ -6,6 +6,7 @@ use walvault_protocol::{Lsn, TimelineId};
 
 use super::{Catalog, WalHeld};
 use crate::archive::Archive;
+use crate::damage::left_out;
 use crate::error::Error;
 use crate::layout::BackupId;
 
@@ -111,7 +112,7 @@ impl Catalog {
                 Err(error) if error.is_transient() || error.is_missing() => return Err(error),
                 Err(error) => {
                     let key = crate::archive::wal_key(timeline, held.range, held.whole);
-                    super::left_out(&archive.name(&key), &error);
+                    left_out(&archive.name(&key), &error);
                     continue;
                 }
             };

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 
 use super::{Run, Scope, names};
 use crate::archive::Archive;
-use crate::catalog::{Catalog, is_damage};
+use crate::catalog::Catalog;
+use crate::damage::is_damage;
 use crate::error::Error;
 use crate::layout::{KeyId, ObjectKey, PRUNED_PREFIX, VERIFIED_PREFIX, numbers};
 use crate::record::{Finding, FindingKind, PruneRecord, Seen, VerifiedRecord};

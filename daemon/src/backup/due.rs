@@ -48,8 +48,9 @@ pub enum Due {
     No,
 }
 
-/// By how much clocks may differ.
-const SKEW: SignedDuration = SignedDuration::from_mins(10);
+/// By how much a clock may be set back: hours that are had again call for no backup twice. A backup
+/// from further ahead does not count.
+const SKEW: SignedDuration = SignedDuration::from_hours(24);
 
 /// What is due while `timeline` is being written, by what was `seen` in the archive. A gap calls for a
 /// backup always; everything else only where there is a `schedule`, for without one somebody else

@@ -41,7 +41,7 @@ pub(super) async fn holds_record(
         to_pass: 1,
     };
     for piece in line.pieces(start, end) {
-        let wal = archive.wal(piece.timeline, &piece.held, piece.span).await?;
+        let wal = piece.held.wal(archive, piece.timeline, piece.span).await?;
         match wal.and_then(|bytes| records.push(&bytes)) {
             Some(true) => return Ok(true),
             Some(false) => {}

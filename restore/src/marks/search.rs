@@ -23,7 +23,8 @@ use crate::target::Target;
 
 /// How far times may be out of the order of their records before the clock counts as set back.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
-const TOLERANCE_MICROS: i64 = CLOCK_TOLERANCE.as_micros() as i64;
+/// The same in microseconds.
+pub const TOLERANCE_MICROS: i64 = CLOCK_TOLERANCE.as_micros() as i64;
 
 /// On lines of up to so many objects, all are read for a time.
 const EXACT_UP_TO: usize = 512;

@@ -8,7 +8,7 @@ use walvault_protocol::{Lsn, SegmentNumber};
 use super::way::Way;
 use super::{Stop, StopMark, StopReason};
 use crate::line::{Line, Piece};
-use crate::marks::{MarkSource, Search, is_transaction_end};
+use crate::marks::{MarkSource, Search, TOLERANCE_MICROS, is_transaction_end};
 use crate::target::{Point, Target};
 
 /// How many segments before a backup are looked through for transactions that its files hold.
@@ -177,7 +177,14 @@ impl<'a> Candidate<'a> {
                 let is_past =
                     |mark: &WalMark| is_transaction_end(mark) && target.is_past(mark.time);
                 let search = Search::new(source, &pieces, Lsn(from));
-                return Ok(search.last(is_past).await?.is_some());
+                let Some(past) = search.last(is_past).await? else {
+                    return Ok(false);
+                };
+                // Was the clock set back since, that time came again later.
+                let last = search.last(is_transaction_end).await?;
+                return Ok(last.is_none_or(|last| {
+                    past.time.0.saturating_sub(last.time.0) <= TOLERANCE_MICROS
+                }));
             }
         }
         Ok(false)

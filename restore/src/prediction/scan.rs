@@ -110,7 +110,7 @@ async fn segment(
     let mut scanner = WalScanner::new(scan).listening();
     let mut newest = None;
     for piece in line.pieces(start, end) {
-        let wal = archive.wal(piece.timeline, &piece.held, piece.span).await?;
+        let wal = piece.held.wal(archive, piece.timeline, piece.span).await?;
         // Damage ends the scan; replay finds it as well, and says what it is.
         let pushed = wal.is_some_and(|bytes| scanner.push(&bytes).is_ok());
         for message in scanner.take_messages() {

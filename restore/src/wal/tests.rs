@@ -322,7 +322,7 @@ async fn what_took_the_place_of_a_listed_chunk_is_read() {
     let catalog = Catalog::load_wal(&archive).await.expect("a catalog");
     let held = catalog.wal(tli(1)).expect("WAL").objects.clone();
     for held in held.iter().rev() {
-        let read = archive.wal(tli(1), held, held.range).await.expect("read");
+        let read = held.wal(&archive, tli(1), held.range).await.expect("read");
         assert_eq!(read, Some(wal(held.range.start.0, held.range.end.0)));
         let marks = catalog.marks(&archive, tli(1), held).await;
         assert!(marks.expect("read").is_empty());

@@ -5,8 +5,8 @@
 
 use walvault_protocol::{LsnRange, TimelineId};
 
-use super::{Archive, Listed, wal_key};
-use crate::catalog::WalHeld;
+use super::WalHeld;
+use crate::archive::{Archive, Listed, wal_key};
 use crate::error::Error;
 use crate::format::Meta;
 use crate::layout::{ObjectKey, WalObject, tail_prefix};
@@ -14,39 +14,41 @@ use crate::layout::{ObjectKey, WalObject, tail_prefix};
 /// How often what took an object's place may go as well.
 const LOOKS: usize = 20;
 
-impl Archive {
-    /// The meta frame of an object of WAL as it was listed, or of what took its place.
+impl WalHeld {
+    /// The meta frame of this object as it was listed, or of what took its place.
     ///
     /// # Errors
     /// When nothing is there that holds its WAL, or it cannot be read.
-    pub async fn wal_meta(&self, timeline: TimelineId, held: &WalHeld) -> Result<Meta, Error> {
-        let (mut key, mut size) = (wal_key(timeline, held.range, held.whole), held.size);
+    pub async fn meta(&self, archive: &Archive, timeline: TimelineId) -> Result<Meta, Error> {
+        let (mut key, mut size) = (wal_key(timeline, self.range, self.whole), self.size);
         for _ in 0..LOOKS {
-            match self.get_meta(&key, size).await {
+            match archive.get_meta(&key, size).await {
                 Err(error) if is_gone(&error, &key) => {
-                    let next = self.successor(timeline, held.range).await?.ok_or(error)?;
+                    let next = successor(archive, timeline, self.range)
+                        .await?
+                        .ok_or(error)?;
                     (key, size) = (next.key, next.size);
                 }
                 read => return read,
             }
         }
-        self.get_meta(&key, size).await
+        archive.get_meta(&key, size).await
     }
 
-    /// The WAL `span` of an object as it was listed, or of what took its place; `None` where that
+    /// The WAL `span` of this object as it was listed, or of what took its place; `None` where that
     /// holds fewer bytes than its name says.
     ///
     /// # Errors
-    /// As [`Archive::wal_meta`].
+    /// As [`WalHeld::meta`].
     pub async fn wal(
         &self,
+        archive: &Archive,
         timeline: TimelineId,
-        held: &WalHeld,
         span: LsnRange,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let (mut key, mut range) = (wal_key(timeline, held.range, held.whole), held.range);
+        let (mut key, mut range) = (wal_key(timeline, self.range, self.whole), self.range);
         for looks in (0..=LOOKS).rev() {
-            match self.get(&key).await {
+            match archive.get(&key).await {
                 Ok(mut opened) => {
                     let from = (span.start - range.start) as usize;
                     let to = (span.end - range.start) as usize;
@@ -55,7 +57,7 @@ impl Archive {
                     return Ok(holds.then(|| opened.payload.split_off(from)));
                 }
                 Err(error) if looks > 0 && is_gone(&error, &key) => {
-                    let next = self.successor(timeline, span).await?.ok_or(error)?;
+                    let next = successor(archive, timeline, span).await?.ok_or(error)?;
                     range = wal_range(&next.key).unwrap_or(range);
                     key = next.key;
                 }
@@ -64,26 +66,26 @@ impl Archive {
         }
         Ok(None)
     }
+}
 
-    /// The whole unit that holds all of `range`, or else the longest chunk.
-    async fn successor(
-        &self,
-        timeline: TimelineId,
-        range: LsnRange,
-    ) -> Result<Option<Listed>, Error> {
-        let prefix = tail_prefix(timeline, range.start, self.segment_size());
-        // Chunks first: one goes only when a longer object is there.
-        let mut held = self.list(&prefix).await?;
-        held.extend(self.list_units(timeline, range).await?);
-        let length = |object: &Listed| {
-            let held = wal_range(&object.key).filter(|held| held.covers(&range));
-            held.map(|held| held.len())
-        };
-        Ok(held
-            .into_iter()
-            .filter(|object| length(object).is_some())
-            .max_by_key(length))
-    }
+/// The whole unit that holds all of `range`, or else the longest chunk.
+async fn successor(
+    archive: &Archive,
+    timeline: TimelineId,
+    range: LsnRange,
+) -> Result<Option<Listed>, Error> {
+    let prefix = tail_prefix(timeline, range.start, archive.segment_size());
+    // Chunks first: one goes only when a longer object is there.
+    let mut held = archive.list(&prefix).await?;
+    held.extend(archive.list_units(timeline, range).await?);
+    let length = |object: &Listed| {
+        let held = wal_range(&object.key).filter(|held| held.covers(&range));
+        held.map(|held| held.len())
+    };
+    Ok(held
+        .into_iter()
+        .filter(|object| length(object).is_some())
+        .max_by_key(length))
 }
 
 /// Whether a chunk is not there any more.

@@ -1,4 +1,4 @@
-//! What to do about records that do not open while a catalog is read.
+//! What to do about records that do not open while an archive is read.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -70,4 +70,9 @@ pub(crate) fn is_damage(error: &Error, keys: &BTreeSet<KeyId>) -> bool {
         Error::Key(KeyError::CannotUnwrap { id, .. }) => keys.contains(id),
         _ => false,
     }
+}
+
+/// Says that an object does not count, since it does not open.
+pub(crate) fn left_out(object: &str, error: &Error) {
+    tracing::warn!(object, %error, "an object does not open and is left out");
 }
