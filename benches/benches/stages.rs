@@ -10,8 +10,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use walvault_archive::format::{Codec, Kind};
 use walvault_archive::keys::{DataKey, Secret};
-use walvault_archive::layout::KeyId;
 use walvault_archive::seal::{Sealed, Sealer};
+use walvault_layout::KeyId;
 
 const ARCHIVE: [u8; 16] = [1; 16];
 const SEGMENT: usize = 16 << 20;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::config::reader::Section;
-use crate::config::{ConfigError, Secret, values};
+use crate::reader::Section;
+use crate::{ConfigError, Secret, values};
 
 /// Fewer characters than this are guessed too easily.
 const SHORTEST_TOKEN: usize = 16;

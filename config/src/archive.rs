@@ -1,8 +1,8 @@
 //! `[archive]`: where the archive is.
 
-use crate::config::reader::{Field, Section};
-use crate::config::{ConfigError, Place, s3, values};
-use crate::store::{ArchiveUrl, StoreOptions};
+use crate::reader::{Field, Section};
+use crate::{ConfigError, Place, s3, values};
+use walvault_store::{ArchiveUrl, StoreOptions};
 
 /// `[archive]`
 #[derive(Debug, Clone, PartialEq, Eq)]

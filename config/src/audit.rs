@@ -1,43 +1,41 @@
 //! `[audit]`: what is done is taken note of.
 
-use crate::audit::AuditSettings;
-use crate::config::reader::Section;
-use crate::config::{ConfigError, values};
-use crate::keys::PublicKey;
+use crate::reader::Section;
+use crate::{ConfigError, values};
+use walvault_archive::keys::PublicKey;
+use walvault_evidence::audit::AuditSettings;
 
-impl AuditSettings {
-    pub(super) fn read(mut section: Section) -> Result<AuditSettings, ConfigError> {
-        let mut path = |name| section.take(name).map(values::path).transpose();
-        let (signing_key_file, local_dir) = (path("signing_key_file")?, path("local_dir")?);
-        let mut settings = AuditSettings {
-            signing_key_file,
-            local_dir,
-            ..AuditSettings::default()
-        };
-        if let Some(field) = section.take("enabled") {
-            settings.enabled = field.boolean()?;
-        }
-        if let Some(field) = section.take("required") {
-            settings.required = field.boolean()?;
-        }
-        if let Some(field) = section.take("recipients") {
-            settings.recipients = field.texts()?;
-        }
-        if let Some(field) = section.take("identities") {
-            settings.identities = super::encryption::identities(&field)?;
-        }
-        if let Some(field) = section.take("signers") {
-            for text in field.texts()? {
-                let key = PublicKey::parse(&text);
-                settings.signers.push(key.ok_or_else(|| {
-                    field.invalid("an entry is not a public key; 'walvault keys generate --signing' prints it, ed25519:…")
-                })?);
-            }
-        }
-        if let Some(field) = section.take("retain_for") {
-            settings.retain_for = values::days(field, 36_500)?;
-        }
-        section.finish()?;
-        Ok(settings)
+pub(super) fn read(mut section: Section) -> Result<AuditSettings, ConfigError> {
+    let mut path = |name| section.take(name).map(values::path).transpose();
+    let (signing_key_file, local_dir) = (path("signing_key_file")?, path("local_dir")?);
+    let mut settings = AuditSettings {
+        signing_key_file,
+        local_dir,
+        ..AuditSettings::default()
+    };
+    if let Some(field) = section.take("enabled") {
+        settings.enabled = field.boolean()?;
     }
+    if let Some(field) = section.take("required") {
+        settings.required = field.boolean()?;
+    }
+    if let Some(field) = section.take("recipients") {
+        settings.recipients = field.texts()?;
+    }
+    if let Some(field) = section.take("identities") {
+        settings.identities = super::encryption::identities(&field)?;
+    }
+    if let Some(field) = section.take("signers") {
+        for text in field.texts()? {
+            let key = PublicKey::parse(&text);
+            settings.signers.push(key.ok_or_else(|| {
+                field.invalid("an entry is not a public key; 'walvault keys generate --signing' prints it, ed25519:…")
+            })?);
+        }
+    }
+    if let Some(field) = section.take("retain_for") {
+        settings.retain_for = values::days(field, 36_500)?;
+    }
+    section.finish()?;
+    Ok(settings)
 }

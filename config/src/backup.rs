@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::config::reader::Section;
-use crate::config::{Compression, ConfigError, values};
+use crate::reader::Section;
+use crate::{Compression, ConfigError, values};
 
 const MIB: u64 = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::reader::Section;
-use crate::config::{ConfigError, IdentitySource, values};
+use crate::reader::Section;
+use crate::{ConfigError, IdentitySource, values};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

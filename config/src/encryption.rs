@@ -2,39 +2,37 @@
 
 use std::time::Duration;
 
-use crate::config::reader::{Field, Section};
-use crate::config::{ConfigError, values};
-use crate::endpoint::is_encrypted_or_local;
-use crate::keys::identity::KMS_IDENTITY;
-use crate::keys::{EncryptionSettings, IdentitySource, KmsSettings};
+use crate::reader::{Field, Section};
+use crate::{ConfigError, values};
+use walvault_archive::keys::identity::KMS_IDENTITY;
+use walvault_archive::keys::{EncryptionSettings, IdentitySource, KmsSettings};
+use walvault_store::endpoint::is_encrypted_or_local;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-impl EncryptionSettings {
-    pub(super) fn read(mut section: Section) -> Result<EncryptionSettings, ConfigError> {
-        let mut settings = EncryptionSettings {
-            kms: KmsSettings::read(section.section("kms")?)?,
-            key_file: section.take("key_file").map(values::path).transpose()?,
-            ..EncryptionSettings::default()
-        };
-        if let Some(field) = section.take("recipients") {
-            settings.recipients = field.texts()?;
-        }
-        if let Some(field) = section.take("identities") {
-            settings.identities = identities(&field)?;
-        }
-        if let Some(field) = section.take("rotate_after") {
-            settings.rotate_after = values::days(field, 36_500)?;
-        }
-        if let Some(field) = section.take("rotate_after_bytes") {
-            settings.rotate_after_bytes = values::size(field, 0..=1 << 60)?;
-        }
-        if let Some(field) = section.take("rotation_check") {
-            settings.rotation_check = values::duration(field, Duration::from_secs(1)..=DAY)?;
-        }
-        section.finish()?;
-        Ok(settings)
+pub(super) fn read(mut section: Section) -> Result<EncryptionSettings, ConfigError> {
+    let mut settings = EncryptionSettings {
+        kms: read_kms(section.section("kms")?)?,
+        key_file: section.take("key_file").map(values::path).transpose()?,
+        ..EncryptionSettings::default()
+    };
+    if let Some(field) = section.take("recipients") {
+        settings.recipients = field.texts()?;
     }
+    if let Some(field) = section.take("identities") {
+        settings.identities = identities(&field)?;
+    }
+    if let Some(field) = section.take("rotate_after") {
+        settings.rotate_after = values::days(field, 36_500)?;
+    }
+    if let Some(field) = section.take("rotate_after_bytes") {
+        settings.rotate_after_bytes = values::size(field, 0..=1 << 60)?;
+    }
+    if let Some(field) = section.take("rotation_check") {
+        settings.rotation_check = values::duration(field, Duration::from_secs(1)..=DAY)?;
+    }
+    section.finish()?;
+    Ok(settings)
 }
 
 /// What opens: paths, and KMS.
@@ -54,28 +52,25 @@ pub(super) fn identities(field: &Field) -> Result<Vec<IdentitySource>, ConfigErr
     field.texts()?.iter().map(identity).collect()
 }
 
-impl KmsSettings {
-    fn read(mut section: Section) -> Result<KmsSettings, ConfigError> {
-        let mut text = |name| section.take(name).map(|field| field.text()).transpose();
-        let mut settings = KmsSettings {
-            region: text("region")?,
-            profile: text("profile")?,
-            ..KmsSettings::default()
-        };
-        settings.ca_file = section.take("ca_file").map(values::path).transpose()?;
-        if let Some(field) = section.take("endpoint") {
-            let endpoint = field.is("URL").text()?;
-            match is_encrypted_or_local(&endpoint) {
-                Ok(true) => settings.endpoint = Some(endpoint),
-                Ok(false) => {
-                    let reason =
-                        "it is without TLS, and data keys would pass it readable; use https";
-                    return Err(field.invalid(reason));
-                }
-                Err(reason) => return Err(field.invalid(reason)),
+fn read_kms(mut section: Section) -> Result<KmsSettings, ConfigError> {
+    let mut text = |name| section.take(name).map(|field| field.text()).transpose();
+    let mut settings = KmsSettings {
+        region: text("region")?,
+        profile: text("profile")?,
+        ..KmsSettings::default()
+    };
+    settings.ca_file = section.take("ca_file").map(values::path).transpose()?;
+    if let Some(field) = section.take("endpoint") {
+        let endpoint = field.is("URL").text()?;
+        match is_encrypted_or_local(&endpoint) {
+            Ok(true) => settings.endpoint = Some(endpoint),
+            Ok(false) => {
+                let reason = "it is without TLS, and data keys would pass it readable; use https";
+                return Err(field.invalid(reason));
             }
+            Err(reason) => return Err(field.invalid(reason)),
         }
-        section.finish()?;
-        Ok(settings)
     }
+    section.finish()?;
+    Ok(settings)
 }

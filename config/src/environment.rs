@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::config::ConfigError;
+use crate::ConfigError;
 
 /// What the names of variables that override a key begin with.
 pub(super) const PREFIX: &str = "WALVAULT__";

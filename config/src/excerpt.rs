@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::config::environment::PREFIX;
-use crate::config::{Config, CopySettings, EncryptionSettings, IdentitySource, S3Settings};
-use crate::keys::identity::KMS_IDENTITY;
+use crate::environment::PREFIX;
+use crate::{Config, CopySettings, EncryptionSettings, IdentitySource, S3Settings};
+use walvault_archive::keys::identity::KMS_IDENTITY;
 
 /// What the names of AWS's variables begin with.
 const AWS: &str = "AWS_";

@@ -47,10 +47,10 @@ pub use values::parse_size;
 pub use verify::{VerifySettings, parse_share};
 
 // Options that belong to the module they are for; the sections above read them.
-pub use crate::audit::AuditSettings;
-pub use crate::keys::{EncryptionSettings, IdentitySource, KmsSettings};
-pub use crate::store::ArchiveUrl;
-pub use crate::store::s3::{
+pub use walvault_archive::keys::{EncryptionSettings, IdentitySource, KmsSettings};
+pub use walvault_evidence::audit::AuditSettings;
+pub use walvault_store::ArchiveUrl;
+pub use walvault_store::s3::{
     ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses,
 };
 
@@ -62,7 +62,7 @@ pub const DEFAULT_PATH: &str = "/etc/walvault/walvault.toml";
 
 /// A configuration with every key, its default and what it means; keys without a default stand
 /// in comments. Kept true by a test.
-pub const DEFAULTS: &str = include_str!("config/defaults.toml");
+pub const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// The configuration.
 #[derive(Debug, Clone)]
@@ -183,11 +183,11 @@ impl Config {
         let log = root.section("log")?;
         // Before what is in them: a section that seems to be missing may be misspelt.
         root.finish()?;
-        let audit = AuditSettings::read(audit)?;
+        let audit = audit::read(audit)?;
         Ok(Config {
             postgres: PostgresSettings::read(postgres)?,
             archive: ArchiveSettings::read(archive)?.keeping_audit_for(audit.retain_for),
-            encryption: EncryptionSettings::read(encryption)?,
+            encryption: encryption::read(encryption)?,
             wal: WalSettings::read(wal)?,
             backup: BackupSettings::read(backup)?,
             schedules: ScheduleSettings::read(schedules)?,

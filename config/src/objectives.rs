@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::config::reader::{Field, Section};
-use crate::config::{ConfigError, Secret, values};
-use crate::endpoint::is_loopback;
+use crate::reader::{Field, Section};
+use crate::{ConfigError, Secret, values};
+use walvault_store::endpoint::is_loopback;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use config::{File, FileFormat, Map, Value, ValueKind};
 
-use crate::config::environment::{Environment, PREFIX, SEPARATOR};
-use crate::config::{ConfigError, Place};
+use crate::environment::{Environment, PREFIX, SEPARATOR};
+use crate::{ConfigError, Place};
 
 /// What values from the environment are marked with; those from the file have no mark.
 const FROM_ENVIRONMENT: &str = "the environment";

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::config::environment::{Environment, PREFIX, SEPARATOR};
-use crate::config::reader::Section;
-use crate::config::{Config, ConfigError, DEFAULTS};
+use crate::environment::{Environment, PREFIX, SEPARATOR};
+use crate::reader::Section;
+use crate::{Config, ConfigError, DEFAULTS};
 
 /// A key as [`DEFAULTS`] has it.
 struct Entry {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::reader::Section;
-use crate::config::{ConfigError, values};
-use crate::retention::RetentionPolicy;
+use crate::reader::Section;
+use crate::{ConfigError, values};
+use walvault_upkeep::retention::RetentionPolicy;
 
 /// A century: longer is a mistake.
 const MOST_DAYS: u64 = 36_525;

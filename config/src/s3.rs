@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::config::reader::{Field, Section, TextOrSection};
-use crate::config::{ConfigError, values};
-use crate::store::s3::{
+use crate::reader::{Field, Section, TextOrSection};
+use crate::{ConfigError, values};
+use walvault_store::s3::{
     ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses,
 };
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::reader::{Field, Section};
-use crate::config::{ConfigError, Secret, values};
+use crate::reader::{Field, Section};
+use crate::{ConfigError, Secret, values};
 
 const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -152,7 +152,7 @@ impl WalSettings {
         }
         if let Some(field) = section.take("memory") {
             // Two of the largest objects: one that fills while the other is stored.
-            let bounds = 2 * crate::layout::MAX_WAL_OBJECT..=1 << 40;
+            let bounds = 2 * walvault_layout::MAX_WAL_OBJECT..=1 << 40;
             settings.memory = values::size(field, bounds)?;
         }
         if let Some(field) = section.take("uploads") {

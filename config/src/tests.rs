@@ -397,7 +397,7 @@ fn the_table_in_docs_lists_every_key_with_its_kind_and_default() {
 
 #[test]
 fn the_reference_in_docs_is_the_one_that_is_tested() {
-    let documented = include_str!("../../../docs/configuration.md");
+    let documented = include_str!("../../docs/configuration.md");
     assert!(
         documented.contains(DEFAULTS),
         "docs/configuration.md must repeat config/defaults.toml"

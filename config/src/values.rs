@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::ConfigError;
-use crate::config::reader::Field;
+use crate::ConfigError;
+use crate::reader::Field;
 
 /// A time such as `"1s"`, `"500ms"` or `"1h 30m"`, or 0.
 pub(super) fn duration(

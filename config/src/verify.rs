@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::reader::Section;
-use crate::config::{ConfigError, values};
-use crate::record::Depth;
+use crate::reader::Section;
+use crate::{ConfigError, values};
+use walvault_archive::record::Depth;
 
 /// `[verify]`
 #[derive(Debug, Clone, PartialEq)]

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use walvault_archive::config::AdminSettings;
+use walvault_config::AdminSettings;
 
 pub mod access;
 mod backups;

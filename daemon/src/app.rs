@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use walvault_archive::config::{Checkpoint, Compression, Config, ConfigError, Standby, env_lookup};
 use walvault_archive::format::Codec;
 use walvault_archive::keys::{KeyAccess, KeyError};
 use walvault_archive::seal::reads_whole;
-use walvault_archive::store::retrying::{RetryPolicy, Retrying};
-use walvault_archive::store::{self, SharedStore, StoreError};
-use walvault_archive::store::{Metered, Quorum, Replicas};
+use walvault_config::{Checkpoint, Compression, Config, ConfigError, Standby, env_lookup};
 use walvault_protocol::client::{ConnInfo, ConnInfoError};
 use walvault_protocol::replication::{SlotName, SlotNameError};
+use walvault_store as store;
+use walvault_store::retrying::{RetryPolicy, Retrying};
+use walvault_store::{Metered, Quorum, Replicas};
+use walvault_store::{SharedStore, StoreError};
 
 use crate::backup::{BackupOptions, BackupSource, Patience};
 use crate::journal::Journal;
@@ -48,7 +49,7 @@ pub enum SetupError {
     },
     /// The audit trail.
     #[error(transparent)]
-    Audit(#[from] walvault_archive::audit::AuditError),
+    Audit(#[from] walvault_evidence::audit::AuditError),
     /// Upkeep by a host that cannot read the archive.
     #[error(
         "[{0}] schedule: this host has no identity that opens the archive; set [encryption] identities, or leave the schedule out and run 'walvault' on a host that has one"

@@ -11,9 +11,9 @@
 //! Everything is bounded, so that a store that is slow makes the server wait: plaintext by one part,
 //! sealed parts by three, whatever the size of the database. Only the list of files grows with it.
 
-use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::record::{BackupFiles, BackupRecord, TablespaceRecord};
 use walvault_archive::{Archive, Error as ArchiveError};
+use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::LsnRange;
 use walvault_protocol::client::{BackupStream, Session, Tablespace};
 use walvault_protocol::manifest::BackupManifest;

@@ -2,7 +2,7 @@
 //!
 //! Owns when that is done. Whatever is stored goes to every place at once; a place that does not
 //! answer, or does not keep up with the stream, is left behind, and brought what it lacks from the
-//! others' objects when it is there again. What is copied, and how, is [`walvault_archive::copy`]'s
+//! others' objects when it is there again. What is copied, and how, is [`walvault_upkeep::copy`]'s
 //! concern; when a place counts again for the flush position, the pump's.
 
 use std::convert::Infallible;
@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
-use walvault_archive::copy::{CopyError, copy};
 use walvault_archive::keys::KeyAccess;
-use walvault_archive::store::SharedStore;
-use walvault_archive::{Archive, Catalog, chance};
+use walvault_archive::{Archive, Catalog};
+use walvault_store::SharedStore;
+use walvault_store::chance;
+use walvault_upkeep::copy::{CopyError, copy};
 
 use crate::metrics::Metrics;
 use crate::pipeline::CatchUp;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::audit;
-use walvault_archive::config::{AuditSettings, Config};
-use walvault_archive::layout::DrillId;
 use walvault_archive::record::DrillRecord;
-use walvault_archive::{Archive, Error, drill};
+use walvault_archive::{Archive, Error};
+use walvault_config::{AuditSettings, Config};
+use walvault_evidence::audit;
+use walvault_evidence::drill;
+use walvault_layout::DrillId;
 
 /// The newest drill of a scenario.
 #[derive(Debug, Clone, Serialize)]

@@ -10,11 +10,9 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use walvault_archive::Archive;
-use walvault_archive::audit::{Action, Actor, AuditError, Event, Outcome, Recorder};
-use walvault_archive::config::{
-    AuditSettings, Config, CopySettings, EncryptionSettings, S3Settings,
-};
 use walvault_archive::keys::{KeyAccess, Recipient, SigningKey};
+use walvault_config::{AuditSettings, Config, CopySettings, EncryptionSettings, S3Settings};
+use walvault_evidence::audit::{Action, Actor, AuditError, Event, Outcome, Recorder};
 
 use crate::metrics::Metrics;
 

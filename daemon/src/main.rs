@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
-use walvault_archive::config::Config;
+use walvault_config::Config;
 use walvault_daemon::{app, command};
 
 /// Streams PostgreSQL's WAL and takes base backups into an encrypted archive.
@@ -86,9 +86,8 @@ async fn run(
 fn log_to_stderr(level: tracing::Level) {
     let filter = tracing_subscriber::filter::Targets::new()
         .with_default(LevelFilter::WARN)
-        .with_target("walvault_daemon", level)
-        .with_target("walvault_archive", level)
-        .with_target("walvault_protocol", level);
+        // A prefix: every crate of ours.
+        .with_target("walvault", level);
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
     let layer = tracing_subscriber::fmt::layer()

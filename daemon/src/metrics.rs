@@ -14,8 +14,8 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use walvault_archive::WalCut;
-use walvault_archive::store::StoreError;
-use walvault_archive::store::metered::{Observer, Operation};
+use walvault_store::StoreError;
+use walvault_store::metered::{Observer, Operation};
 
 use crate::observed::{Backup, Interruption, StreamState, Survey};
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
-use walvault_archive::layout::DrillId;
-use walvault_archive::verify::{Finding, FindingKind};
+use walvault_layout::DrillId;
+use walvault_upkeep::verify::{Finding, FindingKind};
 
 use crate::backup::desk::BackupStatus;
 use crate::metrics::Metrics;

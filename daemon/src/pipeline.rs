@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use walvault_archive::config::Ack;
 use walvault_archive::format::Codec;
+use walvault_config::Ack;
 
 mod catch_up;
 pub mod chunker;

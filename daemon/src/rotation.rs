@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use walvault_archive::Archive;
-use walvault_archive::audit::{Action, Outcome};
 use walvault_archive::keys::health::KeyState;
+use walvault_evidence::audit::{Action, Outcome};
 
 use crate::journal::Journal;
 use crate::metrics::Metrics;

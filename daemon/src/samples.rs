@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walvault_archive::audit::{Action, Outcome};
+use walvault_evidence::audit::{Action, Outcome};
 
 use crate::journal::Journal;
 use crate::metrics::Metrics;

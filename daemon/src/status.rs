@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
-use walvault_archive::config::Config;
+use walvault_config::Config;
 use walvault_protocol::{Lsn, TimelineId};
 
 use crate::backup::desk::BackupStatus;

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use walvault_archive::catalog::Hole;
-use walvault_archive::config::Config;
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;
-use walvault_archive::store::SharedStore;
 use walvault_archive::{Archive, Catalog, Error};
+use walvault_config::Config;
 use walvault_protocol::{LsnRange, TimelineId};
+use walvault_store::SharedStore;
 
 use crate::backup::desk::{BackupStatus, Ended};
 use crate::drills::Drills;

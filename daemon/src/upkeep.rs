@@ -12,8 +12,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
-use walvault_archive::{Archive, Backoff};
+use walvault_archive::Archive;
 use walvault_protocol::TimelineId;
+use walvault_store::Backoff;
 
 use crate::metrics::Metrics;
 use crate::schedule::{Schedule, sleep_until};

@@ -15,11 +15,7 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use walvault_archive::keys::KeyFile;
-use walvault_archive::layout::ObjectKey;
 use walvault_archive::record::{BackupFiles, BackupRecord, FileKind, FileRecord};
-use walvault_archive::store::hooked::{Hooked, Hooks};
-use walvault_archive::store::metered::Operation;
-use walvault_archive::store::{Body, DirectoryStore, ObjectStore, SharedStore, StoreError};
 use walvault_archive::{Archive, Catalog};
 use walvault_daemon::backup::BringAlong;
 use walvault_daemon::backup::{
@@ -30,11 +26,15 @@ use walvault_daemon::pipeline::{CatchUp, Removals, Settings};
 use walvault_daemon::stream::connect;
 use walvault_daemon::stream::follow::{Context, Origin};
 use walvault_harness::{Outcome, Postgres, needs_servers};
+use walvault_layout::ObjectKey;
 use walvault_protocol::LsnRange;
 use walvault_protocol::TimelineId;
 use walvault_protocol::client::ConnInfo;
 use walvault_protocol::manifest::{BackupManifest, FileChecksum};
 use walvault_protocol::replication::SlotName;
+use walvault_store::hooked::{Hooked, Hooks};
+use walvault_store::metered::Operation;
+use walvault_store::{Body, DirectoryStore, ObjectStore, SharedStore, StoreError};
 
 const MIB: u64 = 1 << 20;
 
@@ -86,7 +86,7 @@ impl Bench {
                 max_delay: Duration::from_millis(100),
                 memory: 64 * MIB,
                 uploads: 2,
-                ack: walvault_archive::config::Ack::First,
+                ack: walvault_config::Ack::First,
                 codec: walvault_archive::format::Codec::Lz4,
             },
             state: tokio::sync::watch::Sender::new(StreamState::default()),

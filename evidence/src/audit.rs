@@ -12,6 +12,7 @@ mod event;
 pub mod import;
 mod log;
 pub mod person;
+mod pruned;
 mod recorder;
 mod settings;
 mod verify;

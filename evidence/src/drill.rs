@@ -8,13 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::archive::{Archive, kind_of};
 use crate::audit::AuditLog;
-use crate::error::Error;
-use crate::format::{Codec, footer_digest};
-use crate::keys::{PublicKey, SigningKey};
-use crate::layout::{DRILLS_PREFIX, DrillId, ObjectKey};
-use crate::record::DrillRecord;
+use walvault_archive::archive::{Archive, kind_of};
+use walvault_archive::error::Error;
+use walvault_archive::format::{Codec, footer_digest};
+use walvault_archive::keys::{PublicKey, SigningKey};
+use walvault_archive::record::DrillRecord;
+use walvault_layout::{DRILLS_PREFIX, DrillId, ObjectKey};
 
 /// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;
@@ -56,7 +56,7 @@ struct Envelope {
 /// When the store cannot be read.
 pub async fn list(archive: &Archive) -> Result<Vec<DrillId>, Error> {
     let listed = archive.list(DRILLS_PREFIX).await?;
-    let id = |object: crate::archive::Listed| match object.key {
+    let id = |object: walvault_archive::archive::Listed| match object.key {
         ObjectKey::Drill(id) => Some(id),
         _ => None,
     };

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use walvault_archive::config::{Config, ConfigError, CopySettings};
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::seal::reads_whole;
-use walvault_archive::store::{
-    self, Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError,
-};
 use walvault_archive::{Archive, Catalog};
+use walvault_config::{Config, ConfigError, CopySettings};
+use walvault_store as store;
+use walvault_store::{Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError};
 
 use crate::exit::{CommandError, REFUSED};
 

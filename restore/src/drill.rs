@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use walvault_archive::config::{ArchiveUrl, Config, CopySettings, EncryptionSettings};
+use walvault_config::{ArchiveUrl, Config, CopySettings, EncryptionSettings};
 
 use crate::target::Target;
 

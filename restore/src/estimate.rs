@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use futures_util::future::try_join_all;
 use serde::Serialize;
-use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::record::PartRecord;
 use walvault_archive::{Archive, Error};
+use walvault_layout::{BackupId, ObjectKey};
 
 /// How many parts are probed, and how much of each is read.
 const PROBES: usize = 4;

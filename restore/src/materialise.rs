@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use walvault_archive::Archive;
-use walvault_archive::layout::ObjectKey;
 use walvault_archive::record::{BackupFiles, BackupRecord, PartRecord};
+use walvault_layout::ObjectKey;
 
 mod durable;
 mod error;

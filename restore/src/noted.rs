@@ -3,8 +3,10 @@
 use std::fmt::Display;
 
 use walvault_archive::Archive;
-use walvault_archive::audit::{Act, Action, Actor, AuditError, AuditLog, Event, Outcome, Recorder};
-use walvault_archive::config::Config;
+use walvault_config::Config;
+use walvault_evidence::audit::{
+    Act, Action, Actor, AuditError, AuditLog, Event, Outcome, Recorder,
+};
 
 /// Who acts, and why.
 #[derive(Debug, Clone, Default, clap::Args)]

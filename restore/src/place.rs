@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use walvault_archive::config::{ArchiveUrl, Source};
+use walvault_config::{ArchiveUrl, Source};
 
 /// Where to read from, besides the configuration.
 #[derive(Debug, Clone, Default, clap::Args)]

@@ -7,8 +7,8 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::layout::BackupId;
 use walvault_archive::record::BackupRecord;
+use walvault_layout::BackupId;
 use walvault_protocol::wal::{MarkKind, WalMark};
 use walvault_protocol::{Lsn, TimelineId};
 

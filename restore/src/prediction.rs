@@ -157,7 +157,7 @@ fn by_position(plan: &RestorePlan, reached: Option<Lsn>, end: Option<Lsn>) -> (b
 
 #[cfg(test)]
 mod tests {
-    use walvault_archive::layout::BackupId;
+    use walvault_layout::BackupId;
     use walvault_protocol::TimelineId;
 
     use super::*;

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use walvault_archive::archive::WalPut;
 use walvault_archive::format::Codec;
 use walvault_archive::keys::{KeyFile, Secret};
-use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::record::{BackupRecord, commit_index};
-use walvault_archive::store::{MemoryStore, SharedStore};
 use walvault_archive::{Archive, WalCut, archive};
+use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, SystemId, TimelineId};
+use walvault_store::{MemoryStore, SharedStore};
 
 /// The system whose archive it is.
 pub(crate) const SYSTEM: SystemId = SystemId(7_000_000_000_000_000_001);

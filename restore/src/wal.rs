@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use walvault_archive::archive::wal_key;
 use walvault_archive::catalog::Catalog;
-use walvault_archive::layout::{MAX_WAL_OBJECT, ObjectKey, WAL_PREFIX, WalObject, tail_prefix};
 use walvault_archive::{Archive, Error};
+use walvault_layout::{MAX_WAL_OBJECT, ObjectKey, WAL_PREFIX, WalObject, tail_prefix};
 use walvault_protocol::segment::segment_name;
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId, WalFileName};
 

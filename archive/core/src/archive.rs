@@ -9,16 +9,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use walvault_protocol::{SegmentSize, SystemId};
 
-use crate::compute;
 use crate::error::Error;
 use crate::format::{Codec, Header, Kind, footer_digest};
 use crate::keys::{DataKey, KeyAccess, Keyring};
-use crate::layout::{KeyId, ObjectKey};
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
 use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer, check_digest};
-use crate::store::{Naming, ObjectMeta, SharedStore};
+use walvault_layout::{KeyId, ObjectKey};
+use walvault_store::compute;
+use walvault_store::{Naming, ObjectMeta, SharedStore};
 
-pub(crate) mod again;
+pub mod again;
 mod begin;
 mod check;
 mod partial;
@@ -242,7 +242,7 @@ impl Archive {
     /// Stores a sealed object.
     ///
     /// # Errors
-    /// [`StoreError::Exists`](crate::store::StoreError::Exists) when the name is taken.
+    /// [`StoreError::Exists`](walvault_store::StoreError::Exists) when the name is taken.
     pub async fn put(&self, key: &ObjectKey, object: SealedObject) -> Result<(), Error> {
         let body = match key {
             // Sidecars compete for an epoch, and one may have it.
@@ -449,7 +449,7 @@ impl Archive {
     /// Removes an object with all its versions.
     ///
     /// # Errors
-    /// [`StoreError::Locked`](crate::store::StoreError::Locked) when the store does not let it go yet.
+    /// [`StoreError::Locked`](walvault_store::StoreError::Locked) when the store does not let it go yet.
     pub async fn erase(&self, key: &ObjectKey) -> Result<(), Error> {
         Ok(self.inner.store.erase(&self.name(key)).await?)
     }
@@ -465,7 +465,7 @@ impl Archive {
 
 impl Fetched {
     /// The SHA-256 that its footer has, in hexadecimal; opening it checks that.
-    pub(crate) fn footer_digest(&self) -> String {
+    pub fn footer_digest(&self) -> String {
         footer_digest(&self.bytes)
     }
 

@@ -13,8 +13,10 @@ use crate::coverage::Coverage;
 use crate::damage::{Damage, left_out};
 use crate::error::Error;
 use crate::keep::Keeps;
-use crate::layout::{BackupId, GAPS_PREFIX, KeyId, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject};
 use crate::record::{BackupRecord, GapRecord, commit_index};
+use walvault_layout::{
+    BackupId, GAPS_PREFIX, KeyId, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject,
+};
 
 mod backups;
 pub mod holes;
@@ -116,9 +118,7 @@ impl Catalog {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(crate) async fn load_finding(
-        archive: &Archive,
-    ) -> Result<(Catalog, Vec<(String, Error)>), Error> {
+    pub async fn load_finding(archive: &Archive) -> Result<(Catalog, Vec<(String, Error)>), Error> {
         let damage = Damage::left_out();
         let catalog = Catalog::load_leaving_out(archive, &damage).await?;
         Ok((catalog, damage.into_found()))
@@ -136,10 +136,7 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`Catalog::load`], but for what was collected.
-    pub(crate) async fn load_leaving_out(
-        archive: &Archive,
-        damage: &Damage,
-    ) -> Result<Catalog, Error> {
+    pub async fn load_leaving_out(archive: &Archive, damage: &Damage) -> Result<Catalog, Error> {
         // A backup's record is stored after the WAL it needs: listed in this order, none lacks it.
         let (backups, gaps) =
             tokio::try_join!(load_backups(archive, damage), load_gaps(archive, damage))?;

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
 use crate::keys::KeyError;
-use crate::layout::KeyId;
+use walvault_layout::KeyId;
 
 /// Either refuses damage, as whoever relies on the catalog must, or collects it, for who looks for it.
 #[derive(Debug, Default)]
-pub(crate) struct Damage {
+pub struct Damage {
     found: Option<Mutex<Vec<(String, Error)>>>,
     /// Data keys that are damaged, so that nothing under them opens.
     keys: BTreeSet<KeyId>,
@@ -24,7 +24,7 @@ impl Damage {
     }
 
     /// Errors that say that an object is damaged, or sealed under one of `keys`, are collected.
-    pub(crate) fn collected(keys: BTreeSet<KeyId>) -> Damage {
+    pub fn collected(keys: BTreeSet<KeyId>) -> Damage {
         Damage {
             found: Some(Mutex::default()),
             keys,
@@ -57,14 +57,14 @@ impl Damage {
     }
 
     /// What was collected, with the names of the objects.
-    pub(crate) fn into_found(self) -> Vec<(String, Error)> {
+    pub fn into_found(self) -> Vec<(String, Error)> {
         let found = self.found.unwrap_or_default();
         found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether an error says that what is stored is not what was, `keys` being data keys that are damaged.
-pub(crate) fn is_damage(error: &Error, keys: &BTreeSet<KeyId>) -> bool {
+pub fn is_damage(error: &Error, keys: &BTreeSet<KeyId>) -> bool {
     match error {
         Error::Corrupt { .. } | Error::Record { .. } | Error::Key(KeyError::Missing(_)) => true,
         Error::Key(KeyError::CannotUnwrap { id, .. }) => keys.contains(id),

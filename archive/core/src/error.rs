@@ -4,7 +4,7 @@ use walvault_protocol::{LsnRange, SystemId, TimelineId};
 
 use crate::keys::{AccessError, KeyError, KeyFileError};
 use crate::seal::OpenError;
-use crate::store::StoreError;
+use walvault_store::StoreError;
 
 /// Why an archive did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

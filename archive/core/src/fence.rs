@@ -8,9 +8,9 @@
 
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::layout::{ObjectKey, WRITERS_PREFIX, numbers};
 use crate::record::WriterRecord;
-use crate::store::StoreError;
+use walvault_layout::{ObjectKey, WRITERS_PREFIX, numbers};
+use walvault_store::StoreError;
 
 /// The right to write WAL, until somebody takes a higher one.
 #[derive(Debug, Clone)]
@@ -97,8 +97,8 @@ mod tests {
 
     use super::*;
     use crate::keys::{KeyFile, Secret};
-    use crate::store::Body;
-    use crate::store::memory::MemoryStore;
+    use walvault_store::Body;
+    use walvault_store::memory::MemoryStore;
 
     fn writer(pid: u32) -> WriterRecord {
         WriterRecord {

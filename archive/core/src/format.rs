@@ -5,7 +5,7 @@
 
 use walvault_protocol::codec::{CodecError, Reader};
 
-use crate::layout::KeyId;
+use walvault_layout::KeyId;
 
 pub mod meta;
 

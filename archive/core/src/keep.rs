@@ -12,9 +12,9 @@ use serde::Serialize;
 use crate::archive::Archive;
 use crate::damage::{Damage, left_out};
 use crate::error::Error;
-use crate::layout::{BackupId, ObjectKey, keep_prefix, numbers};
 use crate::record::{KeepChange, KeepRecord};
-use crate::store::StoreError;
+use walvault_layout::{BackupId, ObjectKey, keep_prefix, numbers};
+use walvault_store::StoreError;
 
 /// What keeps one backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use crate::archive::{Archive, Listed};
 use crate::coverage::Coverage;
 use crate::error::Error;
 use crate::format::{HEADER_LEN, Header};
-use crate::layout::{BackupId, KeyId, ObjectKey, WalObject};
-use crate::store::StoreError;
+use walvault_layout::{BackupId, KeyId, ObjectKey, WalObject};
+use walvault_store::StoreError;
 
 /// How many headers are read at once.
 const READS: usize = 64;

@@ -10,7 +10,7 @@ use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::format::SALT_LEN;
-use crate::layout::KeyId;
+use walvault_layout::KeyId;
 
 pub mod access;
 pub mod age;
@@ -72,7 +72,7 @@ impl Secret {
     }
 
     /// The bytes, for the cipher alone.
-    pub(crate) fn expose(&self) -> &[u8; 32] {
+    pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 }

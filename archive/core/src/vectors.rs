@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::format::{HEADER_LEN, Header};
 use crate::keys::wrap::KeyRecord;
 use crate::keys::{DataKey, Identity, KeyAccess, Recipient, RotationPolicy, Secret};
-use crate::layout::KeyId;
 use crate::seal::Sealed;
+use walvault_layout::KeyId;
 
 fn vectors() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md");
     let document = std::fs::read_to_string(path).expect("docs/format.md");
     let (_, section) = document.split_once("## Test vectors\n").expect("vectors");
     let block = section

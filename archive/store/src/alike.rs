@@ -6,10 +6,10 @@
 use bytes::Bytes;
 
 use crate::compute;
-use crate::store::{ObjectStore, StoreError};
+use crate::{ObjectStore, StoreError};
 
 /// How many reads have to agree before something is written by them.
-pub(crate) const ALIKE: u32 = 3;
+pub const ALIKE: u32 = 3;
 
 /// How often an object is read at most for each time that the same bytes have to come.
 const READS: u32 = 4;
@@ -19,7 +19,7 @@ const READS: u32 = 4;
 ///
 /// # Errors
 /// When the store cannot be asked, or the object is not there.
-pub(crate) async fn read_alike(
+pub async fn read_alike(
     store: &dyn ObjectStore,
     name: &str,
     times: u32,

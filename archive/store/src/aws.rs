@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 ///
 /// # Errors
 /// What is wrong with `ca_file`, with its name.
-pub(crate) fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
+pub fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
     let trust = match ca_file {
         None => TrustStore::default(),
         Some(path) => {
@@ -48,7 +48,7 @@ fn read_certificates(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// An error with its causes, each once.
-pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
+pub fn describe(error: &(dyn Error + 'static)) -> String {
     let mut reason = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

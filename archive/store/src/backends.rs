@@ -2,7 +2,10 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{ArchiveUrl, S3Settings, SharedStore, StoreError, directory, s3};
+use super::{ArchiveUrl, S3Settings, SharedStore, StoreError};
+
+mod directory;
+mod s3;
 
 /// Every kind of store that an archive can be in.
 pub static BACKENDS: [&Backend; 2] = [&s3::BACKEND, &directory::BACKEND];

@@ -16,15 +16,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{Advice, RenameFlags};
 
-use crate::store::{
+use crate::{
     Body, Capabilities, Leftover, Leftovers, ListPage, ObjectMeta, ObjectStore, StoreError, key,
 };
 
-mod backend;
 mod error;
 mod walk;
-
-pub use backend::BACKEND;
 
 /// How many objects a page of a listing holds. A page reads whole directories, so large pages
 /// keep the listing of a large archive from reading them many times over.

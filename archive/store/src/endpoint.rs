@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 /// Checks that `endpoint` is the URL of a server and nothing more; whether it has TLS, or is on
 /// this machine.
-pub(crate) fn is_encrypted_or_local(endpoint: &str) -> Result<bool, String> {
+pub fn is_encrypted_or_local(endpoint: &str) -> Result<bool, String> {
     let form = "write https://host or https://host:port";
     let url = Url::parse(endpoint).map_err(|error| format!("it is not a URL ({error}); {form}"))?;
     let (Some(host), "http" | "https") = (url.host(), url.scheme()) else {
@@ -24,7 +24,7 @@ pub(crate) fn is_encrypted_or_local(endpoint: &str) -> Result<bool, String> {
 }
 
 /// Whether a URL's host is this machine, so that nobody can listen on the way.
-pub(crate) fn is_loopback(host: &Host<&str>) -> bool {
+pub fn is_loopback(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => *name == "localhost",
         Host::Ipv4(address) => IpAddr::from(*address).is_loopback(),

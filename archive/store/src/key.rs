@@ -1,6 +1,6 @@
 //! What may be a key, for every store alike.
 
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// Names that begin so are files a directory store has not finished writing.
 pub(crate) const TEMPORARY: &str = ".tmp-";

@@ -2,6 +2,9 @@
 //!
 //! A store holds bytes under keys and knows nothing of what they mean. Keys are relative to the
 //! archive's URL and use `/`.
+//!
+//! The seams to the world lie here too, below everything that uses them: the clock, chance, work
+//! that would block, and the pause between attempts.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,6 +12,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub mod aws;
+pub mod backoff;
+pub mod chance;
+pub mod clock;
+pub mod compute;
+pub mod endpoint;
+pub mod simulated;
 
 mod alike;
 mod archive_url;
@@ -21,8 +32,8 @@ pub mod directory;
 pub mod hooked;
 pub mod memory;
 pub mod metered;
-#[cfg(test)]
-pub(crate) mod on_the_way;
+#[cfg(any(test, feature = "testing"))]
+pub mod on_the_way;
 pub mod read_only;
 mod reaffirm;
 pub mod replicas;
@@ -31,15 +42,16 @@ pub mod s3;
 mod through;
 pub mod write_once;
 
-pub(crate) use alike::{ALIKE, read_alike};
+pub use alike::{ALIKE, read_alike};
 pub use archive_url::ArchiveUrl;
 pub use backends::{BACKENDS, Backend, StoreOptions, open_at};
+pub use backoff::Backoff;
 pub use capabilities::{Capabilities, Leftover, Leftovers, Locks, Overwrites, Versions};
 pub use directory::DirectoryStore;
 pub use memory::MemoryStore;
 pub use metered::Metered;
 pub use read_only::ReadOnly;
-pub(crate) use reaffirm::{put_again, reaffirm};
+pub use reaffirm::{put_again, reaffirm};
 pub use replicas::{IsWhole, Quorum, Replicas};
 pub use retrying::{RetryPolicy, Retrying};
 pub use s3::{S3Settings, S3Store};

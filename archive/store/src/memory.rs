@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::layout::{Purpose, purpose};
-use crate::store::{Body, Capabilities, ListPage, Locks, ObjectMeta, ObjectStore, StoreError, key};
+use crate::{Body, Capabilities, ListPage, Locks, ObjectMeta, ObjectStore, StoreError, key};
+use walvault_layout::{Purpose, purpose};
 
 /// How many objects a page of a listing holds.
 const PAGE: usize = 1000;

@@ -148,7 +148,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::store::MemoryStore;
+    use crate::MemoryStore;
 
     #[derive(Default)]
     struct Log(Mutex<Vec<(Operation, bool)>>);

@@ -10,14 +10,15 @@ use super::hooked::{Hooked, Hooks};
 use super::{ObjectStore, StoreError};
 
 /// A store the way to which alters a bit of each object a number of times.
-pub(crate) type OnTheWay = Hooked<Alterations>;
+pub type OnTheWay = Hooked<Alterations>;
 
+/// What is still altered, and how.
 #[derive(Debug, Default)]
-pub(crate) struct Alterations {
+pub struct Alterations {
     /// How many answers are still altered.
-    pub(crate) damaging: AtomicU32,
+    pub damaging: AtomicU32,
     /// Only answers that are larger.
-    pub(crate) spared: AtomicUsize,
+    pub spared: AtomicUsize,
 }
 
 #[async_trait]

@@ -132,7 +132,7 @@ impl<'a> Leftovers for Read<'a, dyn Leftovers + 'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{MemoryStore, Naming};
+    use crate::{MemoryStore, Naming};
 
     #[tokio::test]
     async fn it_is_read_and_not_changed() {

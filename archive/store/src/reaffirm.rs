@@ -12,7 +12,7 @@ use super::{ALIKE, Body, SharedStore, StoreError, read_alike};
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] when the object is gone, or the store cannot be asked.
-pub(crate) async fn reaffirm(
+pub async fn reaffirm(
     store: &SharedStore,
     name: &str,
     check: impl Fn(Bytes) -> Result<(), String> + Clone + Send + 'static,
@@ -28,7 +28,7 @@ pub(crate) async fn reaffirm(
 ///
 /// # Errors
 /// As [`reaffirm`].
-pub(crate) async fn put_again(
+pub async fn put_again(
     store: &SharedStore,
     name: &str,
     read: Result<Result<Bytes, String>, StoreError>,

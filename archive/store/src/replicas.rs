@@ -6,7 +6,7 @@
 //!
 //! Whether an object is absent is known only when each of them has said so.
 //!
-//! [`Retrying`]: crate::store::Retrying
+//! [`Retrying`]: crate::Retrying
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,11 +16,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::layout::ObjectKey;
-use crate::store::{
+use crate::{
     Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, Overwrites,
     SharedStore, StoreError, Versions,
 };
+use walvault_layout::ObjectKey;
 
 mod member;
 
@@ -469,6 +469,3 @@ fn doubt(error: &StoreError) -> u8 {
         _ => 1,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
-use crate::store::metered::Operation;
-use crate::store::through::{Around, through};
-use crate::store::{
+use crate::metered::Operation;
+use crate::through::{Around, through};
+use crate::{
     Body, Capabilities, ListPage, Naming, ObjectMeta, ObjectStore, SharedStore, StoreError,
 };
 

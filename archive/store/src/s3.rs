@@ -4,7 +4,7 @@
 //! goes along as `x-amz-checksum-sha256`, which the signature covers, while the body itself is
 //! left out of the signature (`UNSIGNED-PAYLOAD`). The SDK retries nothing; [`Retrying`] does.
 //!
-//! [`Retrying`]: crate::store::Retrying
+//! [`Retrying`]: crate::Retrying
 
 use std::fmt;
 use std::future::Future;
@@ -21,13 +21,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
-use crate::store::write_once::{Conditional, ConditionalPuts};
-use crate::store::{
+use crate::write_once::{Conditional, ConditionalPuts};
+use crate::{
     Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, StoreError,
     Versions, WriteOnce, key,
 };
 
-mod backend;
 mod client;
 mod error;
 mod leftovers;
@@ -37,7 +36,6 @@ mod read;
 mod settings;
 mod versions;
 
-pub use backend::BACKEND;
 pub use settings::{ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses};
 
 use error::{Answer, Context};

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use super::{
     Body, Capabilities, ListPage, Naming, ObjectMeta, ObjectStore, Overwrites, StoreError,
 };
-use crate::layout::CONDITIONAL_PROBE;
+use walvault_layout::CONDITIONAL_PROBE;
 
 /// How a store answered a PUT whose condition was that there be no object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,12 +13,12 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use bytes::Bytes;
 use common::conformance::conforms;
 use tempfile::TempDir;
-use walvault_archive::config::S3Settings;
-use walvault_archive::store::{
+use walvault_harness::{Garage, needs_servers};
+use walvault_store::S3Settings;
+use walvault_store::{
     Body, DirectoryStore, MemoryStore, ObjectStore, RetryPolicy, Retrying, S3Store, SharedStore,
     StoreError, list_all,
 };
-use walvault_harness::{Garage, needs_servers};
 
 #[tokio::test]
 async fn memory_conforms() {

@@ -12,17 +12,17 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::archive::{Archive, Listed};
-use crate::compute;
-use crate::error::Error;
-use crate::layout::{
+use crate::retention::before;
+use walvault_archive::archive::{Archive, Listed};
+use walvault_archive::error::Error;
+use walvault_archive::record::{ArchiveRecord, PruneRecord};
+use walvault_archive::seal::check_whole;
+use walvault_layout::{
     AUDIT_PREFIX, BACKUPS_PREFIX, BackupId, DRILLS_PREFIX, GAPS_PREFIX, KEYS_PREFIX, ObjectKey,
     PRUNED_PREFIX, TAIL_PREFIX, WAL_PREFIX, WRITERS_PREFIX, unit_containing,
 };
-use crate::record::{ArchiveRecord, PruneRecord};
-use crate::retention::before;
-use crate::seal::check_whole;
-use crate::store::{ALIKE, Body, SharedStore, StoreError, read_alike};
+use walvault_store::compute;
+use walvault_store::{ALIKE, Body, SharedStore, StoreError, read_alike};
 
 /// How many objects are on their way at once: of the largest, 128 MiB.
 const AT_ONCE: usize = 4;

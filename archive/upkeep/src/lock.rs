@@ -10,13 +10,13 @@
 
 use std::time::Duration;
 
-use crate::archive::{Archive, Listed};
-use crate::chance;
-use crate::clock;
-use crate::error::Error;
-use crate::layout::{LOCKS_PREFIX, ObjectKey, numbers};
-use crate::record::LockRecord;
-use crate::store::StoreError;
+use walvault_archive::archive::{Archive, Listed};
+use walvault_archive::error::Error;
+use walvault_archive::record::LockRecord;
+use walvault_layout::{LOCKS_PREFIX, ObjectKey, numbers};
+use walvault_store::StoreError;
+use walvault_store::chance;
+use walvault_store::clock;
 
 /// How long a lock is good for when it is neither renewed nor released: its holder was killed.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -220,8 +220,8 @@ mod tests {
     use walvault_protocol::{SegmentSize, SystemId};
 
     use super::*;
-    use crate::keys::{KeyFile, Secret};
-    use crate::store::memory::MemoryStore;
+    use walvault_archive::keys::{KeyFile, Secret};
+    use walvault_store::memory::MemoryStore;
 
     async fn archive() -> Result<Archive, Error> {
         let key = KeyFile::from_secret(Secret::generate()?);

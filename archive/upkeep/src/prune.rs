@@ -9,9 +9,9 @@
 use serde::Serialize;
 use walvault_protocol::{Lsn, TimelineId};
 
-use crate::layout::{BackupId, ObjectKey};
 use crate::retention::{RetentionPolicy, Rule};
-use crate::store::Leftover;
+use walvault_layout::{BackupId, ObjectKey};
+use walvault_store::Leftover;
 
 mod apply;
 mod certify;
@@ -19,7 +19,6 @@ mod error;
 mod extend;
 mod fates;
 mod need;
-mod noted;
 mod orphans;
 mod plan;
 mod under_way;

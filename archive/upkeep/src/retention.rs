@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::layout::BackupId;
+use walvault_layout::BackupId;
 
 /// What stays. A rule that is not set keeps nothing; a policy without any rule frees nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::archive::Archive;
-use crate::catalog::Catalog;
-use crate::damage::{Damage, is_damage};
-use crate::error::Error;
-use crate::layout::{BackupId, KeyId, ObjectKey};
-use crate::record::Seen;
+use walvault_archive::archive::Archive;
+use walvault_archive::catalog::Catalog;
+use walvault_archive::damage::{Damage, is_damage};
+use walvault_archive::error::Error;
+use walvault_archive::record::Seen;
+use walvault_layout::{BackupId, KeyId, ObjectKey};
 
 mod backup;
 mod choice;
@@ -28,7 +28,7 @@ mod wal;
 pub use choice::Choice;
 pub use memory::last_by;
 
-pub use crate::record::{Depth, Digest, Finding, FindingKind};
+pub use walvault_archive::record::{Depth, Digest, Finding, FindingKind};
 
 use memory::Memory;
 
@@ -190,7 +190,7 @@ impl Run {
 
     /// Turns what an error says about the object of this name into a finding.
     fn finding_of(&self, name: &str, error: Error) -> Result<Finding, Error> {
-        Finding::of(name, &error, &self.damaged_keys).ok_or(error)
+        finding::finding(name, &error, &self.damaged_keys).ok_or(error)
     }
 
     /// What a record says, or `None` for one that is damaged: that is noted.

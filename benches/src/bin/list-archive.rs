@@ -16,14 +16,14 @@ use walvault_archive::Archive;
 use walvault_archive::archive::{kind_of, wal_key};
 use walvault_archive::format::Codec;
 use walvault_archive::keys::KeyFile;
-use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::record::{BackupRecord, commit_index};
 use walvault_archive::seal::Sealer;
-use walvault_archive::store::directory::DirectoryStore;
+use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::wal::{MarkKind, WalMark};
 use walvault_protocol::{
     Lsn, LsnRange, PgTimestamp, SegmentSize, ServerVersion, SystemId, TimelineId,
 };
+use walvault_store::directory::DirectoryStore;
 
 const SEGMENT: u64 = 16 << 20;
 const BACKUP_EVERY: u64 = 1000;

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use walvault_archive::config::Config;
-use walvault_archive::store::{self, Body, Naming};
+use walvault_config::Config;
+use walvault_store as store;
+use walvault_store::{Body, Naming};
 
 type Failure = Box<dyn std::error::Error>;
 

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{HeaderMap, http::uri::Authority};
 use sha2::{Digest, Sha256};
-use walvault_archive::config::{Secret, TokenSource};
+use walvault_config::{Secret, TokenSource};
 
 use super::AdminError;
 

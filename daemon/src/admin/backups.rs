@@ -4,7 +4,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
 use hyper::body::Body;
 use serde::{Deserialize, Serialize};
-use walvault_archive::layout::BackupId;
+use walvault_layout::BackupId;
 
 use super::routes::{Answer, json, message};
 use crate::backup::Label;

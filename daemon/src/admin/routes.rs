@@ -10,7 +10,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
-use walvault_archive::audit::{Action, Outcome};
+use walvault_evidence::audit::{Action, Outcome};
 
 use super::access::{Access, Denied, Needs};
 use super::backups;

@@ -1,6 +1,6 @@
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HOST};
-use walvault_archive::config::{Secret, TokenSource};
+use walvault_config::{Secret, TokenSource};
 
 use super::*;
 use crate::admin::access::{Denied, Needs};

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
-use walvault_archive::config::AdminTls;
+use walvault_config::AdminTls;
 
 use super::AdminError;
 

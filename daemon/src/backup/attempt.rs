@@ -1,11 +1,11 @@
 //! One backup, from connecting to the server to its record.
 
 use walvault_archive::Archive;
-use walvault_archive::audit::{Action, Outcome};
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;
-use walvault_archive::store::SharedStore;
+use walvault_evidence::audit::{Action, Outcome};
 use walvault_protocol::client::{ClientError, Mode, Session};
+use walvault_store::SharedStore;
 
 use super::{
     BackupError, BackupOptions, BringAlong, Patience, Progress, WalSecured, Watched, lock,

@@ -2,9 +2,9 @@
 
 use tokio::time::sleep;
 use walvault_archive::Archive;
-use walvault_archive::layout::{BackupId, ObjectKey, backup_prefix};
-use walvault_archive::lock::{LOOK_EVERY, Lock};
 use walvault_archive::record::{BackupFiles, BackupRecord};
+use walvault_layout::{BackupId, ObjectKey, backup_prefix};
+use walvault_upkeep::lock::{LOOK_EVERY, Lock};
 
 use super::secure::Held;
 use super::{BackupError, WalSecured};
@@ -88,10 +88,10 @@ mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
     use walvault_archive::record::PartRecord;
-    use walvault_archive::store::hooked::{Hooked, Hooks};
-    use walvault_archive::store::{Body, ObjectStore, StoreError, WriteOnce};
     use walvault_archive::{Catalog, archive::wal_key};
     use walvault_protocol::{Lsn, LsnRange, ServerVersion, SystemId, TimelineId};
+    use walvault_store::hooked::{Hooked, Hooks};
+    use walvault_store::{Body, ObjectStore, StoreError, WriteOnce};
 
     use super::*;
     use crate::backup::secure::tests::{MIB, NEEDED, archive, put, watched};

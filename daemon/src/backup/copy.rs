@@ -3,9 +3,9 @@
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use walvault_archive::Archive;
-use walvault_archive::layout::BackupId;
 use walvault_archive::record::{FileRecord, PartRecord};
 use walvault_archive::seal::Sealer;
+use walvault_layout::BackupId;
 use walvault_protocol::ServerVersion;
 use walvault_protocol::client::{BackupEnd, BackupEvent, BackupStream, Tablespace};
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
-use walvault_archive::layout::BackupId;
+use walvault_layout::BackupId;
 
 use super::progress::{Progress, Stage};
 use super::{BackupOptions, Label};

@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use walvault_archive::Error as ArchiveError;
-use walvault_archive::layout::BackupId;
 use walvault_archive::record::FilePath;
+use walvault_layout::BackupId;
 use walvault_protocol::client::ClientError;
 use walvault_protocol::manifest::ManifestError;
 use walvault_protocol::replication::SlotName;

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
-use walvault_archive::layout::BackupId;
+use walvault_layout::BackupId;
 use walvault_protocol::{Lsn, LsnRange};
 
 /// What a backup is doing.

@@ -14,8 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use walvault_archive::Archive;
 use walvault_archive::format::{FRAME_SIZE, Kind};
-use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::seal::{SealWriter, SealedObject, Sealer};
+use walvault_layout::{BackupId, ObjectKey};
 
 use super::tarball::Contents;
 

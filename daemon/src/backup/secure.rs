@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
-use walvault_archive::layout::TAIL_PREFIX;
 use walvault_archive::{Archive, Catalog, Error as ArchiveError};
+use walvault_layout::TAIL_PREFIX;
 use walvault_protocol::client::{ClientError, Session};
 use walvault_protocol::replication::SlotName;
 use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use walvault_archive::catalog::Seen;
 use walvault_archive::keys::KeyAccess;
-use walvault_archive::store::SharedStore;
-use walvault_archive::{Archive, Backoff, Error as ArchiveError};
+use walvault_archive::{Archive, Error as ArchiveError};
 use walvault_protocol::TimelineId;
+use walvault_store::Backoff;
+use walvault_store::SharedStore;
 
 use super::attempt::{AttemptError, BackupSource, attempt};
 use super::desk::{self, BackupStatus, Counter, Desk, Order, Published, RequestError};

@@ -2,9 +2,9 @@
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::record::PartRecord;
 use walvault_archive::{Archive, Error as ArchiveError};
+use walvault_layout::{BackupId, ObjectKey};
 
 use super::BackupError;
 use super::seal::SealedPart;

@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use walvault_archive::audit::{Action, Outcome};
-use walvault_archive::config::Config;
-use walvault_archive::layout::BackupId;
 use walvault_archive::record::BackupRecord;
+use walvault_config::Config;
+use walvault_evidence::audit::{Action, Outcome};
+use walvault_layout::BackupId;
 use walvault_protocol::{Lsn, TimelineId};
 
 use crate::app::{App, SetupError};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use walvault_archive::config::Config;
+use walvault_config::Config;
 
 use crate::admin::Admin;
 use crate::app::App;

@@ -17,7 +17,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use walvault_archive::config::{AdminSettings, AdminTls};
+use walvault_config::{AdminSettings, AdminTls};
 
 use crate::admin::AdminError;
 use crate::admin::pinned::OnlyThisCertificate;

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use walvault_archive::config::{ArchiveUrl, DEFAULT_PATH, env_lookup};
+use walvault_config::{ArchiveUrl, DEFAULT_PATH, env_lookup};
 use walvault_protocol::client::{ConnInfo, ConnInfoError};
 
 use crate::stream::{StreamError, connect};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use walvault_archive::audit::{Action, Outcome};
-use walvault_archive::config::Config;
+use walvault_config::Config;
+use walvault_evidence::audit::{Action, Outcome};
 
 use crate::admin::{Admin, AdminError, Routes};
 use crate::app::{App, SetupError};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use walvault_archive::store::StoreError;
 use walvault_archive::{Archive, Catalog, Error};
+use walvault_store::StoreError;
 
 use crate::pipeline::{CatchUp, Destination};
 

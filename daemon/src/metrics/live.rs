@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use walvault_archive::record::RpoSeries;
-use walvault_archive::store::StoreError;
 use walvault_protocol::{Lsn, TimelineId};
+use walvault_store::StoreError;
 
 use super::Metrics;
 use super::rpo::{Commits, Rpo};

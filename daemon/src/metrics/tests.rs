@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walvault_archive::layout::DrillId;
-use walvault_archive::store::{Body, MemoryStore, Metered, ObjectStore};
+use walvault_layout::DrillId;
+use walvault_store::{Body, MemoryStore, Metered, ObjectStore};
 
 use super::*;
 use crate::drills::DrillSeen;

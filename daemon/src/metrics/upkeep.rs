@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec};
-use walvault_archive::prune::PruneReport;
-use walvault_archive::verify::{Finding, FindingKind, Verification};
+use walvault_upkeep::prune::PruneReport;
+use walvault_upkeep::verify::{Finding, FindingKind, Verification};
 
 use super::{Metrics, New, count};
 

@@ -1,4 +1,4 @@
-use walvault_archive::layout::BackupId;
+use walvault_layout::BackupId;
 
 use super::*;
 use crate::backup::desk::Ended;

@@ -9,8 +9,8 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use ring::hmac;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use walvault_archive::Backoff;
-use walvault_archive::config::{NotifySettings, Secret, SigningSecret};
+use walvault_config::{NotifySettings, Secret, SigningSecret};
+use walvault_store::Backoff;
 
 use super::Event;
 use super::http::Client;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::catalog::RecoveryWindow;
-use walvault_archive::layout::BackupId;
+use walvault_layout::BackupId;
 use walvault_protocol::{Lsn, SystemId, TimelineId};
 
 use crate::drills::DrillSeen;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use walvault_archive::Catalog;
-use walvault_archive::store::Replicas;
+use walvault_store::Replicas;
 
 /// Between the stream, which leaves places behind, and who brings them what they missed. Clones
 /// are of the same.

@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 use walvault_archive::WalCut;
-use walvault_archive::layout::unit_containing;
+use walvault_layout::unit_containing;
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
 

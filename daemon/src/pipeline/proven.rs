@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use walvault_archive::Catalog;
 use walvault_archive::archive::wal_key;
-use walvault_archive::layout::{ObjectKey, unit_containing};
+use walvault_layout::{ObjectKey, unit_containing};
 use walvault_protocol::{Lsn, TimelineId};
 
 use super::resume::Resume;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use walvault_archive::Catalog;
-use walvault_archive::layout::unit_containing;
+use walvault_layout::unit_containing;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
 
 use super::proven::Proven;

@@ -17,11 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::archive::wal_key;
-use walvault_archive::config::Ack;
 use walvault_archive::record::commit_index;
 use walvault_archive::seal::{SealedObject, Sealer};
-use walvault_archive::{Archive, Error, StoredWal, WalCut, WalPut, chance, compute};
+use walvault_archive::{Archive, Error, StoredWal, WalCut, WalPut};
+use walvault_config::Ack;
 use walvault_protocol::{LsnRange, TimelineId};
+use walvault_store::{chance, compute};
 
 use super::Cut;
 

@@ -123,10 +123,10 @@ mod tests {
     use walvault_archive::archive::{WalPut, kind_of, wal_key};
     use walvault_archive::format::Codec;
     use walvault_archive::keys::{KeyFile, Secret};
-    use walvault_archive::layout::ObjectKey;
-    use walvault_archive::store::memory::MemoryStore;
     use walvault_archive::{Archive, Error, WalCut};
+    use walvault_layout::ObjectKey;
     use walvault_protocol::{SegmentSize, SystemId};
+    use walvault_store::memory::MemoryStore;
 
     use super::*;
 

@@ -4,8 +4,8 @@
 //! furthest, so that what is reported as flushed is whole in one archive, not scattered over
 //! several; `ack = "all"` reports the least.
 
-use walvault_archive::config::Ack;
 use walvault_archive::{Catalog, StoredWal};
+use walvault_config::Ack;
 use walvault_protocol::Lsn;
 
 use super::watermark::{Durable, Watermark};

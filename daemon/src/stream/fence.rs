@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use walvault_archive::fence::Epoch;
 use walvault_archive::record::WriterRecord;
-use walvault_archive::{Archive, Error, chance};
+use walvault_archive::{Archive, Error};
 use walvault_protocol::TimelineId;
+use walvault_store::chance;
 
 /// How often it is looked whether somebody took over.
 const INTERVAL: Duration = Duration::from_secs(5);

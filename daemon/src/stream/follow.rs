@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use walvault_archive::audit::{Action, Outcome};
 use walvault_archive::fence::Epoch;
 use walvault_archive::{Archive, Catalog};
+use walvault_evidence::audit::{Action, Outcome};
 use walvault_protocol::client::{ClientError, ConnInfo, StartReplication};
 use walvault_protocol::replication::SlotName;
 use walvault_protocol::timeline::TimelineHistoryError;

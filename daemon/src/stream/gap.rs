@@ -4,10 +4,10 @@
 //! and only a new base backup begins another.
 
 use walvault_archive::Archive;
-use walvault_archive::layout::ObjectKey;
 use walvault_archive::record::GapRecord;
-use walvault_archive::store::StoreError;
+use walvault_layout::ObjectKey;
 use walvault_protocol::{LsnRange, SegmentNumber};
+use walvault_store::StoreError;
 
 use super::connect::{Reserved, Server, recreate_slot, reserved};
 use super::follow::{Context, StreamError};

@@ -1,10 +1,10 @@
 //! Timeline histories: fetched from the server, stored for every ancestor.
 
-use walvault_archive::layout::ObjectKey;
-use walvault_archive::store::StoreError;
 use walvault_archive::{Archive, Error};
+use walvault_layout::ObjectKey;
 use walvault_protocol::client::{ClientError, Session};
 use walvault_protocol::{TimelineHistory, TimelineId};
+use walvault_store::StoreError;
 
 use super::StreamError;
 

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use walvault_archive::Backoff;
 use walvault_protocol::client::{ClientError, ConnInfo, Mode, Session};
 use walvault_protocol::replication::SlotName;
+use walvault_store::Backoff;
 
 use crate::metrics::Metrics;
 use crate::metrics::live::Slot;

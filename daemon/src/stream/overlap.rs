@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::archive::wal_key;
-use walvault_archive::layout::ObjectKey;
 use walvault_archive::{Archive, Catalog, Error};
+use walvault_layout::ObjectKey;
 use walvault_protocol::client::{Session, StartReplication, WalMessage};
 use walvault_protocol::replication::SlotName;
 use walvault_protocol::wal::{ScanStart, WalScanner};

@@ -4,7 +4,7 @@
 //! hide a gap.
 
 use walvault_archive::Catalog;
-use walvault_archive::layout::unit_containing;
+use walvault_layout::unit_containing;
 use walvault_protocol::{Lsn, SegmentNumber, TimelineHistory, TimelineId};
 
 use crate::pipeline::Resume;
@@ -99,7 +99,7 @@ fn archived_end(catalog: &Catalog, history: &TimelineHistory, server_end: Lsn) -
 #[cfg(test)]
 mod tests {
     use walvault_archive::archive::{Listed, wal_key};
-    use walvault_archive::layout::ObjectKey;
+    use walvault_layout::ObjectKey;
     use walvault_protocol::{LsnRange, SegmentSize};
 
     use super::*;

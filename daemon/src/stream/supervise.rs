@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use walvault_archive::Archive;
 use walvault_archive::keys::KeyAccess;
-use walvault_archive::store::SharedStore;
-use walvault_archive::{Archive, Backoff};
+use walvault_store::Backoff;
+use walvault_store::SharedStore;
 
 use super::connect::{Server, connect, recreate_slot};
 use super::follow::{Context, Followed, StreamError, Writer, follow};

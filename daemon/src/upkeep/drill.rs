@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tokio::process::{Child, Command};
-use walvault_archive::config::Config;
-use walvault_archive::layout::DrillId;
 use walvault_archive::record::{DrillOutcome, DrillRecord};
-use walvault_archive::{Archive, Error, drill};
+use walvault_archive::{Archive, Error};
+use walvault_config::Config;
+use walvault_evidence::drill;
+use walvault_layout::DrillId;
 
 use super::{Duty, Upkeep, UpkeepStatus, Work};
 use crate::schedule::Schedule;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::audit::{Act, Action, Actor, AuditError, Event, Outcome, Recorder};
-use walvault_archive::config::Config;
-use walvault_archive::lock::Lock;
-use walvault_archive::prune::{self, Asked, PruneError, PrunePlan, PruneReport};
-use walvault_archive::{Archive, Error, layout};
+use walvault_archive::{Archive, Error};
+use walvault_config::Config;
+use walvault_evidence::audit::{Act, Action, Actor, AuditError, Event, Outcome, Recorder};
+use walvault_layout as layout;
+use walvault_upkeep::lock::Lock;
+use walvault_upkeep::prune::{self, Asked, PruneError, PrunePlan, PruneReport};
 
 use super::{Duty, Upkeep, UpkeepStatus, Work, holder};
 use crate::metrics::Metrics;
@@ -138,7 +139,7 @@ impl Pruning {
             };
             let event = recorder.event(Action::Prune, Outcome::Begun);
             let event = event.because(Some("scheduled".to_owned()));
-            let act = recorder.begin(plan.noted_in(event)).await?;
+            let act = recorder.begin(event.with_prune(plan)).await?;
             Ok(Some((recorder, act)))
         };
         match begun.await {

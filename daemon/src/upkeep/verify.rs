@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::audit::{Action, Outcome};
-use walvault_archive::config::VerifySettings;
-use walvault_archive::retention::before;
-use walvault_archive::verify::{self, Choice, Finding, Scope, Verification};
 use walvault_archive::{Archive, Error};
+use walvault_config::VerifySettings;
+use walvault_evidence::audit::{Action, Outcome};
+use walvault_upkeep::retention::before;
+use walvault_upkeep::verify::{self, Choice, Finding, Scope, Verification};
 
 use super::{Duty, HOLDER, Upkeep, UpkeepStatus, Work, holder};
 use crate::journal::Journal;

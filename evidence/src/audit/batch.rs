@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Event;
-use crate::keys::{PublicKey, SigningKey};
-use crate::layout::AuditWriter;
+use walvault_archive::keys::{PublicKey, SigningKey};
+use walvault_layout::AuditWriter;
 
 /// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;

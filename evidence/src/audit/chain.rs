@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::Event;
 use super::batch::{Batch, BatchError};
-use crate::archive::Archive;
-use crate::error::Error;
-use crate::keys::{KeyError, PublicKey};
-use crate::layout::{AUDIT_PREFIX, AuditWriter, ObjectKey};
+use walvault_archive::archive::Archive;
+use walvault_archive::error::Error;
+use walvault_archive::keys::{KeyError, PublicKey};
+use walvault_layout::{AUDIT_PREFIX, AuditWriter, ObjectKey};
 
 /// How many batches are read at once: a sidecar leaves some dozens a day, for years.
 pub(super) const READS_AT_ONCE: usize = 16;

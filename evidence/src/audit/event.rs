@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::layout::{BackupId, KeyId};
+use walvault_layout::{BackupId, KeyId};
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub enum Action {
     AuditImported,
     /// A restore was tried out.
     Drill,
-    /// How old the oldest commit became that was not in the archive: [`crate::record::RpoSeries`].
+    /// How old the oldest commit became that was not in the archive: [`walvault_archive::record::RpoSeries`].
     Rpo,
     /// A report was made; its span and SHA-256 are in the details.
     Report,

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use crate::archive::Archive;
-use crate::error::Error;
-use crate::layout::{AUDIT_PREFIX, DRILLS_PREFIX, KEYS_PREFIX, ObjectKey};
-use crate::store::{Body, StoreError, list_all};
+use walvault_archive::archive::Archive;
+use walvault_archive::error::Error;
+use walvault_layout::{AUDIT_PREFIX, DRILLS_PREFIX, KEYS_PREFIX, ObjectKey};
+use walvault_store::{Body, StoreError, list_all};
 
 /// What was brought.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

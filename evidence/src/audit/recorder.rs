@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Action, Actor, AuditLog, AuditSettings, Event, Head, Outcome};
-use crate::archive::Archive;
-use crate::error::Error;
-use crate::keys::{EncryptionSettings, KeyAccess, KeyFileError, SigningKey};
-use crate::store::directory::DirectoryStore;
-use crate::store::{SharedStore, StoreError};
+use walvault_archive::archive::Archive;
+use walvault_archive::error::Error;
+use walvault_archive::keys::{EncryptionSettings, KeyAccess, KeyFileError, SigningKey};
+use walvault_store::directory::DirectoryStore;
+use walvault_store::{SharedStore, StoreError};
 
 /// Why nothing is taken note of.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +96,9 @@ impl Recorder {
         let made = self.data.take_made();
         if !made.is_empty() {
             let recipients = self.data.recipients().iter();
-            let names: Vec<String> = recipients.map(crate::keys::Recipient::name).collect();
+            let names: Vec<String> = recipients
+                .map(walvault_archive::keys::Recipient::name)
+                .collect();
             let event = self.event(Action::KeyMade, Outcome::Succeeded);
             // It is the youngest, and a chain goes on in the order of time.
             events.push(event.keys(made).with("recipients", names));
@@ -134,7 +136,7 @@ impl Recorder {
 
     /// The data keys that are open in this process.
     #[must_use]
-    pub fn open_keys(&self) -> Vec<crate::layout::KeyId> {
+    pub fn open_keys(&self) -> Vec<walvault_layout::KeyId> {
         self.data.open_keys(self.log.archive().id())
     }
 }

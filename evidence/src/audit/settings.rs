@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::keys::{EncryptionSettings, IdentitySource, PublicKey};
+use walvault_archive::keys::{EncryptionSettings, IdentitySource, PublicKey};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -4,16 +4,16 @@ use bytes::Bytes;
 use walvault_protocol::{SegmentSize, SystemId};
 
 use super::*;
-use crate::archive::Archive;
-use crate::error::Error;
-use crate::format::{Codec, footer_digest};
-use crate::keys::KmsSettings;
-use crate::keys::{
+use walvault_archive::archive::Archive;
+use walvault_archive::error::Error;
+use walvault_archive::format::{Codec, footer_digest};
+use walvault_archive::keys::KmsSettings;
+use walvault_archive::keys::{
     Identity, KeyAccess, KeyFile, KeyPurpose, Recipient, RotationPolicy, Secret, SigningKey,
 };
-use crate::layout::{AuditWriter, ObjectKey};
-use crate::store::memory::MemoryStore;
-use crate::store::{Body, SharedStore};
+use walvault_layout::{AuditWriter, ObjectKey};
+use walvault_store::memory::MemoryStore;
+use walvault_store::{Body, SharedStore};
 
 const NEVER: RotationPolicy = RotationPolicy {
     after: std::time::Duration::ZERO,
@@ -187,7 +187,12 @@ async fn an_event_that_was_edited_is_found() {
     let seal = async |payload: Vec<u8>| {
         let sealer = world.trail.sealer(Codec::None).await.expect("a sealer");
         let pieces = [Bytes::from(payload)];
-        let sealed = sealer.seal(crate::archive::kind_of(&key), &name, &pieces, b"");
+        let sealed = sealer.seal(
+            walvault_archive::archive::kind_of(&key),
+            &name,
+            &pieces,
+            b"",
+        );
         sealed.expect("sealed").body.bytes
     };
     world.replace(&name, seal(forged.clone()).await).await;
@@ -336,9 +341,9 @@ async fn what_lies_there_untold_is_found() {
     let world = World::new().await;
     let (log, _) = world.writer(false);
     let actor = Actor::of_this_process(None, "walvaultd 1");
-    let id = crate::layout::BackupId::new(jiff::Timestamp::now(), 1);
+    let id = walvault_layout::BackupId::new(jiff::Timestamp::now(), 1);
     let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
-    let untold = crate::layout::BackupId::new(later, 2);
+    let untold = walvault_layout::BackupId::new(later, 2);
     let begun = Event::new(&actor, Action::RunStarted, Outcome::Succeeded);
     let fence = Event::new(&actor, Action::FenceTaken, Outcome::Succeeded).with("epoch", 1);
     let told = Event::new(&actor, Action::Backup, Outcome::Succeeded).backup(&id);

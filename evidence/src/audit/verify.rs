@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::batch::{BatchError, Head};
 use super::chain::{Fault, Loaded, Position, READS_AT_ONCE, Recorded, chains, load};
 use super::{Action, Outcome};
-use crate::archive::Archive;
-use crate::error::Error;
-use crate::keys::PublicKey;
-use crate::layout::{AuditWriter, BACKUPS_PREFIX, BackupId, ObjectKey, WRITERS_PREFIX};
+use walvault_archive::archive::Archive;
+use walvault_archive::error::Error;
+use walvault_archive::keys::PublicKey;
+use walvault_layout::{AuditWriter, BACKUPS_PREFIX, BackupId, ObjectKey, WRITERS_PREFIX};
 
 /// What may be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

@@ -4,13 +4,13 @@ use walvault_protocol::{SegmentSize, SystemId};
 
 use super::*;
 use crate::audit::import::import;
-use crate::config::KmsSettings;
-use crate::keys::{
+use walvault_archive::keys::KmsSettings;
+use walvault_archive::keys::{
     Identity, KeyAccess, KeyFile, KeyPurpose, Recipient, RotationPolicy, Secret, SigningKey,
 };
-use crate::record::{DrillObjectives, DrillOutcome, DrillTarget};
-use crate::store::memory::MemoryStore;
-use crate::store::{Body, SharedStore, StoreError};
+use walvault_archive::record::{DrillObjectives, DrillOutcome, DrillTarget};
+use walvault_store::memory::MemoryStore;
+use walvault_store::{Body, SharedStore, StoreError};
 
 fn access(purpose: KeyPurpose, byte: u8) -> KeyAccess {
     let secret = zeroize::Zeroizing::new([byte; 32]);
@@ -60,7 +60,7 @@ fn record(second: &str, scenario: &str, passed: bool) -> DrillRecord {
         steps: Vec::new(),
         checks: Vec::new(),
         canary: None,
-        measured: crate::record::DrillMeasures::default(),
+        measured: walvault_archive::record::DrillMeasures::default(),
         objectives: DrillObjectives::default(),
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use walvault_archive::Archive;
-use walvault_archive::audit::{self, Action, AuditReport, ChainReport, Head, Recorded};
-use walvault_archive::config::{AuditSettings, Config};
+use walvault_config::{AuditSettings, Config};
+use walvault_evidence::audit::{self, Action, AuditReport, ChainReport, Head, Recorded};
 
 use crate::access;
 use crate::exit::{CommandError, DAMAGED, Failure};

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 use walvault_archive::Archive;
-use walvault_archive::config::{ArchiveUrl, Config, CopySettings};
-use walvault_archive::copy::{self, CopyReport};
-use walvault_archive::store::SharedStore;
+use walvault_config::{ArchiveUrl, Config, CopySettings};
+use walvault_store::SharedStore;
+use walvault_upkeep::copy::{self, CopyReport};
 
 use crate::access;
 use crate::exit::{CommandError, DAMAGED, Failure};

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use walvault_archive::audit::{self, Action, Actor, Event};
-use walvault_archive::config::{ArchiveUrl, AuditSettings, Config};
-use walvault_archive::drill::{self, Stored};
 use walvault_archive::keys::PublicKey;
-use walvault_archive::layout::DrillId;
 use walvault_archive::record::{DrillOutcome, DrillRecord};
 use walvault_archive::{Archive, Error};
+use walvault_config::{ArchiveUrl, AuditSettings, Config};
+use walvault_evidence::audit::{self, Action, Actor, Event};
+use walvault_evidence::drill::{self, Stored};
+use walvault_layout::DrillId;
 
 use super::audit::WrongTrail;
 use super::restore::PointArguments;

@@ -7,10 +7,10 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use walvault_archive::Archive;
-use walvault_archive::audit::{Action, Event};
-use walvault_archive::config::{Config, parse_size};
 use walvault_archive::keys::SigningKey;
-use walvault_archive::layout::BackupId;
+use walvault_config::{Config, parse_size};
+use walvault_evidence::audit::{Action, Event};
+use walvault_layout::BackupId;
 
 use super::restore::parse_backup;
 use crate::access;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::audit::{Action, Event};
-use walvault_archive::config::Config;
 use walvault_archive::keep::{self, Keeps};
-use walvault_archive::layout::{BackupId, ObjectKey};
-use walvault_archive::lock::Lock;
 use walvault_archive::record::{BackupRecord, KeepChange};
 use walvault_archive::{Archive, Error};
+use walvault_config::Config;
+use walvault_evidence::audit::{Action, Event};
+use walvault_layout::{BackupId, ObjectKey};
+use walvault_upkeep::lock::Lock;
 
 use super::restore::parse_backup;
 use crate::access;

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use clap::Subcommand;
 use walvault_archive::Archive;
-use walvault_archive::audit::{self, Action, Event};
-use walvault_archive::config::{AuditSettings, Config};
 use walvault_archive::keys::KeyEpoch;
-use walvault_archive::layout::KeyId;
+use walvault_config::{AuditSettings, Config};
+use walvault_evidence::audit::{self, Action, Event};
+use walvault_layout::KeyId;
 
 use self::destroy::Destroyed;
 use crate::access;

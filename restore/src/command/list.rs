@@ -5,8 +5,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow, Unreadable};
-use walvault_archive::config::Config;
 use walvault_archive::{Archive, Error};
+use walvault_config::Config;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use crate::access;

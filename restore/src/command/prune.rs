@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::audit::{Action, Event};
-use walvault_archive::config::{Config, parse_days};
-use walvault_archive::lock::Lock;
-use walvault_archive::prune::{self, Asked, PrunePlan, PruneReport, WalReason};
-use walvault_archive::retention::RetentionPolicy;
+use walvault_config::{Config, parse_days};
+use walvault_evidence::audit::{Action, Event};
+use walvault_upkeep::lock::Lock;
+use walvault_upkeep::prune::{self, Asked, PrunePlan, PruneReport, WalReason};
+use walvault_upkeep::retention::RetentionPolicy;
 
 use crate::access;
 use crate::exit::Failure;
@@ -116,7 +116,7 @@ impl Prune {
         asked.store_now = lock.stored_at().await?;
         let done = async {
             let plan = prune::plan(&archive, &asked).await?;
-            let tell = |event: Event| plan.noted_in(event);
+            let tell = |event: Event| event.with_prune(&plan);
             let noted = self
                 .said
                 .begin(&config, &archive, Action::Prune, tell)
@@ -131,7 +131,8 @@ impl Prune {
                 Err(error) => Err(Failure::from(error)),
             };
             let tell = |event: Event, (report, certificate): &(PruneReport, Option<_>)| {
-                plan.noted_in(event)
+                event
+                    .with_prune(&plan)
                     .with("removed", report)
                     .with("certificate", certificate)
             };

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::audit::{self, Action};
-use walvault_archive::config::{AuditSettings, Config};
 use walvault_archive::keys::PublicKey;
+use walvault_config::{AuditSettings, Config};
+use walvault_evidence::audit::{self, Action};
 
 use super::audit::WrongTrail;
 use crate::access;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use walvault_archive::audit::{Action, Event};
-use walvault_archive::config::{Config, needless_credentials};
-use walvault_archive::layout::BackupId;
 use walvault_archive::{Archive, Catalog};
+use walvault_config::{Config, needless_credentials};
+use walvault_evidence::audit::{Action, Event};
+use walvault_layout::BackupId;
 
 use crate::access;
 use crate::estimate::{Amount, Estimate};

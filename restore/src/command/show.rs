@@ -6,10 +6,10 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::config::Config;
-use walvault_archive::layout::{BackupId, ObjectKey, backup_prefix};
 use walvault_archive::record::{BackupFiles, BackupRecord, TablespaceRecord};
 use walvault_archive::{Archive, Catalog};
+use walvault_config::Config;
+use walvault_layout::{BackupId, ObjectKey, backup_prefix};
 use walvault_protocol::{Lsn, TimelineId};
 
 use super::keep::unknown_backup;

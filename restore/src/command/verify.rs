@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walvault_archive::audit::{Action, Event};
-use walvault_archive::config::{Config, parse_share};
-use walvault_archive::layout::BackupId;
-use walvault_archive::retention::before;
-use walvault_archive::verify::{Choice, Depth, Scope, Verification, verify};
+use walvault_config::{Config, parse_share};
+use walvault_evidence::audit::{Action, Event};
+use walvault_layout::BackupId;
+use walvault_upkeep::retention::before;
+use walvault_upkeep::verify::{Choice, Depth, Scope, Verification, verify};
 
 use super::keep::unknown_backup;
 use super::restore::parse_backup;
@@ -91,7 +91,7 @@ impl Verify {
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;
         if let Some(id) = &self.backup {
-            let prefix = walvault_archive::layout::backup_prefix(id);
+            let prefix = walvault_layout::backup_prefix(id);
             if archive.list(&prefix).await?.is_empty() {
                 return Err(unknown_backup(id));
             }

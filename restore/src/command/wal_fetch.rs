@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use walvault_archive::config::Config;
 use walvault_archive::keys::KeyError;
+use walvault_config::Config;
 
 use crate::access::{self, AccessError as Failure};
 use crate::exit::{self, CommandError};
@@ -259,7 +259,7 @@ fn of_archive(error: &walvault_archive::Error) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use walvault_archive::store::StoreError;
+    use walvault_store::StoreError;
 
     use super::*;
 

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use jiff::Timestamp;
-use walvault_archive::audit::Actor;
-use walvault_archive::config::ObjectiveSettings;
-use walvault_archive::layout::DrillId;
 use walvault_archive::record::{
     DrillCheck, DrillMeasures, DrillObjectives, DrillOutcome, DrillRecord, DrillStep, DrillTarget,
 };
+use walvault_config::ObjectiveSettings;
+use walvault_evidence::audit::Actor;
+use walvault_layout::DrillId;
 
 use super::{DrillError, Scenario};
 
@@ -36,7 +36,7 @@ impl Account {
         objectives: &ObjectiveSettings,
     ) -> Option<Account> {
         let started = Timestamp::now();
-        let random = (walvault_archive::chance::fraction() * 65_536.0) as u16;
+        let random = (walvault_store::chance::fraction() * 65_536.0) as u16;
         // How it went is not known before its end.
         let id = DrillId::new(started, scenario.name(), false, random)?;
         Some(Account {

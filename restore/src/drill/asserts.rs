@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use walvault_archive::config::Assertion;
 use walvault_archive::record::DrillOutcome;
+use walvault_config::Assertion;
 use walvault_protocol::client::{ClientError, Session};
 use walvault_protocol::message::QueryResult;
 

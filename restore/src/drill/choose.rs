@@ -1,7 +1,8 @@
 //! The target of a drill, and the plan that leads there without leaving the scratch directory.
 
 use walvault_archive::catalog::RecoveryWindow;
-use walvault_archive::{Archive, Catalog, chance};
+use walvault_archive::{Archive, Catalog};
+use walvault_store::chance;
 
 use super::{Choice, DrillError};
 use crate::line::Line;

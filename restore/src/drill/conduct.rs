@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use indicatif::ProgressBar;
-use walvault_archive::config::{Config, needless_credentials, overriding_variables};
 use walvault_archive::record::{BackupRecord, DrillOutcome, DrillReached};
 use walvault_archive::{Archive, Catalog};
+use walvault_config::{Config, needless_credentials, overriding_variables};
 
 use super::choose::Chosen;
 use super::rpo::{Newest, judge_canary, judge_rpo, judge_rto};

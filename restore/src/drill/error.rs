@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use walvault_archive::config::ConfigError;
+use walvault_config::ConfigError;
 
 use crate::exit::{CommandError, REFUSED};
 use crate::materialise::MaterialiseError;

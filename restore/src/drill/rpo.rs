@@ -114,8 +114,8 @@ pub(super) fn judge_canary(
 
 #[cfg(test)]
 mod tests {
-    use walvault_archive::audit::Actor;
-    use walvault_archive::config::ObjectiveSettings;
+    use walvault_config::ObjectiveSettings;
+    use walvault_evidence::audit::Actor;
 
     use super::*;
     use crate::drill::Scenario;

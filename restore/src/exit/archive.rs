@@ -1,13 +1,13 @@
 //! The exit codes of errors that an archive gives.
 
 use walvault_archive::Error;
-use walvault_archive::audit::AuditError;
-use walvault_archive::config::ConfigError;
-use walvault_archive::copy::CopyError;
 use walvault_archive::keys::KeyError;
 use walvault_archive::keys::rewrap::RewrapError;
-use walvault_archive::prune::PruneError;
-use walvault_archive::store::StoreError;
+use walvault_config::ConfigError;
+use walvault_evidence::audit::AuditError;
+use walvault_store::StoreError;
+use walvault_upkeep::copy::CopyError;
+use walvault_upkeep::prune::PruneError;
 
 use super::{CommandError, DAMAGED, REFUSED, UNAVAILABLE};
 

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use walvault_archive::archive::Listed;
 use walvault_archive::keys::wrap::KeyRecord;
-use walvault_archive::layout::{BackupId, ObjectKey, wal_unit};
 use walvault_archive::record::{BackupRecord, PartRecord};
 use walvault_archive::{Archive, Catalog, Error};
+use walvault_layout::{BackupId, ObjectKey, wal_unit};
 use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
 use super::error::ExportError;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use walvault_archive::Error;
 use walvault_archive::keys::KeyFileError;
-use walvault_archive::store::StoreError;
+use walvault_store::StoreError;
 
 use crate::exit::{CommandError, DAMAGED, REFUSED};
 use crate::plan::PlanError;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use walvault_archive::catalog::RecoveryWindow;
-use walvault_archive::layout::BackupId;
 use walvault_archive::record::BackupRecord;
+use walvault_layout::BackupId;
 use walvault_protocol::{Lsn, TimelineId};
 
 /// An object, as it lies in the archive and in the copy.

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use walvault_archive::Archive;
 use walvault_archive::keys::SigningKey;
-use walvault_archive::layout::{KEYS_PREFIX, ObjectKey};
 use walvault_archive::seal::check_whole;
+use walvault_layout::{KEYS_PREFIX, ObjectKey};
 
 use super::choose::{Choice, Chosen, choose};
 use super::error::ExportError;

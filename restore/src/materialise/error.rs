@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use walvault_archive::layout::BackupId;
+use walvault_layout::BackupId;
 use walvault_protocol::{Lsn, SystemId};
 
 use crate::exit::{CommandError, DAMAGED, REFUSED};

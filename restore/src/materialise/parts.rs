@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use tokio::sync::{Mutex, Semaphore};
-use walvault_archive::layout::ObjectKey;
 use walvault_archive::record::{BackupRecord, PartRecord};
 use walvault_archive::{Archive, Error};
+use walvault_layout::ObjectKey;
 
 use super::MaterialiseError;
 use super::tree::{Place, Tree};

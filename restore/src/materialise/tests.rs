@@ -182,7 +182,7 @@ impl Stored {
         bytes[at] ^= 1;
         store.delete(&name).await.expect("deleted");
         let size = bytes.len();
-        let body = walvault_archive::store::Body::new(Bytes::from(bytes));
+        let body = walvault_store::Body::new(Bytes::from(bytes));
         store.put(&name, body).await.expect("stored");
         size
     }

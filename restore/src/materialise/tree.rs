@@ -8,10 +8,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use walvault_archive::layout::BackupId;
 use walvault_archive::record::{
     BackupFiles, BackupRecord, Extent, FileKind, FilePath, FileRecord, PartRecord,
 };
+use walvault_layout::BackupId;
 
 use super::{
     AUTO_CONF, BACKUP_MANIFEST, MaterialiseError, PG_CONTROL, RECOVERY_SIGNAL, STANDBY_SIGNAL,

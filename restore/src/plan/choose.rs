@@ -1,8 +1,8 @@
 //! Choosing the backup, or saying why none will do.
 
-use walvault_archive::layout::BackupId;
 use walvault_archive::record::BackupRecord;
 use walvault_archive::{Catalog, Error};
+use walvault_layout::BackupId;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::candidate::{Candidate, Verdict};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use walvault_archive::catalog::Unreadable;
-use walvault_archive::layout::BackupId;
+use walvault_layout::BackupId;
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 

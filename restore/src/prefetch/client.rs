@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use walvault_archive::config::Config;
+use walvault_config::Config;
 
 use super::site::Site;
 use crate::wal::{WalFetchError, WalFile};

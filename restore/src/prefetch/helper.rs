@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use walvault_archive::config::{Config, Source};
-use walvault_archive::layout::MAX_WAL_OBJECT;
+use walvault_config::{Config, Source};
+use walvault_layout::MAX_WAL_OBJECT;
 use walvault_protocol::SegmentSize;
 
 use super::site::{Site, Spool};

@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
-use walvault_archive::config::Config;
+use walvault_config::Config;
 
 /// The directory of sites beside a data directory.
 const BESIDE: &str = ".walvault";

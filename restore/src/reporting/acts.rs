@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
-use walvault_archive::audit::{Action, Event, Outcome, Recorded};
-use walvault_archive::layout::BackupId;
+use walvault_evidence::audit::{Action, Event, Outcome, Recorded};
+use walvault_layout::BackupId;
 
 use super::Span;
 
@@ -188,7 +188,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use walvault_archive::audit::{Actor, Position};
+    use walvault_evidence::audit::{Actor, Position};
 
     use super::*;
     use crate::reporting::Kind;

@@ -9,10 +9,10 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use walvault_archive::audit::Recorded;
-use walvault_archive::config::AuditSettings;
 use walvault_archive::keys::{PublicKey, SigningKey};
-use walvault_archive::verify::Digest;
+use walvault_config::AuditSettings;
+use walvault_evidence::audit::Recorded;
+use walvault_upkeep::verify::Digest;
 
 use super::document::Document;
 use super::html::html;

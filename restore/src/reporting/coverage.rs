@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::catalog::RecoveryWindow;
 use walvault_archive::keep::Hold;
-use walvault_archive::layout::{BackupId, ObjectKey};
+use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::{Sources, Span};

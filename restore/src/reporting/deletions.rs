@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use walvault_archive::audit::{Action, AuditReport, Recorded};
+use walvault_evidence::audit::{Action, AuditReport, Recorded};
 
 use super::Span;
 use super::acts::{Act, Ended, acts};
@@ -147,7 +147,7 @@ pub fn text(value: &Value) -> String {
 mod tests {
     use jiff::SignedDuration;
     use serde_json::json;
-    use walvault_archive::audit::{Actor, Event, Outcome, Position};
+    use walvault_evidence::audit::{Actor, Event, Outcome, Position};
 
     use super::*;
     use crate::reporting::Kind;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use walvault_archive::keys::KeyFileError;
-use walvault_archive::store::StoreError;
+use walvault_store::StoreError;
 
 use crate::exit::{CommandError, DAMAGED, REFUSED};
 use crate::report::instant;

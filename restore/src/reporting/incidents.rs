@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::audit::{Action, Outcome, Recorded};
 use walvault_archive::record::drill::DrillOutcome;
+use walvault_evidence::audit::{Action, Outcome, Recorded};
 
 use super::acts::{Act, Ended, acts};
 use super::coverage::Coverage;

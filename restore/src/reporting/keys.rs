@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::audit::{Action, Recorded};
 use walvault_archive::keys::wrap::KeyRecord;
 use walvault_archive::keys::{KeyEpoch, KeyPurpose};
+use walvault_evidence::audit::{Action, Recorded};
 
 use super::acts::{Act, acts};
 use super::{Sources, Span};

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::audit::{Action, AuditReport, Recorded};
-use walvault_archive::verify::{Depth, Finding};
+use walvault_evidence::audit::{Action, AuditReport, Recorded};
+use walvault_upkeep::verify::{Depth, Finding};
 
 use super::acts::{Act, Tally, acts};
 use super::coverage::Coverage;

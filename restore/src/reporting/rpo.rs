@@ -2,8 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use walvault_archive::audit::{Action, Recorded};
 use walvault_archive::record::{RpoBreach, RpoSample, RpoSeries};
+use walvault_evidence::audit::{Action, Recorded};
 
 use super::Span;
 use super::span::Bucket;

@@ -175,7 +175,7 @@ fn encryption(report: &Report) -> Vec<String> {
     let keys = &report.keys;
     let rotated = keys.acts.iter().filter(|act| {
         act.act.ended == Ended::Succeeded
-            && act.act.action == walvault_archive::audit::Action::KeyRotated
+            && act.act.action == walvault_evidence::audit::Action::KeyRotated
     });
     vec![
         "Every object of WAL, backups, records and events is sealed with AES-256-GCM before it leaves the host; object names, \

@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 use walvault_archive::archive::Listed;
-use walvault_archive::audit::{self, AuditReport, Recorded};
 use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow};
-use walvault_archive::drill;
 use walvault_archive::keys::{KeyEpoch, PublicKey};
-use walvault_archive::layout::{ObjectKey, VERIFIED_PREFIX};
 use walvault_archive::record::DrillRecord;
 use walvault_archive::record::VerifiedRecord;
 use walvault_archive::{Archive, Error};
+use walvault_evidence::audit::{self, AuditReport, Recorded};
+use walvault_evidence::drill;
+use walvault_layout::{ObjectKey, VERIFIED_PREFIX};
 
 use super::ReportError;
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::archive::Listed;
-use walvault_archive::layout::ObjectKey;
+use walvault_layout::ObjectKey;
 
 use super::acts::Act;
 use super::span::Bucket;

@@ -2,12 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use walvault_archive::Archive;
-use walvault_archive::audit::{Action, Actor, AuditLog, Event, Outcome};
 use walvault_archive::keys::SigningKey;
-use walvault_archive::layout::{DrillId, ObjectKey};
 use walvault_archive::record::{ClockStep, DrillRecord, GapRecord, RpoSample, RpoSeries};
 use walvault_archive::record::{Depth, Finding, FindingKind, VerifiedRecord};
-use walvault_archive::{drill, layout};
+use walvault_evidence::audit::{Action, Actor, AuditLog, Event, Outcome};
+use walvault_evidence::drill;
+use walvault_layout as layout;
+use walvault_layout::{DrillId, ObjectKey};
 use walvault_protocol::{Lsn, SegmentSize};
 
 use super::document::Document;

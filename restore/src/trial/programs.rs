@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use walvault_archive::config::env_lookup;
+use walvault_config::env_lookup;
 
 use super::TrialError;
 

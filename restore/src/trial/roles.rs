@@ -1,6 +1,6 @@
 //! Roles to ask a trial's server as.
 
-use walvault_archive::config::{Config, env_lookup};
+use walvault_config::{Config, env_lookup};
 use walvault_protocol::client::ConnInfo;
 
 /// Roles that the cluster is likely to have: walvault's own, and those that initdb makes.

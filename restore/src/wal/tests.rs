@@ -3,10 +3,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use walvault_archive::store::hooked::{Hooked, Hooks};
-use walvault_archive::store::metered::Operation;
-use walvault_archive::store::{Body, MemoryStore, ObjectStore, StoreError};
 use walvault_protocol::SegmentSize;
+use walvault_store::hooked::{Hooked, Hooks};
+use walvault_store::metered::Operation;
+use walvault_store::{Body, MemoryStore, ObjectStore, StoreError};
 
 use super::*;
 use crate::testing::{archive, archive_in, put_history, put_wal, range, tli};

@@ -8,16 +8,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use walvault_archive::Catalog;
 use walvault_archive::archive::Listed;
-use walvault_archive::config::Config;
 use walvault_archive::format::{FOOTER_LEN, Footer, HEADER_LEN, Header, Kind, Meta};
 use walvault_archive::keys::wrap::KeyRecord;
 use walvault_archive::keys::{DataKey, Recipient, Secret};
-use walvault_archive::layout::{BackupId, DrillId, KeyId, ObjectKey, numbers, unit_containing};
 use walvault_archive::record::{
     ArchiveRecord, BackupFiles, BackupRecord, GapRecord, KeepRecord, commit_index,
 };
 use walvault_archive::seal::{Sealed, SealedMeta};
+use walvault_config::Config;
 use walvault_daemon::backup::tarball;
+use walvault_layout::{BackupId, DrillId, KeyId, ObjectKey, numbers, unit_containing};
 use walvault_protocol::{SegmentNumber, SegmentSize, TimelineHistory};
 use zeroize::Zeroizing;
 

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 use walvault_archive::keys::KeyFile;
-use walvault_archive::layout::ObjectKey;
-use walvault_archive::store::{DirectoryStore, SharedStore};
 use walvault_archive::{Archive, Catalog};
+use walvault_layout::ObjectKey;
+use walvault_store::{DirectoryStore, SharedStore};
 use walvault_tests::archive::ArchiveUnderTest;
 use walvault_tests::http::get;
 use walvault_tests::policies::policy;

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use clap::Parser;
 use serde_json::Value;
-use walvault_archive::config::Config;
+use walvault_config::Config;
 use walvault_restore::cli::Cli;
 use walvault_tests::cache::{helm, own_program, python, python_program};
 use walvault_tests::outcome::Outcome;

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use walvault_archive::config::Config;
-use walvault_archive::config::reference::reference;
+use walvault_config::Config;
+use walvault_config::reference::reference;
 use walvault_restore::cli::Cli;
 use walvault_tests::cache::own_program;
 use walvault_tests::test;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use walvault_archive::layout::{BackupId, ObjectKey};
-use walvault_archive::retention::{RetentionPolicy, before};
+use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::{Lsn, SegmentNumber, TimelineId};
+use walvault_upkeep::retention::{RetentionPolicy, before};
 
 use crate::world::State;
 

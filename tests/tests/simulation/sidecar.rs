@@ -11,7 +11,6 @@ use walvault_archive::fence::Epoch;
 use walvault_archive::format::Codec;
 use walvault_archive::keys::{KeyFile, Secret};
 use walvault_archive::record::WriterRecord;
-use walvault_archive::store::{RetryPolicy, Retrying};
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_daemon::metrics::Metrics;
 use walvault_daemon::observed::StreamState;
@@ -22,6 +21,7 @@ use walvault_daemon::stream::overlap::{vouch, whole_units};
 use walvault_daemon::stream::{fence, histories, resume};
 use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
+use walvault_store::{RetryPolicy, Retrying};
 use zeroize::Zeroizing;
 
 use crate::server::SimulatedStream;

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
-use walvault_archive::clock;
-use walvault_archive::layout::{ObjectKey, unit_containing};
-use walvault_archive::store::{
+use walvault_layout::{ObjectKey, unit_containing};
+use walvault_store::clock;
+use walvault_store::{
     Body, Capabilities, ListPage, ObjectMeta, ObjectStore, Overwrites, StoreError,
 };
 

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
-use walvault_archive::layout::{BackupId, ObjectKey};
-use walvault_archive::lock::Lock;
-use walvault_archive::prune::{Asked, PruneError, apply, plan};
 use walvault_archive::record::{BackupFiles, BackupRecord, PartRecord};
-use walvault_archive::retention::{RetentionPolicy, before};
-use walvault_archive::store::{RetryPolicy, Retrying};
-use walvault_archive::{Archive, Catalog, Error, clock};
+use walvault_archive::{Archive, Catalog, Error};
 use walvault_daemon::backup::{Patience, Watched, complete};
+use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, ServerVersion, TimelineId};
 use walvault_restore::marks::ArchiveMarks;
 use walvault_restore::plan::{Request, plan as plan_restore};
 use walvault_restore::target::{Point, Target, TimelineChoice};
+use walvault_store::clock;
+use walvault_store::{RetryPolicy, Retrying};
+use walvault_upkeep::lock::Lock;
+use walvault_upkeep::prune::{Asked, PruneError, apply, plan};
+use walvault_upkeep::retention::{RetentionPolicy, before};
 
 use crate::backups::Backup;
 use crate::sidecar::key;

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use walvault_archive::layout::{ObjectKey, WalObject};
+use walvault_layout::{ObjectKey, WalObject};
 use walvault_protocol::wal::synthetic::{MAGICS, RM_HEAP, Writer};
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
 

@@ -37,7 +37,7 @@ impl Again {
 ///
 /// # Errors
 /// That of the last read.
-pub(crate) async fn again<T, F>(name: &str, mut read: impl FnMut() -> F) -> Result<T, Error>
+pub async fn again<T, F>(name: &str, mut read: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {

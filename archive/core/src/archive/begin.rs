@@ -7,11 +7,11 @@ use tokio::time::sleep;
 use walvault_protocol::{SegmentSize, SystemId};
 
 use super::again::again;
-use crate::clock;
 use crate::error::Error;
-use crate::layout::ObjectKey;
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
-use crate::store::{ALIKE, Body, SharedStore, StoreError, read_alike, reaffirm};
+use walvault_layout::ObjectKey;
+use walvault_store::clock;
+use walvault_store::{ALIKE, Body, SharedStore, StoreError, read_alike, reaffirm};
 
 /// How long a record that somebody else writes in the same moment is waited for, on a store that lets
 /// it take the place of ours.
@@ -126,8 +126,8 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::store::hooked::{Hooked, Hooks};
-    use crate::store::{MemoryStore, ObjectStore, WriteOnce};
+    use walvault_store::hooked::{Hooked, Hooks};
+    use walvault_store::{MemoryStore, ObjectStore, WriteOnce};
 
     /// A store that takes its time, and in which the last of several PUTs stays.
     #[derive(Debug)]

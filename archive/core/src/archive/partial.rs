@@ -9,12 +9,12 @@ use bytes::Bytes;
 
 use super::again::{Again, again};
 use super::{META_GUESS, kind_of};
-use crate::compute;
 use crate::format::{FOOTER_LEN, FRAME_SIZE, HEADER_LEN, Meta};
 use crate::keys::DataKey;
-use crate::layout::ObjectKey;
 use crate::seal::{FrameError, OpenError, SealedMeta};
 use crate::{Archive, Error};
+use walvault_layout::ObjectKey;
+use walvault_store::compute;
 
 /// Frames between two that are needed are fetched with them up to this many: a request costs more.
 const GAP: usize = 4;

@@ -11,9 +11,9 @@
 use super::Archive;
 use super::again::again;
 use crate::error::Error;
-use crate::layout::ObjectKey;
 use crate::seal::check_whole;
-use crate::store::{ALIKE, StoreError, put_again, read_alike};
+use walvault_layout::ObjectKey;
+use walvault_store::{ALIKE, StoreError, put_again, read_alike};
 
 impl Archive {
     /// Returns once the store has answered for an object that was found in it. A store that enforces

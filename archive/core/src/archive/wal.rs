@@ -4,9 +4,9 @@ use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
 use super::{Archive, Listed};
 use crate::error::Error;
-use crate::layout::{ObjectKey, WalObject, unit_containing, wal_prefix, wal_unit};
 use crate::seal::SealedObject;
-use crate::store::{Naming, StoreError};
+use walvault_layout::{ObjectKey, WalObject, unit_containing, wal_prefix, wal_unit};
+use walvault_store::{Naming, StoreError};
 
 /// What an object of WAL is of its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use crate::archive::Archive;
 use crate::damage::Damage;
 use crate::error::Error;
 use crate::keep::Keeps;
-use crate::layout::{BACKUPS_PREFIX, BackupId, KeyId, ObjectKey, PRUNED_PREFIX};
 use crate::record::{BackupRecord, PruneRecord};
+use walvault_layout::{BACKUPS_PREFIX, BackupId, KeyId, ObjectKey, PRUNED_PREFIX};
 
 /// How many small objects are read at once.
 const READS_AT_ONCE: usize = 16;

@@ -7,8 +7,8 @@ use crate::archive::Archive;
 use crate::coverage::Coverage;
 use crate::damage::left_out;
 use crate::error::Error;
-use crate::layout::PRUNED_PREFIX;
 use crate::record::PruneRecord;
+use walvault_layout::PRUNED_PREFIX;
 
 /// A run of WAL that is not held, between what is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Catalog {
     }
 
     /// The holes that neither recorded gaps nor what `removed` says of a timeline cover.
-    pub(crate) fn holes_beyond(&self, removed: impl Fn(TimelineId) -> Coverage) -> Vec<Hole> {
+    pub fn holes_beyond(&self, removed: impl Fn(TimelineId) -> Coverage) -> Vec<Hole> {
         let mut holes = Vec::new();
         for (timeline, wal) in self.timelines() {
             let mut explained = removed(timeline);

@@ -6,7 +6,7 @@ use walvault_protocol::{LsnRange, TimelineHistory};
 
 use super::Catalog;
 use crate::archive::wal_key;
-use crate::layout::ObjectKey;
+use walvault_layout::ObjectKey;
 
 impl Catalog {
     /// The objects that hold the newest of `range` on the timelines of `history`, newest first: as many

@@ -9,8 +9,8 @@ use super::backups::name_backups;
 use crate::archive::{Archive, Listed};
 use crate::damage::left_out;
 use crate::error::Error;
-use crate::layout::{BackupId, GAPS_PREFIX, ObjectKey};
 use crate::record::{BackupRecord, GapRecord};
+use walvault_layout::{BackupId, GAPS_PREFIX, ObjectKey};
 
 /// What tells whether another backup is due.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

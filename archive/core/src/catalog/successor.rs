@@ -9,7 +9,7 @@ use super::WalHeld;
 use crate::archive::{Archive, Listed, wal_key};
 use crate::error::Error;
 use crate::format::Meta;
-use crate::layout::{ObjectKey, WalObject, tail_prefix};
+use walvault_layout::{ObjectKey, WalObject, tail_prefix};
 
 /// How often what took an object's place may go as well.
 const LOOKS: usize = 20;

@@ -159,7 +159,7 @@ fn whole_units_are_preferred_to_chunks() {
 
 #[tokio::test]
 async fn what_does_not_open_is_left_out() -> Result<(), crate::Error> {
-    use crate::store::{Body, ObjectStore as _, memory::MemoryStore};
+    use walvault_store::{Body, ObjectStore as _, memory::MemoryStore};
     let key = crate::keys::KeyFile::from_secret(crate::keys::Secret::generate()?);
     let store = std::sync::Arc::new(MemoryStore::new());
     let archive = crate::Archive::open_or_begin(

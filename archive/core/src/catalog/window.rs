@@ -8,7 +8,7 @@ use super::{Catalog, WalHeld};
 use crate::archive::Archive;
 use crate::damage::left_out;
 use crate::error::Error;
-use crate::layout::BackupId;
+use walvault_layout::BackupId;
 
 /// A span in which every instant can be restored, from a backup's consistency point on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -186,7 +186,7 @@ impl Catalog {
 /// longer than the largest WAL object, so that only a few before `lsn` are looked at.
 fn furthest(objects: &[WalHeld], lsn: Lsn) -> Option<&WalHeld> {
     let end = objects.partition_point(|held| held.range.start <= lsn);
-    let nearest = lsn.0.saturating_sub(crate::layout::MAX_WAL_OBJECT);
+    let nearest = lsn.0.saturating_sub(walvault_layout::MAX_WAL_OBJECT);
     objects[..end]
         .iter()
         .rev()

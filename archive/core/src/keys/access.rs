@@ -19,7 +19,7 @@ use super::{
     DataKey, EncryptionSettings, Identity, IdentitySource, KeyError, KeyFile, KeyFileError,
     KmsSettings, Recipient, Secret,
 };
-use crate::layout::KeyId;
+use walvault_layout::KeyId;
 
 /// When a data key has served long enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -323,9 +323,12 @@ impl KeyAccess {
         }))
     }
 
-    /// As [`KeyAccess::unwrap`], for test vectors.
-    #[cfg(test)]
-    pub(crate) async fn unwrap_for_test(
+    /// Unwraps what `record` holds, without asking whether a later generation replaced it.
+    ///
+    /// # Errors
+    /// As [`KeyError`] says.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn unwrap_for_test(
         &self,
         archive: &[u8; 16],
         id: KeyId,

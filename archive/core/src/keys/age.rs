@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::private_file::{malformed, write_new};
 use super::{KeyFileError, Secret};
-use crate::layout::KeyId;
+use walvault_layout::KeyId;
 
 /// What an age file holds here: a data key, and what it is bound to.
 const PLAIN_LEN: usize = 32 + 16 + 16;

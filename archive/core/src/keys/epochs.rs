@@ -4,8 +4,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::wrap::KeyRecord;
-use crate::layout::{KEYS_PREFIX, KeyId, ObjectKey, numbers};
-use crate::store::{ObjectStore, StoreError, list_all, read_alike};
+use walvault_layout::{KEYS_PREFIX, KeyId, ObjectKey, numbers};
+use walvault_store::{ObjectStore, StoreError, list_all, read_alike};
 
 /// How often a record is read alike that has to open anyway.
 pub(super) const ONCE: u32 = 1;

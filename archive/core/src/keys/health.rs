@@ -3,8 +3,8 @@
 use super::epochs::KeyEpoch;
 use super::wrap::KeyRecord;
 use super::{KeyError, Keyring, Recipient};
-use crate::layout::KeyId;
-use crate::store::StoreError;
+use walvault_layout::KeyId;
+use walvault_store::StoreError;
 
 /// What was found of one data key.
 #[derive(Debug)]

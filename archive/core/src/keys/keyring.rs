@@ -16,9 +16,9 @@ use super::kms::KmsError;
 use super::sealing_key::SealingKey;
 use super::wrap::KeyRecord;
 use super::{DataKey, KeyPurpose, Recipient};
-use crate::clock;
-use crate::layout::KeyId;
-use crate::store::{ALIKE, Body, SharedStore, StoreError, reaffirm};
+use walvault_layout::KeyId;
+use walvault_store::clock;
+use walvault_store::{ALIKE, Body, SharedStore, StoreError, reaffirm};
 
 /// Why a data key is not to be had.
 #[derive(Debug, thiserror::Error)]

@@ -25,9 +25,9 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{KmsSettings, Secret};
-use crate::aws;
-use crate::endpoint::is_loopback;
-use crate::layout::KeyId;
+use walvault_layout::KeyId;
+use walvault_store::aws;
+use walvault_store::endpoint::is_loopback;
 
 /// How often a request is tried that was throttled or got no answer.
 const ATTEMPTS: u32 = 4;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::epochs::{self, KeyEpoch};
 use super::wrap::KeyRecord;
 use super::{DataKey, KeyError, Keyring, Recipient};
-use crate::layout::{KeyId, numbers};
-use crate::store::StoreError;
+use walvault_layout::{KeyId, numbers};
+use walvault_store::StoreError;
 
 /// Why recipients are not changed. Nothing was written, unless it says so.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
 use super::{KeyFileError, Secret, private_file};
-use crate::layout::AuditWriter;
+use walvault_layout::AuditWriter;
 
 /// What the line that holds the key begins with.
 const PREFIX: &str = "walvault-signing-1-";

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::recipient::key_file_name;
 use super::{DataKey, KeyFile, Secret};
-use crate::layout::KeyId;
+use walvault_layout::KeyId;
 
 /// The newest version of [`KeyRecord`] that this build reads. Version 1 had no check and knew key files
 /// only; version 2 had no purpose, and is still what is written for [`KeyPurpose::Data`].
@@ -141,8 +141,8 @@ impl KeyRecord {
     }
 
     /// As version 1 was written.
-    #[cfg(test)]
-    pub(crate) fn version_1(
+    #[cfg(any(test, feature = "testing"))]
+    pub fn version_1(
         key: &DataKey,
         recipients: Vec<WrappedKey>,
         created_at: jiff::Timestamp,
@@ -207,7 +207,7 @@ fn wrapping_cipher(archive: &[u8; 16], id: KeyId, salt: &[u8], recipient: &KeyFi
 }
 
 /// Wraps `key` for the holder of a key file. A salt must never serve twice.
-pub(crate) fn wrap_for(
+pub fn wrap_for(
     archive: &[u8; 16],
     key: &DataKey,
     recipient: &KeyFile,

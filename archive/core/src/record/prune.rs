@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use walvault_protocol::{LsnRange, TimelineId};
 
-use crate::layout::{BackupId, ObjectKey};
+use walvault_layout::{BackupId, ObjectKey};
 
 /// `pruned/<number>`: written before the first object is removed, so that nothing that walvault
 /// removed is ever missed without an explanation.

@@ -14,7 +14,7 @@ use crate::format::{
     Codec, FOOTER_LEN, FRAME_SIZE, Footer, FormatError, HEADER_LEN, Header, Kind, Meta, TAG_LEN,
 };
 use crate::keys::DataKey;
-use crate::layout::KeyId;
+use walvault_layout::KeyId;
 
 /// A stored object whose bytes are not believed yet.
 #[derive(Debug, Clone)]

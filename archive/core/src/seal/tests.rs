@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::format::{Codec, FRAME_SIZE};
 use crate::keys::Secret;
-use crate::layout::KeyId;
+use walvault_layout::KeyId;
 
 const ARCHIVE: [u8; 16] = [7; 16];
 
@@ -112,7 +112,7 @@ fn mend_digest(bytes: &mut [u8]) {
     digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, covered).as_ref());
 }
 
-use crate::store::Body;
+use walvault_store::Body;
 
 #[test]
 fn another_name_archive_key_or_kind_does_not_open() {

@@ -5,8 +5,8 @@ use walvault_protocol::SegmentSize;
 
 use super::Sealed;
 use crate::format::Kind;
-use crate::layout::{KEYS_PREFIX, ObjectKey, Purpose, purpose};
-use crate::store::Body;
+use walvault_layout::{KEYS_PREFIX, ObjectKey, Purpose, purpose};
+use walvault_store::Body;
 
 /// Checks, as far as that needs no key, that `bytes` are a whole object of the kind that `key` names.
 ///

@@ -14,7 +14,7 @@ use crate::format::{
     TAG_LEN,
 };
 use crate::keys::{DataKey, SealingKey};
-use crate::store::{Body, Naming};
+use walvault_store::{Body, Naming};
 
 /// Seals objects of one archive, each under the data key that is current when it begins.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl Sealer {
     }
 
     /// As [`Sealer::begin`] with a chosen salt, for test vectors. A salt must never serve twice.
-    pub(crate) fn begin_salted(&self, kind: Kind, name: &str, salt: [u8; SALT_LEN]) -> SealWriter {
+    pub fn begin_salted(&self, kind: Kind, name: &str, salt: [u8; SALT_LEN]) -> SealWriter {
         let key = self.key.current();
         let header = Header {
             kind,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// Whether it says that there is nothing under the name.
 pub(super) fn is_absence(error: &io::Error) -> bool {

@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::store::list_all;
+use crate::list_all;
 
 fn body(text: &str) -> Body {
     Body::new(Bytes::copy_from_slice(text.as_bytes()))

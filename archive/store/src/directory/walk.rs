@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::store::directory::{error, object_meta};
-use crate::store::{Leftover, ListPage, ObjectMeta, key};
+use crate::directory::{error, object_meta};
+use crate::{Leftover, ListPage, ObjectMeta, key};
 
 /// The first `limit` objects whose keys begin with `prefix` and come after `after`.
 pub(super) fn page(

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::*;
-use crate::store::hooked::{Hooked, Hooks};
+use crate::hooked::{Hooked, Hooks};
 
 const URL: &str = "memory:";
 

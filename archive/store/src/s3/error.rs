@@ -9,8 +9,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use crate::StoreError;
 use crate::aws::describe;
-use crate::store::StoreError;
 
 /// What was asked, for errors.
 #[derive(Debug, Clone, Copy)]

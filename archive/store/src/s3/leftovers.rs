@@ -2,7 +2,7 @@
 
 use super::error::Answer;
 use super::{ANSWER_TIMEOUT, S3Store, timestamp, within};
-use crate::store::{Leftover, StoreError};
+use crate::{Leftover, StoreError};
 
 /// Uploads below the store's prefix that were begun before `before`.
 pub(super) async fn find(

@@ -4,7 +4,7 @@ use aws_sdk_s3::types::{
     ChecksumAlgorithm, ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode,
 };
 
-use crate::store::StoreError;
+use crate::StoreError;
 
 use super::error::Answer;
 use super::{ANSWER_TIMEOUT, ObjectLockMode, S3Store, put, timestamp, within};

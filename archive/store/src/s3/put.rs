@@ -6,7 +6,7 @@ use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockMode, ServerSideEncryption, StorageClass};
 
-use crate::layout::{Purpose, purpose};
+use walvault_layout::{Purpose, purpose};
 
 use super::{ObjectLockMode as Mode, S3PutSettings, S3Store, Sse};
 

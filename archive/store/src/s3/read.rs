@@ -7,9 +7,9 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 
-use crate::store::s3::error::{Answer, Context};
-use crate::store::s3::{ANSWER_TIMEOUT, S3Store, within};
-use crate::store::{ObjectStore, StoreError};
+use crate::s3::error::{Answer, Context};
+use crate::s3::{ANSWER_TIMEOUT, S3Store, within};
+use crate::{ObjectStore, StoreError};
 
 /// How often a body that broke off is taken up again before the whole call fails.
 const RESUMES: u32 = 4;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::store::{SharedStore, WriteOnce};
+use crate::{SharedStore, WriteOnce};
 
 /// A server that gives the answers of a script in turn, one to a connection.
 struct Script {

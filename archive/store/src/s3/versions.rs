@@ -1,8 +1,8 @@
 //! Earlier versions of an object, in buckets that keep them.
 
-use crate::store::s3::error::Answer;
-use crate::store::s3::{ANSWER_TIMEOUT, S3Store, lock, within};
-use crate::store::{ObjectStore, StoreError};
+use crate::s3::error::Answer;
+use crate::s3::{ANSWER_TIMEOUT, S3Store, lock, within};
+use crate::{ObjectStore, StoreError};
 
 /// Removes an object with all its versions and delete markers. A store without versions has nothing
 /// more than the object.

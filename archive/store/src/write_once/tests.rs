@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::store::SharedStore;
-use crate::store::hooked::{Hooked, Hooks};
+use crate::SharedStore;
+use crate::hooked::{Hooked, Hooks};
 
 fn body(text: &'static str) -> Body {
     Body::new(Bytes::from_static(text.as_bytes()))

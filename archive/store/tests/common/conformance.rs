@@ -1,7 +1,7 @@
 //! What every store has to do alike.
 
 use bytes::Bytes;
-use walvault_archive::store::{Body, ObjectStore, StoreError, list_all};
+use walvault_store::{Body, ObjectStore, StoreError, list_all};
 
 /// Holds an empty store to the contract of [`ObjectStore`], and leaves it empty, but for what is
 /// under `probe/`.

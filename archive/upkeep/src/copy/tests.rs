@@ -4,9 +4,9 @@ use bytes::Bytes;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
 
 use super::*;
-use crate::archive::wal_key;
-use crate::keys::{KeyFile, Secret};
-use crate::store::{MemoryStore, ObjectStore, list_all};
+use walvault_archive::archive::wal_key;
+use walvault_archive::keys::{KeyFile, Secret};
+use walvault_store::{MemoryStore, ObjectStore, list_all};
 
 const SEGMENT: u64 = 16 << 20;
 
@@ -142,7 +142,7 @@ async fn what_was_pruned_does_not_come_back() {
     let target: SharedStore = to.clone();
     let _ = run(&archive, &to).await.expect("copied");
     let pruned = archive.at(target);
-    for object in list_all(&*to, &crate::layout::backup_prefix(&id(1)))
+    for object in list_all(&*to, &walvault_layout::backup_prefix(&id(1)))
         .await
         .expect("listed")
     {

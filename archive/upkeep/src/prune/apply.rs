@@ -8,12 +8,12 @@ use walvault_protocol::{LsnRange, TimelineId};
 
 use super::extend::extend;
 use super::{PruneError, PrunePlan, Removal};
-use crate::archive::Archive;
-use crate::error::Error;
-use crate::layout::{BackupId, ObjectKey, PRUNED_PREFIX, numbers};
 use crate::lock::Lock;
-use crate::record::{PruneRecord, PrunedWal};
-use crate::store::StoreError;
+use walvault_archive::archive::Archive;
+use walvault_archive::error::Error;
+use walvault_archive::record::{PruneRecord, PrunedWal};
+use walvault_layout::{BackupId, ObjectKey, PRUNED_PREFIX, numbers};
+use walvault_store::StoreError;
 
 /// How many objects are removed at once.
 const AT_ONCE: usize = 16;
@@ -189,11 +189,12 @@ fn place(key: &ObjectKey) -> Option<(TimelineId, LsnRange)> {
 
 /// Joins what touches.
 fn runs(places: impl Iterator<Item = (TimelineId, LsnRange)>) -> Vec<PrunedWal> {
-    let mut by_timeline = std::collections::BTreeMap::<TimelineId, crate::Coverage>::new();
+    let mut by_timeline =
+        std::collections::BTreeMap::<TimelineId, walvault_archive::Coverage>::new();
     for (timeline, range) in places {
         by_timeline.entry(timeline).or_default().insert(range);
     }
-    let pruned = |(timeline, coverage): (TimelineId, crate::Coverage)| {
+    let pruned = |(timeline, coverage): (TimelineId, walvault_archive::Coverage)| {
         let ranges = coverage.ranges().to_vec();
         ranges
             .into_iter()

@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{PrunePlan, Removal};
-use crate::archive::Archive;
-use crate::catalog::Catalog;
-use crate::error::Error;
-use crate::layout::BackupId;
+use walvault_archive::archive::Archive;
+use walvault_archive::catalog::Catalog;
+use walvault_archive::error::Error;
+use walvault_layout::BackupId;
 
 /// How many objects are looked for at once.
 const AT_ONCE: usize = 16;

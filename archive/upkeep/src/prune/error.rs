@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::error::Error;
+use walvault_archive::error::Error;
 
 /// Why a prune was not planned, or stopped.
 #[derive(Debug, thiserror::Error)]

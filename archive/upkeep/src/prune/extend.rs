@@ -11,10 +11,10 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::PrunePlan;
-use crate::archive::{Archive, Listed};
-use crate::error::Error;
-use crate::layout::ObjectKey;
 use crate::lock::Lock;
+use walvault_archive::archive::{Archive, Listed};
+use walvault_archive::error::Error;
+use walvault_layout::ObjectKey;
 
 /// How many objects are looked at at once.
 const AT_ONCE: usize = 16;
@@ -102,7 +102,7 @@ async fn extend_one(
     match store.retain(name, until).await {
         Ok(()) => Ok(true),
         // A chunk that its sidecar removed meanwhile.
-        Err(crate::store::StoreError::Missing { .. }) => Ok(false),
+        Err(walvault_store::StoreError::Missing { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

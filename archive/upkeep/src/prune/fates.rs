@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
 
 use super::BackupFate;
-use crate::catalog::Catalog;
-use crate::keep::Keeps;
-use crate::layout::BackupId;
-use crate::record::BackupRecord;
 use crate::retention::{Candidate, RetentionPolicy, Rule};
+use walvault_archive::catalog::Catalog;
+use walvault_archive::keep::Keeps;
+use walvault_archive::record::BackupRecord;
+use walvault_layout::BackupId;
 
 /// Judges every complete backup of `catalog`. `locked` are those whose record the store does not
 /// let go.

@@ -2,9 +2,9 @@
 
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
-use crate::catalog::Catalog;
-use crate::layout::BackupId;
-use crate::record::BackupRecord;
+use walvault_archive::catalog::Catalog;
+use walvault_archive::record::BackupRecord;
+use walvault_layout::BackupId;
 
 /// The WAL that one backup needs.
 #[derive(Debug, Clone)]

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Orphan, OrphanKind, Removal, Removals};
-use crate::archive::{Archive, Listed, wal_key};
-use crate::catalog::Catalog;
-use crate::error::Error;
-use crate::layout::{BackupId, ObjectKey};
-use crate::record::PartRecord;
+use walvault_archive::archive::{Archive, Listed, wal_key};
+use walvault_archive::catalog::Catalog;
+use walvault_archive::error::Error;
+use walvault_archive::record::PartRecord;
+use walvault_layout::{BackupId, ObjectKey};
 
 /// Parts by the backup under whose name they are stored.
 pub(super) type Parts = BTreeSet<(BackupId, u32)>;
@@ -63,7 +63,7 @@ pub(super) async fn collect(
         .collect();
     for (timeline, wal) in catalog.timelines() {
         let units = wal.objects.iter().filter(|held| held.whole);
-        let whole: crate::Coverage = units.clone().map(|held| held.range).collect();
+        let whole: walvault_archive::Coverage = units.clone().map(|held| held.range).collect();
         for held in wal.objects.iter().filter(|held| !held.whole) {
             let key = ObjectKey::Tail(timeline, held.range);
             let name = archive.name(&key);

@@ -10,12 +10,12 @@ use super::need::Needs;
 use super::orphans::{self, is_borrowed};
 use super::under_way::UnderWay;
 use super::{BackupFate, PruneError, PrunePlan, Removal, Removals, WalFate, WalReason, fates};
-use crate::archive::{Archive, wal_key};
-use crate::catalog::{Catalog, TimelineWal, WalHeld};
-use crate::error::Error;
-use crate::layout::{BackupId, ObjectKey, backup_prefix};
-use crate::record::BackupRecord;
 use crate::retention::{RetentionPolicy, before};
+use walvault_archive::archive::{Archive, wal_key};
+use walvault_archive::catalog::{Catalog, TimelineWal, WalHeld};
+use walvault_archive::error::Error;
+use walvault_archive::record::BackupRecord;
+use walvault_layout::{BackupId, ObjectKey, backup_prefix};
 
 /// By how much clocks may differ.
 const SKEW: Duration = Duration::from_secs(600);

@@ -9,11 +9,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::keep;
-use crate::layout::LOCKS_PREFIX;
 use crate::lock::Lock;
-use crate::record::{KeepChange, PruneRecord};
 use history::{Event, History};
+use walvault_archive::keep;
+use walvault_archive::record::{KeepChange, PruneRecord};
+use walvault_layout::LOCKS_PREFIX;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -165,7 +165,9 @@ async fn two_that_prune_at_once_remove_no_more_than_one() {
             .count(),
         0
     );
-    let catalog = crate::Catalog::load(&shared.archive).await.expect("read");
+    let catalog = walvault_archive::Catalog::load(&shared.archive)
+        .await
+        .expect("read");
     assert_eq!(catalog.backups().len(), 2);
 }
 

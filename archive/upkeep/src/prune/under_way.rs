@@ -6,11 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use walvault_protocol::{Lsn, SegmentNumber};
 
-use crate::archive::{Archive, Listed};
-use crate::catalog::{Catalog, TimelineWal};
-use crate::error::Error;
-use crate::layout::backup_prefix;
 use crate::retention::before;
+use walvault_archive::archive::{Archive, Listed};
+use walvault_archive::catalog::{Catalog, TimelineWal};
+use walvault_archive::error::Error;
+use walvault_layout::backup_prefix;
 
 /// Backups without a record, told apart by whether they still grow.
 #[derive(Debug, Default)]

@@ -10,12 +10,12 @@ use walvault_protocol::{ControlFile, Lsn, data_page};
 
 use super::pages::{self, Pages};
 use super::{Choice, FindingKind, Run};
-use crate::archive::Archive;
-use crate::compute;
-use crate::damage::is_damage;
-use crate::error::Error;
-use crate::layout::{BackupId, ObjectKey, backup_prefix};
-use crate::record::{BackupFiles, BackupRecord, FileKind, FilePath, PartRecord};
+use walvault_archive::archive::Archive;
+use walvault_archive::damage::is_damage;
+use walvault_archive::error::Error;
+use walvault_archive::record::{BackupFiles, BackupRecord, FileKind, FilePath, PartRecord};
+use walvault_layout::{BackupId, ObjectKey, backup_prefix};
+use walvault_store::compute;
 
 /// How many parts are under way at most.
 const AT_ONCE: usize = 3;

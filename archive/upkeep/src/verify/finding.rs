@@ -2,34 +2,32 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::Error;
-use crate::format::FormatError;
-use crate::keys::KeyError;
-use crate::layout::KeyId;
-use crate::record::{Finding, FindingKind};
-use crate::seal::OpenError;
-use crate::store::StoreError;
+use walvault_archive::error::Error;
+use walvault_archive::format::FormatError;
+use walvault_archive::keys::KeyError;
+use walvault_archive::record::{Finding, FindingKind};
+use walvault_archive::seal::OpenError;
+use walvault_layout::KeyId;
+use walvault_store::StoreError;
 
-impl Finding {
-    /// What an error says about the object of this name; `None` for one that only says that nobody
-    /// could look. What is sealed under one of `damaged` data keys is as good as altered.
-    pub(super) fn of(name: &str, error: &Error, damaged: &BTreeSet<KeyId>) -> Option<Finding> {
-        let kind = match error {
-            Error::Store(StoreError::Missing { .. }) => FindingKind::Missing,
-            Error::Corrupt { source, .. } => damage(source)?,
-            Error::Record { .. } => FindingKind::Unreadable,
-            Error::Key(KeyError::Missing(_)) => FindingKind::Closed,
-            Error::Key(KeyError::CannotUnwrap { id, .. }) if damaged.contains(id) => {
-                FindingKind::Closed
-            }
-            _ => return None,
-        };
-        Some(Finding {
-            kind,
-            object: name.to_owned(),
-            detail: error.to_string(),
-        })
-    }
+/// What an error says about the object of this name; `None` for one that only says that nobody
+/// could look. What is sealed under one of `damaged` data keys is as good as altered.
+pub(super) fn finding(name: &str, error: &Error, damaged: &BTreeSet<KeyId>) -> Option<Finding> {
+    let kind = match error {
+        Error::Store(StoreError::Missing { .. }) => FindingKind::Missing,
+        Error::Corrupt { source, .. } => damage(source)?,
+        Error::Record { .. } => FindingKind::Unreadable,
+        Error::Key(KeyError::Missing(_)) => FindingKind::Closed,
+        Error::Key(KeyError::CannotUnwrap { id, .. }) if damaged.contains(id) => {
+            FindingKind::Closed
+        }
+        _ => return None,
+    };
+    Some(Finding {
+        kind,
+        object: name.to_owned(),
+        detail: error.to_string(),
+    })
 }
 
 /// `None` for what a newer release wrote.

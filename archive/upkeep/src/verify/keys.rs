@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Finding, FindingKind};
-use crate::archive::Archive;
-use crate::error::Error;
-use crate::keys::health::KeyState;
-use crate::layout::{KeyId, ObjectKey};
+use walvault_archive::archive::Archive;
+use walvault_archive::error::Error;
+use walvault_archive::keys::health::KeyState;
+use walvault_layout::{KeyId, ObjectKey};
 
 /// What is wrong with data keys.
 pub(super) struct Checked {

@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use jiff::Timestamp;
 
 use super::{Run, Scope, names};
-use crate::archive::Archive;
-use crate::catalog::Catalog;
-use crate::damage::is_damage;
-use crate::error::Error;
-use crate::layout::{KeyId, ObjectKey, PRUNED_PREFIX, VERIFIED_PREFIX, numbers};
-use crate::record::{Finding, FindingKind, PruneRecord, Seen, VerifiedRecord};
-use crate::store::StoreError;
+use walvault_archive::archive::Archive;
+use walvault_archive::catalog::Catalog;
+use walvault_archive::damage::is_damage;
+use walvault_archive::error::Error;
+use walvault_archive::record::{Finding, FindingKind, PruneRecord, Seen, VerifiedRecord};
+use walvault_layout::{KeyId, ObjectKey, PRUNED_PREFIX, VERIFIED_PREFIX, numbers};
+use walvault_store::StoreError;
 
 /// How many records there may be before they become one.
 const MOST_RECORDS: usize = 32;

@@ -6,12 +6,12 @@ use serde::Deserialize;
 use walvault_protocol::{LsnRange, TimelineId};
 
 use super::{Digest, FindingKind, Run};
-use crate::archive::Listed;
-use crate::catalog::Catalog;
-use crate::coverage::Coverage;
-use crate::error::Error;
-use crate::layout::{BackupId, ObjectKey, wal_prefix};
-use crate::record::{BackupRecord, PartRecord, PruneRecord};
+use walvault_archive::archive::Listed;
+use walvault_archive::catalog::Catalog;
+use walvault_archive::coverage::Coverage;
+use walvault_archive::error::Error;
+use walvault_archive::record::{BackupRecord, PartRecord, PruneRecord};
+use walvault_layout::{BackupId, ObjectKey, wal_prefix};
 
 /// As much of a backup's file list as says which parts it is made of.
 #[derive(Deserialize)]

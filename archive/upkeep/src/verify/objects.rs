@@ -7,12 +7,12 @@ use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
 
 use super::{Depth, Digest, Finding, Run};
-use crate::archive::again::again;
-use crate::archive::{Archive, Listed};
-use crate::error::Error;
-use crate::keys::wrap::KeyRecord;
-use crate::layout::ObjectKey;
-use crate::record::ArchiveRecord;
+use walvault_archive::archive::again::again;
+use walvault_archive::archive::{Archive, Listed};
+use walvault_archive::error::Error;
+use walvault_archive::keys::wrap::KeyRecord;
+use walvault_archive::record::ArchiveRecord;
+use walvault_layout::ObjectKey;
 
 /// The most memory for objects under way, in KiB; within what a semaphore can count.
 const MOST_KIB: u32 = 1 << 28;

@@ -7,15 +7,15 @@ use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, TimelineId};
 
 use super::*;
-use crate::archive::wal_key;
-use crate::keep;
-use crate::keys::{KeyFile, Secret};
-use crate::layout::VERIFIED_PREFIX;
-use crate::record::{
+use walvault_archive::archive::wal_key;
+use walvault_archive::keep;
+use walvault_archive::keys::{KeyFile, Secret};
+use walvault_archive::record::{
     BackupFiles, BackupRecord, Extent, FileKind, FilePath, FileRecord, GapRecord, KeepChange,
     PartRecord,
 };
-use crate::store::{Body, MemoryStore, ObjectStore};
+use walvault_layout::VERIFIED_PREFIX;
+use walvault_store::{Body, MemoryStore, ObjectStore};
 
 mod deep;
 mod sample;

@@ -6,11 +6,11 @@ use walvault_protocol::wal::{ScanStart, WalScanner};
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
 
 use super::{Finding, FindingKind, Run};
-use crate::archive::wal_key;
-use crate::catalog::{Catalog, WalHeld};
-use crate::compute;
-use crate::error::Error;
-use crate::layout::ObjectKey;
+use walvault_archive::archive::wal_key;
+use walvault_archive::catalog::{Catalog, WalHeld};
+use walvault_archive::error::Error;
+use walvault_layout::ObjectKey;
+use walvault_store::compute;
 
 /// How many objects are fetched ahead at most.
 const AHEAD: usize = 4;

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use walvault_archive::format::Codec;
 use walvault_archive::keys::KeyFile;
-use walvault_archive::store::MemoryStore;
 use walvault_protocol::{SegmentSize, SystemId};
+use walvault_store::MemoryStore;
 
 use super::*;
 

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use walvault_archive::archive::wal_key;
 use walvault_archive::format::{Codec, Kind};
 use walvault_archive::keys::KeyFile;
-use walvault_archive::layout::ObjectKey;
-use walvault_archive::store::MemoryStore;
 use walvault_archive::{WalCut, WalPut};
+use walvault_layout::ObjectKey;
 use walvault_protocol::{SegmentSize, SystemId};
+use walvault_store::MemoryStore;
 
 use super::*;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use walvault_archive::config::Ack;
+use walvault_config::Ack;
 
 use super::super::tail_ledger::TailLedger;
 use super::Pump;

@@ -6,13 +6,13 @@ use tokio::time::timeout;
 use walvault_archive::archive::wal_key;
 use walvault_archive::format::Codec;
 use walvault_archive::keys::{KeyFile, Secret};
-use walvault_archive::layout::unit_containing;
-use walvault_archive::store::hooked::{Hooked, Hooks};
-use walvault_archive::store::metered::Operation;
-use walvault_archive::store::{Body, ObjectStore, StoreError};
+use walvault_layout::unit_containing;
 use walvault_protocol::PgTimestamp;
 use walvault_protocol::replication::WalData;
 use walvault_protocol::wal::synthetic::{MAGICS, SYSTEM, Writer};
+use walvault_store::hooked::{Hooked, Hooks};
+use walvault_store::metered::Operation;
+use walvault_store::{Body, ObjectStore, StoreError};
 
 use super::super::Durable;
 use super::*;

@@ -6,9 +6,9 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 use walvault_archive::Archive;
-use walvault_archive::audit::{self, Action, Outcome, Recorded};
-use walvault_archive::config::Config;
-use walvault_archive::layout::BackupId;
+use walvault_config::Config;
+use walvault_evidence::audit::{self, Action, Outcome, Recorded};
+use walvault_layout::BackupId;
 
 use super::WrongTrail;
 use crate::command::restore::parse_backup;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use walvault_archive::Archive;
 use walvault_archive::key_usage::{KeyUse, usage};
-use walvault_archive::layout::ObjectKey;
+use walvault_layout::ObjectKey;
 
 use super::error::KeysFailure;
 use super::usage_report::Use;

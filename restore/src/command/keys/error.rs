@@ -1,6 +1,6 @@
 //! Why a command about keys is no success.
 
-use walvault_archive::layout::KeyId;
+use walvault_layout::KeyId;
 
 use crate::exit::{CommandError, DAMAGED, REFUSED};
 

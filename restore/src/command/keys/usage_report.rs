@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use walvault_archive::key_usage::KeyUse;
-use walvault_archive::layout::{BackupId, KeyId};
+use walvault_layout::{BackupId, KeyId};
 use walvault_protocol::{Lsn, TimelineId};
 
 use crate::report;

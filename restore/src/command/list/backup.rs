@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::Catalog;
 use walvault_archive::keep::Hold;
-use walvault_archive::layout::BackupId;
 use walvault_archive::record::BackupRecord;
+use walvault_layout::BackupId;
 use walvault_protocol::{Lsn, TimelineId};
 
 /// A base backup.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use walvault_archive::Error;
-use walvault_archive::compute::elsewhere;
 use walvault_archive::format::FOOTER_LEN;
 use walvault_archive::keys::SigningKey;
 use walvault_archive::seal::check_whole;
-use walvault_archive::store::{Body, DirectoryStore, StoreError};
+use walvault_store::compute::elsewhere;
+use walvault_store::{Body, DirectoryStore, StoreError};
 
 use super::{BY_HAND, Export, Report};
 use crate::export::error::ExportError;

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
-use walvault_archive::audit::{Actor, Event, Outcome, Position};
 use walvault_archive::record::ClockStep;
+use walvault_evidence::audit::{Actor, Event, Outcome, Position};
 use walvault_protocol::Lsn;
 
 use super::*;

@@ -6,9 +6,9 @@ use walvault_protocol::{SegmentSize, SystemId, TimelineId};
 
 use crate::format::FRAME_SIZE;
 use crate::keys::{KeyFile, Secret};
-use crate::layout::ObjectKey;
-use crate::store::on_the_way::OnTheWay;
 use crate::{Archive, Error};
+use walvault_layout::ObjectKey;
+use walvault_store::on_the_way::OnTheWay;
 
 const KEY: ObjectKey = ObjectKey::History(TimelineId::FIRST);
 

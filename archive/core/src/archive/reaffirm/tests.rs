@@ -9,9 +9,9 @@ use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
 use super::*;
 use crate::format::Codec;
 use crate::keys::{KeyFile, Secret};
-use crate::layout::BackupId;
-use crate::store::hooked::{Hooked, Hooks};
-use crate::store::{
+use walvault_layout::BackupId;
+use walvault_store::hooked::{Hooked, Hooks};
+use walvault_store::{
     Body, ObjectMeta, ObjectStore, RetryPolicy, Retrying, SharedStore, WriteOnce, list_all,
 };
 
@@ -91,27 +91,29 @@ impl Hooks for Nodes {
     }
 }
 
-impl Hooked<Nodes> {
-    /// The store as a process sees it.
-    fn written_once(&self) -> SharedStore {
-        Arc::new(WriteOnce::new(self.clone()))
-    }
+/// The store as a process sees it.
+fn written_once(nodes: &Hooked<Nodes>) -> SharedStore {
+    Arc::new(WriteOnce::new(nodes.clone()))
+}
 
-    /// Everything it holds.
-    async fn contents(&self) -> BTreeMap<String, Bytes> {
-        let mut contents = BTreeMap::new();
-        for object in list_all(&**self.unhooked(), "").await.expect("listed") {
-            let bytes = self.unhooked().get(&object.key, None).await.expect("there");
-            contents.insert(object.key, bytes);
-        }
-        contents
+/// Everything it holds.
+async fn contents(nodes: &Hooked<Nodes>) -> BTreeMap<String, Bytes> {
+    let mut contents = BTreeMap::new();
+    for object in list_all(&**nodes.unhooked(), "").await.expect("listed") {
+        let bytes = nodes
+            .unhooked()
+            .get(&object.key, None)
+            .await
+            .expect("there");
+        contents.insert(object.key, bytes);
     }
+    contents
+}
 
-    async fn lose_node(&self) {
-        let partial = std::mem::take(&mut *self.partial());
-        for name in partial {
-            self.unhooked().delete(&name).await.expect("deleted");
-        }
+async fn lose_node(nodes: &Hooked<Nodes>) {
+    let partial = std::mem::take(&mut *nodes.partial());
+    for name in partial {
+        nodes.unhooked().delete(&name).await.expect("deleted");
     }
 }
 
@@ -122,7 +124,7 @@ fn key_file(secret: u8) -> KeyFile {
 /// A process that opens the archive, or begins it, and seals.
 async fn process(nodes: &Hooked<Nodes>) -> Result<Archive, Error> {
     let key = key_file(7);
-    let store = nodes.written_once();
+    let store = written_once(nodes);
     let archive =
         Archive::open_or_begin(store, vec![key], SystemId(1), SegmentSize::DEFAULT).await?;
     archive.sealer(Codec::None).await?;
@@ -133,7 +135,7 @@ async fn process(nodes: &Hooked<Nodes>) -> Result<Archive, Error> {
 async fn a_put_that_only_one_node_took_is_repeated_until_it_is_answered() {
     let nodes = Hooked::<Nodes>::default();
     nodes.is_short_for(Some("tail/"));
-    let store = Retrying::new(nodes.written_once(), RetryPolicy::default());
+    let store = Retrying::new(written_once(&nodes), RetryPolicy::default());
     let put = tokio::spawn(async move {
         let body = Body::new(Bytes::from_static(b"one"));
         store.put("tail/one", body).await
@@ -144,7 +146,7 @@ async fn a_put_that_only_one_node_took_is_repeated_until_it_is_answered() {
     assert!(!put.is_finished());
     nodes.is_short_for(None);
     put.await.expect("no panic").expect("stored");
-    nodes.lose_node().await;
+    lose_node(&nodes).await;
     assert!(nodes.head("tail/one").await.expect("asked").is_some());
 }
 
@@ -160,7 +162,7 @@ async fn what_a_killed_process_began_an_archive_with_outlives_a_node() {
     }
     let before = list_all(&nodes, "").await.expect("listed");
     process(&nodes).await.expect("an archive");
-    nodes.lose_node().await;
+    lose_node(&nodes).await;
     let after = list_all(&nodes, "").await.expect("listed");
     let names = |objects: &[ObjectMeta]| -> Vec<String> {
         let keys = objects.iter().map(|object| object.key.clone());
@@ -186,11 +188,11 @@ async fn nothing_takes_the_place_of_what_is_stored() {
             .await
             .expect("stored");
     }
-    let store = nodes.written_once();
+    let store = written_once(&nodes);
     let sealing_only = Archive::open(store, vec![key_file(8)])
         .await
         .expect("opened");
-    let before = nodes.contents().await;
+    let before = contents(&nodes).await;
     let anothers = Lie::Anothers(archive.name(&gap(2)));
     let lies = [
         vec![Lie::Altered],
@@ -203,7 +205,7 @@ async fn nothing_takes_the_place_of_what_is_stored() {
             nodes.lie(&lies);
             host.reaffirm(&gap(1)).await.expect("put again");
             assert!(nodes.lies().is_empty());
-            assert_eq!(nodes.contents().await, before);
+            assert_eq!(contents(&nodes).await, before);
         }
         // Its record and its data key: each of the GETs of a process that begins in turn.
         for truths in 0..20 {
@@ -214,7 +216,7 @@ async fn nothing_takes_the_place_of_what_is_stored() {
             if let Ok(begun) = begun {
                 assert_eq!(begun.id(), archive.id());
             }
-            let mut after = nodes.contents().await;
+            let mut after = contents(&nodes).await;
             // A data key that does not read is let be, and another begun.
             after.retain(|name, _| before.contains_key(name));
             assert_eq!(after, before, "{truths} {lies:?}");

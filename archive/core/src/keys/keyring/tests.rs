@@ -5,9 +5,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::keys::KmsSettings;
 use crate::keys::{AgeIdentity, Identity, KeyFile, RotationPolicy, Secret};
-use crate::layout::KEYS_PREFIX;
-use crate::store::list_all;
-use crate::store::memory::MemoryStore;
+use walvault_layout::KEYS_PREFIX;
+use walvault_store::list_all;
+use walvault_store::memory::MemoryStore;
 
 const ARCHIVE: [u8; 16] = *b"an archive of us";
 const NEVER: RotationPolicy = RotationPolicy {

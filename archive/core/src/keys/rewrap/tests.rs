@@ -4,9 +4,9 @@ use std::time::Duration;
 use super::*;
 use crate::keys::KmsSettings;
 use crate::keys::{AgeIdentity, Identity, KeyAccess, KeyFile, RotationPolicy, Secret};
-use crate::layout::KEYS_PREFIX;
-use crate::store::list_all;
-use crate::store::on_the_way::OnTheWay;
+use walvault_layout::KEYS_PREFIX;
+use walvault_store::list_all;
+use walvault_store::on_the_way::OnTheWay;
 
 const ARCHIVE: [u8; 16] = *b"an archive of us";
 

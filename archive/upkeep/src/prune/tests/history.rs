@@ -11,18 +11,18 @@ use proptest::test_runner::TestCaseError;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, SystemId, TimelineId};
 
 use super::model::{Backup, Model};
-use crate::archive::{Archive, wal_key};
-use crate::catalog::Catalog;
-use crate::keep;
-use crate::keys::{KeyFile, Secret};
-use crate::layout::{BackupId, ObjectKey};
 use crate::lock::Lock;
 use crate::prune::{Asked, PruneError, PrunePlan, apply, plan};
-use crate::record::{BackupFiles, BackupRecord, GapRecord, KeepChange, PartRecord};
 use crate::retention::RetentionPolicy;
-use crate::store::hooked::{Hooked, Hooks};
-use crate::store::metered::Operation;
-use crate::store::{MemoryStore, ObjectStore, StoreError};
+use walvault_archive::archive::{Archive, wal_key};
+use walvault_archive::catalog::Catalog;
+use walvault_archive::keep;
+use walvault_archive::keys::{KeyFile, Secret};
+use walvault_archive::record::{BackupFiles, BackupRecord, GapRecord, KeepChange, PartRecord};
+use walvault_layout::{BackupId, ObjectKey};
+use walvault_store::hooked::{Hooked, Hooks};
+use walvault_store::metered::Operation;
+use walvault_store::{MemoryStore, ObjectStore, StoreError};
 
 /// Bytes of a segment.
 pub const SEGMENT: u64 = 1 << 20;

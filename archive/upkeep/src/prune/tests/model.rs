@@ -11,9 +11,9 @@ use proptest::test_runner::TestCaseError;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::history::SEGMENT;
-use crate::archive::wal_key;
-use crate::layout::{BackupId, ObjectKey};
 use crate::retention::{RetentionPolicy, before};
+use walvault_archive::archive::wal_key;
+use walvault_layout::{BackupId, ObjectKey};
 
 /// Where in a segment a timeline is left.
 const SWITCH: u64 = 0x8_0000;

@@ -6,7 +6,7 @@ use walvault_protocol::wal::synthetic::{MAGICS, RM_HEAP, Writer};
 
 use super::sample::file;
 use super::*;
-use crate::layout::backup_prefix;
+use walvault_layout::backup_prefix;
 
 const MIB: u64 = 1 << 20;
 

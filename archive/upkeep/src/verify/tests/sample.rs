@@ -58,7 +58,7 @@ impl Sample {
         let key = ObjectKey::Gap(tli(1), gap.range);
         self.archive.put_record(&key, &gap).await?;
         self.put(&ObjectKey::Writer(1), b"a writer").await?;
-        let pruned = crate::record::PruneRecord {
+        let pruned = walvault_archive::record::PruneRecord {
             version: 1,
             at: Timestamp::UNIX_EPOCH,
             by: "somebody".to_owned(),

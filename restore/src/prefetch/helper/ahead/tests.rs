@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempDir;
-use walvault_archive::store::hooked::{Hooked, Hooks};
-use walvault_archive::store::metered::Operation;
-use walvault_archive::store::{Body, ObjectStore, StoreError};
 use walvault_protocol::SegmentSize;
+use walvault_store::hooked::{Hooked, Hooks};
+use walvault_store::metered::Operation;
+use walvault_store::{Body, ObjectStore, StoreError};
 
 use super::*;
 use crate::prefetch::site::Site;

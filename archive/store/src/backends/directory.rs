@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::DirectoryStore;
-use crate::store::SharedStore;
-use crate::store::backends::Backend;
+use super::Backend;
+use crate::{DirectoryStore, SharedStore};
 
 /// Archives in directories.
-pub static BACKEND: Backend = Backend {
+pub(super) static BACKEND: Backend = Backend {
     scheme: "file",
     form: "file:///path",
     credentials: None,

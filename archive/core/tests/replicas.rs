@@ -1,13 +1,21 @@
+//! A store of several replicas, and an archive in it, while one of them is away.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use walvault_layout::ObjectKey;
 use walvault_protocol::{SegmentSize, SystemId};
 
-use super::*;
-use crate::archive::Archive;
-use crate::keys::{KeyFile, Secret};
-use crate::store::hooked::{Hooked, Hooks};
-use crate::store::metered::Operation;
+use async_trait::async_trait;
+use bytes::Bytes;
+use walvault_archive::archive::Archive;
+use walvault_archive::keys::{KeyFile, Secret};
+use walvault_store::hooked::{Hooked, Hooks};
+use walvault_store::metered::Operation;
+use walvault_store::{Body, ObjectStore, Quorum, Replicas, StoreError};
 
 /// A store that can be switched off.
 #[derive(Debug, Default)]
@@ -53,7 +61,7 @@ fn pair(quorum: Quorum) -> (Replicas, Arc<Hooked<Switched>>, Arc<Hooked<Switched
     let replicas = Replicas::new(
         vec![one.clone(), two.clone()],
         quorum,
-        crate::seal::reads_whole,
+        walvault_archive::seal::reads_whole,
     );
     (replicas, one, two)
 }
@@ -142,7 +150,7 @@ async fn listings_are_joined_page_by_page() {
         }
         expected.push(key);
     }
-    let all = crate::store::list_all(&replicas, "keys/")
+    let all = walvault_store::list_all(&replicas, "keys/")
         .await
         .expect("listed");
     let all: Vec<String> = all.into_iter().map(|object| object.key).collect();

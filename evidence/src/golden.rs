@@ -14,22 +14,23 @@ use walvault_protocol::{
 };
 use zeroize::Zeroizing;
 
-use crate::archive::{kind_of, wal_key};
 use crate::audit::{self, Action, Actor, Batch, Event, Head, Outcome};
-use crate::catalog::Catalog;
-use crate::format::Codec;
-use crate::keys::wrap::{KeyRecord, wrap_for};
-use crate::keys::{DataKey, KeyFile, KeyPurpose, Secret, SigningKey};
-use crate::layout::{BackupId, DrillId, KeyId, ObjectKey, unit_containing};
-use crate::record::{
+use crate::drill;
+use walvault_archive::archive::{kind_of, wal_key};
+use walvault_archive::catalog::Catalog;
+use walvault_archive::format::Codec;
+use walvault_archive::keys::wrap::{KeyRecord, wrap_for};
+use walvault_archive::keys::{DataKey, KeyFile, KeyPurpose, Secret, SigningKey};
+use walvault_archive::record::{
     ArchiveRecord, BackupFiles, BackupRecord, Canary, Depth, Digest, DrillCheck, DrillMeasures,
     DrillObjectives, DrillOutcome, DrillReached, DrillRecord, DrillStep, DrillTarget, Extent,
     FileKind, FilePath, FileRecord, PartRecord, Seen, VerifiedRecord, commit_index,
 };
-use crate::seal::Sealer;
-use crate::store::SharedStore;
-use crate::store::directory::DirectoryStore;
-use crate::{Archive, Error, drill};
+use walvault_archive::seal::Sealer;
+use walvault_archive::{Archive, Error};
+use walvault_layout::{BackupId, DrillId, KeyId, ObjectKey, unit_containing};
+use walvault_store::SharedStore;
+use walvault_store::directory::DirectoryStore;
 
 const ARCHIVE_ID: [u8; 16] = *b"golden archive 1";
 const SIZE: fn() -> SegmentSize = || SegmentSize::new(1 << 20).expect("a size");
@@ -43,7 +44,7 @@ struct Golden {
 }
 
 fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/v1")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../archive/testdata/v1")
 }
 
 fn secret(byte: u8) -> Secret {
@@ -469,8 +470,9 @@ async fn a_key_record_of_version_1_opens() -> Result<(), Error> {
     let json = std::fs::read(directory().join(ObjectKey::Key(id, 1).spell(SIZE()))).expect("read");
     let record = KeyRecord::read(id, &json).expect("a record");
     assert_eq!((record.version, record.check.is_some()), (1, false));
-    let access = crate::keys::KeyAccess::from(vec![key_file()]);
+    let access = walvault_archive::keys::KeyAccess::from(vec![key_file()]);
     let opened = access.unwrap_for_test(&ARCHIVE_ID, id, &record).await?;
-    assert_eq!(opened.secret().expose(), data_key().secret().expose());
+    let derived = |key: &DataKey| key.object_key(&ARCHIVE_ID, &[0x11; _]);
+    assert_eq!(derived(&opened).expose(), derived(&data_key()).expose());
     Ok(())
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::S3Store;
-use crate::store::SharedStore;
-use crate::store::backends::Backend;
+use super::Backend;
+use crate::{S3Store, SharedStore};
 
 /// Archives in buckets.
-pub static BACKEND: Backend = Backend {
+pub(super) static BACKEND: Backend = Backend {
     scheme: "s3",
     form: "s3://bucket/prefix",
     credentials: Some("AWS_"),

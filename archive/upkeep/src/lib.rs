@@ -1,0 +1,8 @@
+//! What keeps an archive sound and no larger than it has to be: verification, retention, pruning,
+//! the replication of what a replica lacks, and the lock of whoever changes what is kept.
+
+pub mod copy;
+pub mod lock;
+pub mod prune;
+pub mod retention;
+pub mod verify;
