@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use walvault_archive::Archive;
+use walvault_archive::compute::unfinished;
 use walvault_archive::layout::BackupId;
 use walvault_archive::record::{FileRecord, PartRecord};
 use walvault_archive::seal::Sealer;
@@ -134,14 +135,14 @@ fn parse(
 async fn joined<T>(thread: JoinHandle<Result<T, BackupError>>) -> Result<T, BackupError> {
     match thread.await {
         Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => unfinished(error).await,
     }
 }
 
 async fn all_joined(mut threads: JoinSet<()>) -> Result<(), BackupError> {
     while let Some(ended) = threads.join_next().await {
         if let Err(error) = ended {
-            std::panic::resume_unwind(error.into_panic());
+            unfinished::<()>(error).await;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use walvault_archive::compute::unfinished;
 use walvault_archive::layout::{BackupId, ObjectKey};
 use walvault_archive::record::PartRecord;
 use walvault_archive::{Archive, Error as ArchiveError};
@@ -31,8 +32,10 @@ pub(super) async fn store(
                 None => more = false,
             },
             Some(done) = uploads.join_next(), if !uploads.is_empty() => {
-                let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-                parts.push(done?);
+                parts.push(match done {
+                    Ok(done) => done?,
+                    Err(error) => unfinished(error).await,
+                });
             }
         }
     }

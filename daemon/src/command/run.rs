@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::audit::{Action, Outcome};
+use walvault_archive::compute::unfinished;
 use walvault_archive::config::Config;
 
 use crate::admin::{Admin, AdminError, Routes};
@@ -179,7 +180,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         result = streaming => result.map_err(RunError::from),
         Some(ended) = tasks.join_next() => match ended {
             Ok(never) => match never {},
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => unfinished(error).await,
         },
         never = beat(&app.metrics) => match never {},
         never = heartbeat(&app.config.notify, is_well) => match never? {},
