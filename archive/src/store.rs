@@ -34,7 +34,9 @@ pub mod write_once;
 pub(crate) use alike::{ALIKE, read_alike};
 pub use archive_url::ArchiveUrl;
 pub use backends::{BACKENDS, Backend, StoreOptions, open_at};
-pub use capabilities::{Capabilities, Leftover, Leftovers, Locks, Overwrites, Versions};
+pub use capabilities::{
+    BATCH, Batches, Capabilities, Leftover, Leftovers, Locks, Overwrites, Versions,
+};
 pub use directory::DirectoryStore;
 pub use memory::MemoryStore;
 pub use metered::Metered;
