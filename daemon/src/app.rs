@@ -22,6 +22,7 @@ use crate::observed::StreamState;
 use crate::pipeline::{CatchUp, Removals, Settings};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::stream::follow::{Context, Origin};
+use crate::stream::histories::Histories;
 
 /// Why the parts cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -210,6 +211,7 @@ impl App {
             archive: watch::Sender::new(None),
             journal: self.journal.clone(),
             removals: Removals::default(),
+            histories: Histories::default(),
             copies: self.copies.clone(),
         }
     }

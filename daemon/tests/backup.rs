@@ -95,6 +95,7 @@ impl Bench {
             archive: tokio::sync::watch::Sender::new(None),
             journal: Default::default(),
             removals: Removals::default(),
+            histories: Default::default(),
             copies: CatchUp::default(),
         };
         let mut server = connect(&self.info).await.unwrap();

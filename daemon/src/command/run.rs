@@ -17,6 +17,7 @@ use crate::backup::service::Backups;
 use crate::copies::keep_whole;
 use crate::journal::describe;
 use crate::metrics::Metrics;
+use crate::metrics::live::Phase;
 use crate::notify::watch_for_events;
 use crate::notify::webhook::{NotifyError, Webhook, heartbeat};
 use crate::pipeline::Removals;
@@ -169,7 +170,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     tasks.spawn(keep_looking(surveyor, desk.watch(), surveyed));
     let is_well = || {
         let now = app.metrics.live.snapshot();
-        now.started && now.rpo <= objective
+        let conflict = matches!(now.phase, Phase::Conflict(_));
+        now.started && !conflict && now.rpo <= objective
     };
     let streaming = supervise(&context, &app.store, &app.keys, &stop);
     let overdue = async {

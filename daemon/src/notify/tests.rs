@@ -72,6 +72,32 @@ fn each_backup_and_key_trouble_is_told_once() {
 }
 
 #[test]
+fn a_conflict_is_told_once_and_again_when_it_comes_back() {
+    let mut watcher = Watcher::new("db".to_owned(), "s3://x".to_owned(), 60 * SECOND);
+    let (idle, nothing) = (BackupStatus::default(), Surveyed::default());
+    let at = Instant::now();
+    let mut look = |phase: Phase| {
+        let mut now = Live::default().snapshot();
+        now.phase = phase;
+        let looked = Looked {
+            now: &now,
+            backups: &idle,
+            surveyed: &nothing,
+            upkeep: &UpkeepStatus::default(),
+        };
+        kinds(&watcher.look(&looked, at))
+    };
+    let clone = || Phase::Conflict("it is a clone".to_owned());
+    assert_eq!(look(Phase::Interrupted("no answer".to_owned())), []);
+    assert_eq!(look(clone()), [EventKind::Conflict]);
+    assert_eq!(look(clone()), []);
+    assert_eq!(look(Phase::Interrupted("no answer".to_owned())), []);
+    assert_eq!(look(clone()), []);
+    assert_eq!(look(Phase::Streaming), []);
+    assert_eq!(look(clone()), [EventKind::Conflict]);
+}
+
+#[test]
 fn findings_and_failures_of_upkeep_are_told_once_each() {
     let mut watcher = Watcher::new("db".to_owned(), "s3://x".to_owned(), 60 * SECOND);
     let now = Live::default().snapshot();
