@@ -175,6 +175,7 @@ impl App {
             max_rate_kib: settings.max_rate.map(kib),
             part_size: settings.part_size,
             codec: codec(settings.compression),
+            verify_page_checksums: settings.verify_checksums,
             ..BackupOptions::default()
         }
     }

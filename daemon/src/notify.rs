@@ -230,10 +230,16 @@ impl Watcher {
             .as_ref()
             .map_or_else(String::new, |id| format!(" {id}"));
         Some(match &last.error {
-            None => self.event(
-                EventKind::BackupSucceeded,
-                format!("base backup{id} is complete"),
-            ),
+            None => {
+                let warned = match last.warnings.as_slice() {
+                    [] => String::new(),
+                    warnings => format!("; the server warned: {}", warnings.join("; ")),
+                };
+                self.event(
+                    EventKind::BackupSucceeded,
+                    format!("base backup{id} is complete{warned}"),
+                )
+            }
             Some(error) => self.event(
                 EventKind::BackupFailed,
                 format!("base backup{id} failed: {error}"),

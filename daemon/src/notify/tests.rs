@@ -57,6 +57,7 @@ fn each_backup_and_key_trouble_is_told_once() {
         id: Some(id),
         at: Timestamp::from_second(1).unwrap(),
         error: None,
+        warnings: Vec::new(),
     });
     assert_eq!(look(&now, &status), [EventKind::BackupSucceeded]);
     assert_eq!(look(&now, &status), []);
@@ -64,6 +65,7 @@ fn each_backup_and_key_trouble_is_told_once() {
         id: None,
         at: Timestamp::from_second(2).unwrap(),
         error: Some("no sender left".to_owned()),
+        warnings: Vec::new(),
     });
     now.key_trouble = Some("no key opens the archive".to_owned());
     let expected = [EventKind::BackupFailed, EventKind::KeyTrouble];
