@@ -22,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// The longest pause while the server cannot be connected to, which costs nothing: waiting commits go
 /// on as soon as it is back.
-const LONGEST_AWAY: Duration = Duration::from_secs(1);
+const LONGEST_AWAY: Duration = Duration::from_millis(500);
 /// The shortest pause once another server took over: each look lists the archive, and only an operator, or
 /// `pg_rewind`, changes anything.
 const SUPERSEDED: Duration = Duration::from_secs(15);
