@@ -457,11 +457,14 @@ async fn prepare(
         Ok::<_, walvault_archive::Error>((catalog, places))
     };
     let holds = writer.holds(identity.timeline, before.is_none());
-    let ((catalog, places), ()) = tokio::try_join!(looked, holds)?;
+    let (looked, holds) = tokio::join!(looked, holds);
+    let (catalog, places) = looked?;
     let place = match context.from {
         Origin::Archive => resume(&catalog, &history, reserved, identity.flushed_lsn)?,
         Origin::Slot => beside(&catalog, &history, reserved.unwrap_or(identity.flushed_lsn)),
     };
+    // A primary that was left behind is no conflict, though another writer took over from it.
+    holds?;
     if before == Some(place) {
         return Err(StreamError::DeadEnd(place.timeline));
     }
