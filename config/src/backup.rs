@@ -36,6 +36,9 @@ pub struct BackupSettings {
     pub part_size: u64,
     /// `compression`
     pub compression: Compression,
+    /// `verify_checksums`: whether PostgreSQL checks each data page that it sends, and one that is damaged
+    /// fails the backup.
+    pub verify_checksums: bool,
 }
 
 impl Default for BackupSettings {
@@ -48,6 +51,7 @@ impl Default for BackupSettings {
             max_rate: None,
             part_size: 32 * MIB,
             compression: Compression::Lz4,
+            verify_checksums: true,
         }
     }
 }
@@ -77,6 +81,9 @@ impl BackupSettings {
         }
         if let Some(field) = section.take("compression") {
             settings.compression = values::word(field, &Compression::WORDS)?;
+        }
+        if let Some(field) = section.take("verify_checksums") {
+            settings.verify_checksums = field.boolean()?;
         }
         section.finish()?;
         Ok(settings)

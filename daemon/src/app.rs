@@ -23,6 +23,7 @@ use crate::observed::StreamState;
 use crate::pipeline::{CatchUp, Removals, Settings};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::stream::follow::{Context, Origin};
+use crate::stream::histories::Histories;
 
 /// Why the parts cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +176,7 @@ impl App {
             max_rate_kib: settings.max_rate.map(kib),
             part_size: settings.part_size,
             codec: codec(settings.compression),
+            verify_page_checksums: settings.verify_checksums,
             ..BackupOptions::default()
         }
     }
@@ -211,6 +213,7 @@ impl App {
             archive: watch::Sender::new(None),
             journal: self.journal.clone(),
             removals: Removals::default(),
+            histories: Histories::default(),
             copies: self.copies.clone(),
         }
     }

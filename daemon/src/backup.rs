@@ -36,6 +36,7 @@ pub mod service;
 pub mod tarball;
 mod upload;
 mod verify;
+mod warnings;
 
 pub use attempt::BackupSource;
 pub use bring_along::BringAlong;
@@ -45,6 +46,10 @@ pub use lock::{lock, lock_name};
 pub use options::{BackupOptions, Label};
 pub use progress::{Bar, Lines, Progress, Silent, Stage};
 pub use secure::{Patience, WalSecured, Watched, slot_is_active};
+
+/// What a record says of a backup whose pages the server did not check.
+const NOT_VERIFIED: &str = "the checksums of data pages were not verified; 'walvault verify --deep' \
+                            checks those that are stored";
 
 /// Takes a full base backup over `session`, which must be in replication mode, and returns its
 /// record once that is stored. Until then there is no backup: whatever fails, or when the returned
@@ -66,7 +71,7 @@ pub async fn take(
     let system_id = session
         .identify_system()
         .await
-        .map_err(|error| error::of_client(error, 0))?
+        .map_err(|error| error::of_client(error, 0, Default::default()))?
         .system_id;
     if system_id != archive.record().system_id {
         return Err(BackupError::Archive(ArchiveError::OtherSystem {
@@ -88,7 +93,7 @@ pub async fn take(
         start: started.lsn,
         estimate: estimate(&tablespaces),
     });
-    let copied = copy::copy(
+    let mut copied = copy::copy(
         archive,
         &id,
         sealer,
@@ -100,6 +105,9 @@ pub async fn take(
     .await?;
     let stopped_at = jiff::Timestamp::now();
     drop(stream);
+    if !options.verify_page_checksums {
+        copied.warnings.push(NOT_VERIFIED.to_owned());
+    }
     if copied.end.timeline != started.timeline {
         return Err(BackupError::TimelineChanged {
             start: started.timeline,
@@ -143,6 +151,7 @@ pub async fn take(
         tablespaces: tablespaces.iter().filter_map(outside).collect(),
         part_count: files.parts.len() as u64,
         kept: options.keep,
+        warnings: copied.warnings,
     };
     let range = record.wal_needed(archive.segment_size());
     progress.stage(&Stage::Wal { range });
@@ -159,7 +168,7 @@ async fn begin(session: Session, options: &BackupOptions) -> Result<BackupStream
     tokio::time::timeout(limit, begun)
         .await
         .map_err(|_| BackupError::Checkpoint { waited: limit })?
-        .map_err(|error| error::of_client(error, 0))
+        .map_err(|error| error::of_client(error, 0, Default::default()))
 }
 
 /// What the server thinks it will send, in bytes.

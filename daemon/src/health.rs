@@ -50,7 +50,7 @@ pub fn live(now: &Snapshot) -> Vec<Condition> {
 #[must_use]
 pub fn started(now: &Snapshot) -> Vec<Condition> {
     let failure = (!now.started).then(|| match &now.phase {
-        Phase::Interrupted(reason) => reason.clone(),
+        Phase::Interrupted(reason) | Phase::Conflict(reason) => reason.clone(),
         _ => "the server or the archive has not answered yet".to_owned(),
     });
     vec![Condition::new("started", failure)]
@@ -62,7 +62,7 @@ pub fn ready(now: &Snapshot) -> Vec<Condition> {
     let streaming = match &now.phase {
         Phase::Streaming | Phase::Standby => None,
         Phase::Starting => Some("the server has not been reached yet".to_owned()),
-        Phase::Interrupted(reason) => Some(reason.clone()),
+        Phase::Interrupted(reason) | Phase::Conflict(reason) => Some(reason.clone()),
     };
     let watermark = now.stalled.filter(|stalled| *stalled > STALL_LIMIT);
     let watermark = watermark.map(|stalled| {
@@ -89,6 +89,7 @@ pub fn ready(now: &Snapshot) -> Vec<Condition> {
 mod tests {
     use super::*;
     use crate::metrics::Live;
+    use crate::observed::Interruption;
 
     fn failing(conditions: &[Condition]) -> Vec<&'static str> {
         let failing = conditions.iter().filter(|condition| !condition.ok);
@@ -117,6 +118,22 @@ mod tests {
         );
         now.beat = Duration::from_secs(21);
         assert_eq!(failing(&live(&now)), ["loop"]);
+    }
+
+    #[test]
+    fn a_conflict_is_no_reason_to_start_anew() {
+        let here = Live::default();
+        let why = Interruption {
+            kind: "archive",
+            reason: "it is a clone".to_owned(),
+            key_trouble: None,
+            conflict: true,
+        };
+        here.stream_ended(&why);
+        assert_eq!(failing(&started(&here.snapshot())), [""; 0]);
+        let conditions = ready(&here.snapshot());
+        assert_eq!(failing(&conditions), ["streaming"]);
+        assert_eq!(conditions[0].reason.as_deref(), Some("it is a clone"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
@@ -38,6 +39,9 @@ enum Command {
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// How long the end of the process waits for threads that block, such as in a file system.
+const HUNG: Duration = Duration::from_secs(2);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match start(arguments) {
@@ -63,6 +67,8 @@ fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + 
     // A task runs on the thread that waits for the sockets; `block_on` itself would be woken on
     // another one by every message of the server.
     let ended = runtime.block_on(async { tokio::spawn(run(arguments.command, config)).await });
+    // A thread that hangs in a file system holds up no end: whatever had to be stored is.
+    runtime.shutdown_timeout(HUNG);
     ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 

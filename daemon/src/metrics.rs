@@ -40,6 +40,8 @@ pub struct Metrics {
     pub live: Live,
     /// 1 while WAL is streamed.
     pub streaming: IntGauge,
+    /// 1 while nothing is archived until somebody decides which side of a conflict is right.
+    pub conflict: IntGauge,
     /// Age of the oldest commit that may not be in the archive.
     pub rpo_seconds: Gauge,
     /// Bytes of the server's WAL beyond the watermark.
@@ -159,6 +161,10 @@ impl Metrics {
         Metrics {
             live: Live::default(),
             streaming: new.integer("walvault_streaming", "1 while WAL is streamed."),
+            conflict: new.integer(
+                "walvault_conflict",
+                "1 while server and archive contradict each other, and nothing is archived.",
+            ),
             rpo_seconds: new.gauge(
                 "walvault_rpo_seconds",
                 "Age of the oldest commit that may not be in the archive; 0 when there is none.",
@@ -365,6 +371,17 @@ impl Metrics {
         text
     }
 
+    /// Requests to the stores so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        let of = |operation: &Operation| {
+            let operation = operation.name();
+            let histogram = self.store_request_seconds.with_label_values(&[operation]);
+            histogram.get_sample_count()
+        };
+        Operation::ALL.iter().map(of).sum()
+    }
+
     /// The metrics' names, with what each is for.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -384,7 +401,15 @@ impl Metrics {
         self.survey_timestamp_seconds.set(seconds(survey.at));
         self.drilled(&survey.drills);
         self.gaps.set(count(survey.gaps.len()));
-        self.backups.set(count(survey.backups.len()));
+        self.backups
+            .set(count(survey.backups.len() + survey.withheld_backups.len()));
+        let stored_at = survey
+            .withheld_backups
+            .iter()
+            .map(|backup| backup.stored_at);
+        if let Some(last) = stored_at.max() {
+            self.backup_last_timestamp_seconds.set(seconds(last));
+        }
         let window = survey.windows.last();
         let begin = window.map_or(0.0, |window| seconds(window.start_time));
         self.recovery_window_start_timestamp_seconds.set(begin);

@@ -46,6 +46,8 @@ pub enum EventKind {
     RpoRecovered,
     /// WAL was lost before it was archived.
     Gap,
+    /// Server and archive contradict each other, and nothing is archived.
+    Conflict,
     /// The archive's keys cannot be used.
     KeyTrouble,
     /// A verification found something in the archive that is not as it should be.
@@ -89,6 +91,7 @@ struct Watcher {
     gaps: Option<usize>,
     /// Gaps that were noticed before this were told by an earlier process.
     begun: Timestamp,
+    conflict: bool,
     key_trouble: bool,
     /// The findings that were told, by kind and object.
     findings: Option<HashSet<(FindingKind, String)>>,
@@ -148,6 +151,7 @@ impl Watcher {
             last_backup: None,
             gaps: None,
             begun: Timestamp::now(),
+            conflict: false,
             key_trouble: false,
             findings: None,
             verify_failed: false,
@@ -173,6 +177,7 @@ impl Watcher {
         events.extend(self.look_at_rpo(looked.now, at));
         events.extend(self.look_at_backups(looked.backups));
         events.extend(self.look_at_gaps(looked.surveyed));
+        events.extend(self.look_at_conflict(looked.now));
         events.extend(self.look_at_keys(looked.now));
         events.extend(self.look_at_findings(looked.upkeep));
         events.extend(self.look_at_failures(looked.upkeep));
@@ -196,7 +201,7 @@ impl Watcher {
         Some(match missed {
             true => {
                 let reason = match &now.phase {
-                    Phase::Interrupted(reason) => reason.clone(),
+                    Phase::Interrupted(reason) | Phase::Conflict(reason) => reason.clone(),
                     _ => now.store_failing.as_ref().map_or_else(
                         || "the archive does not keep up".to_owned(),
                         |(_, error)| error.clone(),
@@ -225,10 +230,16 @@ impl Watcher {
             .as_ref()
             .map_or_else(String::new, |id| format!(" {id}"));
         Some(match &last.error {
-            None => self.event(
-                EventKind::BackupSucceeded,
-                format!("base backup{id} is complete"),
-            ),
+            None => {
+                let warned = match last.warnings.as_slice() {
+                    [] => String::new(),
+                    warnings => format!("; the server warned: {}", warnings.join("; ")),
+                };
+                self.event(
+                    EventKind::BackupSucceeded,
+                    format!("base backup{id} is complete{warned}"),
+                )
+            }
             Some(error) => self.event(
                 EventKind::BackupFailed,
                 format!("base backup{id} failed: {error}"),
@@ -257,6 +268,21 @@ impl Watcher {
                 newest.timeline.get()
             ),
         ))
+    }
+
+    fn look_at_conflict(&mut self, now: &Snapshot) -> Option<Event> {
+        match &now.phase {
+            Phase::Conflict(reason) if !self.conflict => {
+                self.conflict = true;
+                Some(self.event(EventKind::Conflict, reason.clone()))
+            }
+            // While the server does not answer, it is not settled.
+            Phase::Conflict(_) | Phase::Interrupted(_) | Phase::Starting => None,
+            Phase::Streaming | Phase::Standby => {
+                self.conflict = false;
+                None
+            }
+        }
     }
 
     fn look_at_keys(&mut self, now: &Snapshot) -> Option<Event> {

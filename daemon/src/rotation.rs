@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use walvault_archive::Archive;
 use walvault_archive::keys::health::KeyState;
+use walvault_archive::seal::Sealer;
 use walvault_evidence::audit::{Action, Outcome};
 
 use crate::journal::Journal;
@@ -44,6 +45,20 @@ pub async fn keep_rotating(
             Err(error) => {
                 tracing::warn!(%error, "cannot see whether another data key is due; sealing goes on under the one there is");
             }
+        }
+    }
+}
+
+/// Counts what was stored under the data key of `sealer` before this process began. That lists all WAL,
+/// which takes minutes in a large archive, so that nothing waits for it.
+pub async fn count_stored(archive: Archive, sealer: Sealer) {
+    let Some(begun) = sealer.counts_since() else {
+        return;
+    };
+    match archive.wal_stored_since(begun).await {
+        Ok(bytes) => sealer.count_since(|_| bytes),
+        Err(error) => {
+            tracing::debug!(%error, "what is stored under the data key could not be counted");
         }
     }
 }

@@ -136,6 +136,7 @@ impl StatusSource {
             Phase::Standby => ("standby", None),
             Phase::Streaming => ("streaming", None),
             Phase::Interrupted(reason) => ("interrupted", Some(reason.clone())),
+            Phase::Conflict(reason) => ("conflict", Some(reason.clone())),
         };
         Status {
             version: env!("CARGO_PKG_VERSION"),

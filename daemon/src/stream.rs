@@ -8,12 +8,14 @@ pub mod connect;
 pub mod fence;
 pub mod follow;
 pub mod gap;
+pub mod held;
 pub mod histories;
 pub mod monitor;
 pub mod overlap;
 pub mod resume;
 pub mod slot_guard;
 pub mod standby;
+mod standby_slot;
 pub mod supervise;
 pub mod wal_disk;
 

@@ -10,17 +10,24 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use walvault_archive::catalog::Hole;
+use walvault_archive::catalog::seen::{backup_names, backup_stored_at};
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_config::Config;
+use walvault_layout::ObjectKey;
 use walvault_protocol::{LsnRange, TimelineId};
 use walvault_store::SharedStore;
 
 use crate::backup::desk::{BackupStatus, Ended};
 use crate::drills::Drills;
 use crate::metrics::Metrics;
+use crate::metrics::live::Phase;
 use crate::observed::{Backup, Gap, Survey, Timeline};
+
+mod withheld;
+
+use withheld::Names;
 
 /// The least time between two looks.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -30,6 +37,11 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 5;
 /// How many times as long as a look took is waited before the next.
 const REST: u32 = 100;
+/// The least time between two looks beside a standby, whose primary's sidecar looks as well.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(15 * 60);
+/// Beside a standby, so long is waited for each request that a look took: 2,880 a day, however large the
+/// archive is.
+const STANDBY_REST: Duration = Duration::from_secs(30);
 
 /// The last look, and how it went.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +68,10 @@ pub struct Surveyor {
 #[derive(Default)]
 struct Eye {
     archive: Option<Archive>,
+    /// Whether this host was found to be one that may open a record.
+    opens: bool,
+    /// Set once it was found to be one that may not.
+    withheld: Option<Names>,
     drills: Drills,
 }
 
@@ -68,11 +84,11 @@ pub async fn keep_looking(
     let mut eye = Eye::default();
     let mut last_backup = None;
     loop {
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), surveyor.metrics.requests());
         let looked = look(&surveyor, &mut eye).await;
         let seen = looked
             .as_ref()
-            .is_ok_and(|survey| !survey.windows.is_empty());
+            .is_ok_and(|survey| !survey.windows.is_empty() || !survey.withheld_backups.is_empty());
         match looked {
             Ok(survey) => {
                 surveyor.metrics.surveyed(&survey);
@@ -87,12 +103,55 @@ pub async fn keep_looking(
             }
         }
         let least = if seen { INTERVAL } else { FIRST_INTERVAL };
-        let rest = least.max(begun.elapsed() * REST);
+        let rest = Rest {
+            from: Instant::now(),
+            least: least.max(begun.elapsed() * REST),
+            requests: surveyor.metrics.requests() - before,
+            seen,
+        };
         let known = last_backup.clone();
         let backup_ended = another_backup(&mut backups, known);
         tokio::select! {
-            () = tokio::time::sleep(rest) => {}
+            () = rest.over(&surveyor.metrics) => {}
             last = backup_ended => last_backup = last,
+        }
+    }
+}
+
+/// The time between two looks.
+struct Rest {
+    from: Instant,
+    least: Duration,
+    /// How many the last look took.
+    requests: u64,
+    /// Whether it saw anything that can be restored.
+    seen: bool,
+}
+
+impl Rest {
+    /// Returns when it is over: beside a standby later, and soon after its promotion.
+    async fn over(&self, metrics: &Metrics) {
+        loop {
+            let standby = metrics.live.snapshot().phase == Phase::Standby;
+            let rest = self.length(standby);
+            let left = rest.saturating_sub(self.from.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(FIRST_INTERVAL)).await;
+        }
+    }
+
+    fn length(&self, standby: bool) -> Duration {
+        let requests = u32::try_from(self.requests).unwrap_or(u32::MAX);
+        match (standby, self.seen) {
+            (true, true) => STANDBY_REST
+                .saturating_mul(requests)
+                .max(STANDBY_INTERVAL)
+                .max(self.least),
+            // Its primary is only being set up.
+            (true, false) => self.least.max(INTERVAL),
+            (false, _) => self.least,
         }
     }
 }
@@ -130,6 +189,21 @@ async fn look_once(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> 
         empty => empty.insert(Archive::open(surveyor.store.clone(), surveyor.keys.clone()).await?),
     };
     let begun = Instant::now();
+    if eye.withheld.is_none() && !eye.opens {
+        match opens(archive).await {
+            Ok(opened) => eye.opens = opened,
+            Err(error) if error.is_withheld() => {
+                tracing::info!(%error, "this host may not open the archive's records; it goes by their names");
+                eye.withheld = Some(Names::default());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(names) = &mut eye.withheld {
+        return names
+            .survey(archive, &mut eye.drills, &surveyor.config)
+            .await;
+    }
     let catalog = Catalog::load(archive).await?;
     let windows = catalog.windows(archive).await?;
     Ok(Survey {
@@ -138,10 +212,27 @@ async fn look_once(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> 
         system_id: archive.record().system_id,
         windows,
         backups: catalog.backups().iter().map(backup).collect(),
+        withheld_backups: Vec::new(),
         gaps: gaps(&catalog, &catalog.unrecorded_holes(archive).await?),
         timelines: timelines(&catalog),
         drills: eye.drills.look(archive, &surveyor.config).await?,
     })
+}
+
+/// Opens the newest backup's record, to see whether this host may; false where there is none to tell.
+/// One denied request tells of all.
+async fn opens(archive: &Archive) -> Result<bool, Error> {
+    for id in backup_names(archive).await?.into_iter().rev() {
+        let key = ObjectKey::BackupRecord(id.clone());
+        if backup_stored_at(archive, &id).await?.is_some() {
+            return match archive.get_record::<BackupRecord>(&key).await {
+                Err(error) if error.is_withheld() || error.is_transient() => Err(error),
+                // What is wrong with it, the catalog tells.
+                _ => Ok(true),
+            };
+        }
+    }
+    Ok(false)
 }
 
 fn backup(record: &BackupRecord) -> Backup {
@@ -203,4 +294,26 @@ fn timelines(catalog: &Catalog) -> Vec<Timeline> {
     known.sort_unstable();
     known.dedup();
     known.into_iter().map(describe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_a_standby_a_day_of_looks_is_a_few_thousand_requests() {
+        let day = Duration::from_secs(24 * 3600);
+        // A few objects; and a million, in pages of a thousand.
+        for requests in [10, 1_100] {
+            let rest = Rest {
+                from: Instant::now(),
+                least: INTERVAL,
+                requests,
+                seen: true,
+            };
+            let looks = day.as_secs_f64() / rest.length(true).as_secs_f64();
+            assert!(looks * requests as f64 <= 3_000.0);
+            assert_eq!(rest.length(false), INTERVAL);
+        }
+    }
 }

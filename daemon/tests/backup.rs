@@ -95,6 +95,7 @@ impl Bench {
             archive: tokio::sync::watch::Sender::new(None),
             journal: Default::default(),
             removals: Removals::default(),
+            histories: Default::default(),
             copies: CatchUp::default(),
         };
         let mut server = connect(&self.info).await.unwrap();
@@ -330,7 +331,7 @@ async fn damaged_pages_fail_it_unless_that_is_wanted() {
     bench.fill("damaged", 1, "pg_default");
     let path: String = bench.server.value("SELECT pg_relation_filepath('damaged')");
     bench.server.stop(walvault_harness::Shutdown::Fast);
-    let relation = bench.server.data_directory().join(path);
+    let relation = bench.server.data_directory().join(&path);
     let mut relation = fs::OpenOptions::new().write(true).open(relation).unwrap();
     relation.seek(SeekFrom::Start(3 * 8192 + 4000)).unwrap();
     relation.write_all(b"damage").unwrap();
@@ -341,10 +342,10 @@ async fn damaged_pages_fail_it_unless_that_is_wanted() {
         matches!(error, BackupError::PageChecksums { .. }),
         "{error:?}"
     );
-    assert!(
-        error.to_string().contains("--no-verify-checksums"),
-        "{error}"
-    );
+    // With file and block, as the server warned of it.
+    for text in ["--no-verify-checksums", &format!("\"./{path}\", block 3")] {
+        assert!(error.to_string().contains(text), "{error}");
+    }
     assert_eq!(bench.backups().await, []);
 
     let options = BackupOptions {
@@ -353,6 +354,25 @@ async fn damaged_pages_fail_it_unless_that_is_wanted() {
     };
     let mut wal = bench.bring_along().await;
     let record = bench.take(&options, &mut wal, &Silent).await.unwrap();
+    assert!(
+        record.warnings[0].contains("were not verified"),
+        "{record:?}"
+    );
+    assert_eq!(bench.backups().await, [record]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
+async fn what_the_server_leaves_out_is_on_record() {
+    let bench = Bench::new(Postgres::start_new()).await;
+    let link = bench.server.data_directory().join("elsewhere.conf");
+    std::os::unix::fs::symlink("/etc/hostname", link).unwrap();
+    let mut wal = bench.bring_along().await;
+    let record = bench.take(&small_parts(), &mut wal, &Silent).await.unwrap();
+    assert_eq!(record.warnings.len(), 1, "{record:?}");
+    for text in ["WARNING", "elsewhere.conf"] {
+        assert!(record.warnings[0].contains(text), "{record:?}");
+    }
     assert_eq!(bench.backups().await, [record]);
 }
 

@@ -263,6 +263,7 @@ fn objects() -> Vec<Golden> {
         tablespaces: Vec::new(),
         part_count: 1,
         kept: false,
+        warnings: Vec::new(),
     };
     let seen = Seen {
         size: 171,

@@ -107,6 +107,7 @@ pub(crate) fn backup(
         tablespaces: Vec::new(),
         part_count: 0,
         kept: false,
+        warnings: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::archive::{ArchiveKind, ArchiveUnderTest};
 use crate::cache::own_program;
 use crate::config_file::ConfigFile;
+use crate::http;
 use crate::outcome::Outcome;
 use crate::postgres::Postgres;
 use crate::user::{give_to_server_user, server_command_with, server_dir, write_as_server_user};
@@ -156,6 +157,37 @@ impl Scenario {
             stdout: String::new(),
             stderr: daemon.log(),
         }
+    }
+
+    /// Runs `walvaultd run`, which is expected to find a conflict between server and archive: waits
+    /// until it says each of `texts`, also as the reason for which it is not ready, and requires that
+    /// it stays and ends well when it is told to. What it said.
+    ///
+    /// # Panics
+    /// With its log, when it does anything else.
+    #[must_use]
+    pub fn run_into_conflict(&self, texts: &[&str]) -> String {
+        // What an earlier one said is not this one's.
+        let _ = fs::remove_file(self.path("walvaultd.log"));
+        let daemon = self.run();
+        daemon.wait_until_saying(&["nothing is archived until somebody settles it"]);
+        daemon.wait_until_saying(texts);
+        let admin = daemon.admin();
+        let ready = http::get(admin, "/readyz");
+        assert_eq!(ready.status, 503, "{}", ready.body);
+        let reason = ready.json().to_string().to_lowercase();
+        for text in texts {
+            let known = serde_json::Value::from(text.to_lowercase()).to_string();
+            assert!(reason.contains(known.trim_matches('"')), "{reason}");
+        }
+        // Nobody is to start it again for that.
+        assert_eq!(http::get(admin, "/livez").status, 200);
+        assert_eq!(http::get(admin, "/startupz").status, 200);
+        let metrics = http::get(admin, "/metrics").body;
+        assert!(metrics.contains("\nwalvault_conflict 1\n"), "{metrics}");
+        let log = daemon.log();
+        assert!(daemon.stop().success(), "{log}");
+        log
     }
 
     /// Runs `walvaultd run`, waits until it streams, and takes a base backup.

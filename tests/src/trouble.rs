@@ -85,6 +85,8 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Weather {
+    /// How far the store is away.
+    delay: Duration,
     percent: u64,
     faults: Vec<Fault>,
     /// Those whose turn comes before any comes again.
@@ -138,6 +140,11 @@ impl Trouble {
         weather.due.clear();
     }
 
+    /// From now on every request takes so much longer.
+    pub fn set_delay(&self, delay: Duration) {
+        self.state.weather().delay = delay;
+    }
+
     /// From now on nothing goes wrong.
     pub fn calm(&self) {
         self.set(0, &[]);
@@ -158,6 +165,8 @@ impl State {
     /// One request; `None` when the connection is over.
     fn serve(&self, client: &TcpStream) -> Option<()> {
         let request = Request::read(&mut BufReader::new(client), client)?;
+        let delay = self.weather().delay;
+        thread::sleep(delay);
         let fault = self.draw(&request);
         match fault {
             Some(Fault::Unsent) => return self.end(client, Fault::Unsent),

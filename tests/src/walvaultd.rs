@@ -79,6 +79,14 @@ impl Walvaultd {
     /// # Panics
     /// With its log, when it does not end.
     pub fn stop(mut self) -> ExitStatus {
+        self.terminate()
+    }
+
+    /// As [`Walvaultd::stop`]; its log can still be read.
+    ///
+    /// # Panics
+    /// With its log, when it does not end.
+    pub fn terminate(&mut self) -> ExitStatus {
         self.process.signal(Signal::TERM);
         self.process.wait_for_exit()
     }

@@ -446,6 +446,15 @@ impl Archive {
         Ok(self.inner.store.delete(&self.name(key)).await?)
     }
 
+    /// Removes objects; see `delete_many` of the store.
+    ///
+    /// # Errors
+    /// That of one object that is not removed.
+    pub async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), Error> {
+        let names: Vec<String> = keys.iter().map(|key| self.name(key)).collect();
+        Ok(self.inner.store.delete_many(&names).await?)
+    }
+
     /// Removes an object with all its versions.
     ///
     /// # Errors

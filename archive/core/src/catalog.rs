@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineHistory, TimelineId};
@@ -21,6 +22,7 @@ use walvault_layout::{
 mod backups;
 pub mod holes;
 mod newest;
+mod recent;
 pub mod seen;
 mod successor;
 pub mod window;
@@ -30,6 +32,9 @@ use backups::load_backups;
 pub use holes::Hole;
 pub use seen::{BackupSeen, GapSeen, Seen};
 pub use window::RecoveryWindow;
+
+/// How many histories are read at once: there is one for each promotion.
+const HISTORIES_AT_ONCE: usize = 16;
 
 /// What an archive holds.
 #[derive(Debug, Clone)]
@@ -189,22 +194,44 @@ impl Catalog {
         let gaps = archive.list(GAPS_PREFIX).await?;
         let listing = wal.iter().chain(&tail).chain(&gaps);
         let mut catalog = Catalog::from_listing(archive.segment_size(), listing);
-        for object in &wal {
-            if let ObjectKey::History(timeline) = object.key {
-                let read = archive.history(timeline).await;
-                if !(may_be_withheld && read.as_ref().is_err_and(Error::is_withheld)) {
-                    catalog.unread_histories.remove(&timeline);
+        catalog
+            .read_histories(archive, &wal, may_be_withheld, damage)
+            .await?;
+        Ok(catalog)
+    }
+
+    /// Reads the histories that `listed` names.
+    async fn read_histories(
+        &mut self,
+        archive: &Archive,
+        listed: &[Listed],
+        may_be_withheld: bool,
+        damage: &Damage,
+    ) -> Result<(), Error> {
+        let timelines = listed.iter().filter_map(|object| match object.key {
+            ObjectKey::History(timeline) => Some(timeline),
+            _ => None,
+        });
+        let reads =
+            timelines.map(|timeline| async move { (timeline, archive.history(timeline).await) });
+        // Collected, so that whoever waits for it may do so on any thread.
+        let reads: Vec<_> = reads.collect();
+        let mut reads = stream::iter(reads).buffered(HISTORIES_AT_ONCE);
+        while let Some((timeline, read)) = reads.next().await {
+            if !(may_be_withheld && read.as_ref().is_err_and(Error::is_withheld)) {
+                self.unread_histories.remove(&timeline);
+            }
+            match read {
+                Ok(history) => {
+                    self.histories.insert(timeline, history);
                 }
-                match read {
-                    Ok(history) => {
-                        catalog.histories.insert(timeline, history);
-                    }
-                    Err(error) if may_be_withheld && error.is_withheld() => {}
-                    Err(error) => damage.collect(archive.name(&object.key), error)?,
+                Err(error) if may_be_withheld && error.is_withheld() => {}
+                Err(error) => {
+                    damage.collect(archive.name(&ObjectKey::History(timeline)), error)?;
                 }
             }
         }
-        Ok(catalog)
+        Ok(())
     }
 
     /// The WAL, gaps and histories that a listing names, without what histories say, backups and causes.
@@ -324,16 +351,6 @@ impl Catalog {
         self.timelines
             .iter()
             .map(|(timeline, wal)| (*timeline, wal))
-    }
-
-    /// How many bytes of WAL were stored since `instant`, by the store's clock.
-    #[must_use]
-    pub fn stored_since(&self, instant: jiff::Timestamp) -> u64 {
-        let objects = self.timelines.values().flat_map(|wal| &wal.objects);
-        objects
-            .filter(|held| held.modified >= instant)
-            .map(|held| held.size)
-            .sum()
     }
 
     /// The WAL held of `timeline`.

@@ -1,8 +1,10 @@
 //! What only some stores have, each behind a trait of its own.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 
 use super::{Body, ObjectStore, SharedStore, StoreError};
 
@@ -17,6 +19,8 @@ pub struct Capabilities<'a> {
     pub leftovers: Option<Box<dyn Leftovers + 'a>>,
     /// Objects that may be overwritten. `None` where the store itself enforces write-once.
     pub overwrites: Option<Box<dyn Overwrites + 'a>>,
+    /// Removing many objects in one request.
+    pub batches: Option<Box<dyn Batches + 'a>>,
     /// The stores that this one is made of, each with the whole archive; none for a plain one.
     pub replicas: Vec<SharedStore>,
 }
@@ -30,6 +34,7 @@ impl Capabilities<'_> {
             versions: None,
             leftovers: None,
             overwrites: None,
+            batches: None,
             replicas: Vec::new(),
         }
     }
@@ -120,6 +125,24 @@ pub trait Overwrites: Send + Sync {
     async fn put_again(&self, key: &str, body: Body) -> Result<(), StoreError>;
 }
 
+/// A store that removes many objects in one request.
+#[async_trait]
+pub trait Batches: Send + Sync {
+    /// Removes up to [`BATCH`] objects; returns the keys of those of which the store says that they
+    /// are gone. Why another one is not, removing it alone tells.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the store takes no such request.
+    async fn delete_batch(&self, keys: &[String]) -> Result<Vec<String>, StoreError>;
+}
+
+/// The most objects that one request removes: S3's limit.
+pub const BATCH: usize = 1000;
+
+/// How many objects are removed at once where each is a request. At 30 ms each, 16 remove 500 a
+/// second, more than a stream stores.
+const DELETES_AT_ONCE: usize = 16;
+
 /// Conveniences over capabilities.
 impl<'s> dyn ObjectStore + 's {
     /// Until when the store does not let an object go; `None` when it does, or has none.
@@ -153,6 +176,44 @@ impl<'s> dyn ObjectStore + 's {
                 "this store locks nothing",
                 "configure no lock for it, or use a store that has locks",
             )),
+        }
+    }
+
+    /// Removes objects, in batches where the store takes them. All that can be removed are, unless the
+    /// store refuses one: it would refuse the others as well. Removing what is not there succeeds.
+    ///
+    /// # Errors
+    /// That of one object that is not removed, as [`ObjectStore::delete`].
+    pub async fn delete_many(&self, keys: &[String]) -> Result<(), StoreError> {
+        let mut failed = None;
+        for batch in keys.chunks(BATCH) {
+            let gone = self.delete_together(batch).await?;
+            let left = batch.iter().filter(|key| !gone.contains(*key));
+            let singly = left.map(|key| self.delete(key));
+            // Collected, so that whoever waits for it may do so on any thread.
+            let singly: Vec<_> = singly.collect();
+            let mut singly = stream::iter(singly).buffer_unordered(DELETES_AT_ONCE);
+            while let Some(deleted) = singly.next().await {
+                match deleted {
+                    Ok(()) => {}
+                    Err(refused @ StoreError::Refused { .. }) => return Err(refused),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Removes what one request can; none where the store takes no such request.
+    async fn delete_together(&self, keys: &[String]) -> Result<HashSet<String>, StoreError> {
+        let Some(batches) = self.capabilities().batches.filter(|_| keys.len() > 1) else {
+            return Ok(HashSet::new());
+        };
+        match batches.delete_batch(keys).await {
+            Ok(gone) => Ok(gone.into_iter().collect()),
+            // Requests for single objects may be allowed all the same.
+            Err(StoreError::Refused { .. }) => Ok(HashSet::new()),
+            Err(error) => Err(error),
         }
     }
 

@@ -155,6 +155,7 @@ impl ObjectStore for DirectoryStore {
             locks: None,
             versions: None,
             overwrites: None,
+            batches: None,
             replicas: Vec::new(),
         }
     }

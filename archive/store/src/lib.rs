@@ -44,9 +44,11 @@ pub mod write_once;
 
 pub use alike::{ALIKE, read_alike};
 pub use archive_url::ArchiveUrl;
-pub use backends::{BACKENDS, Backend, StoreOptions, open_at};
 pub use backoff::Backoff;
-pub use capabilities::{Capabilities, Leftover, Leftovers, Locks, Overwrites, Versions};
+pub use backends::{BACKENDS, Backend, StoreOptions, open_at};
+pub use capabilities::{
+    BATCH, Batches, Capabilities, Leftover, Leftovers, Locks, Overwrites, Versions,
+};
 pub use directory::DirectoryStore;
 pub use memory::MemoryStore;
 pub use metered::Metered;

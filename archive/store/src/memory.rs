@@ -148,6 +148,7 @@ impl ObjectStore for MemoryStore {
             versions: None,
             leftovers: None,
             overwrites: None,
+            batches: None,
             replicas: Vec::new(),
         }
     }

@@ -67,8 +67,9 @@ impl ObjectStore for ReadOnly {
             locks,
             versions,
             leftovers,
-            // What is never put need not be put again.
+            // What is never put need not be put again, and nothing is removed.
             overwrites: _,
+            batches: _,
             replicas,
         } = self.inner.capabilities();
         let store = self;
@@ -78,6 +79,7 @@ impl ObjectStore for ReadOnly {
             leftovers: leftovers
                 .map(|to| -> Box<dyn Leftovers + '_> { Box::new(Read { store, to }) }),
             overwrites: None,
+            batches: None,
             replicas: replicas
                 .into_iter()
                 .map(|inner| -> SharedStore { Arc::new(ReadOnly::new(inner)) })

@@ -351,6 +351,8 @@ impl ObjectStore for Replicas {
             versions: Some(Box::new(All(self))),
             leftovers: Some(Box::new(All(self))),
             overwrites: Some(Box::new(All(self))),
+            // Each member removes its own.
+            batches: None,
             replicas: self
                 .members
                 .iter()

@@ -22,12 +22,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use crate::write_once::{Conditional, ConditionalPuts};
-use crate::{
-    Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, StoreError,
-    Versions, WriteOnce, key,
-};
+use crate::{Batches, Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, StoreError, Versions, WriteOnce, key};
 
 mod client;
+mod delete;
 mod error;
 mod leftovers;
 mod lock;
@@ -60,6 +58,8 @@ pub struct S3Store {
     /// Whether the bucket is known to exist. A HEAD that finds nothing cannot say whether it is
     /// the object or the bucket that is missing.
     bucket_seen: AtomicBool,
+    /// Whether it was found not to remove several objects in one request.
+    no_batches: AtomicBool,
 }
 
 impl fmt::Debug for S3Store {
@@ -116,6 +116,7 @@ impl S3Store {
             prefix: format!("{prefix}{separator}"),
             put: settings.put.clone(),
             bucket_seen: AtomicBool::new(false),
+            no_batches: AtomicBool::new(false),
             url,
         })
     }
@@ -298,19 +299,7 @@ impl ObjectStore for S3Store {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         key::check(&self.url, "delete", key)?;
-        let context = self.context("delete", key);
-        let request = self
-            .client
-            .delete_object()
-            .bucket(&self.bucket)
-            .key(self.full(key));
-        match within(ANSWER_TIMEOUT, &context, request.send()).await? {
-            Ok(_) => Ok(()),
-            Err(error) => match context.error(&error) {
-                StoreError::Missing { .. } => Ok(()),
-                error => Err(error),
-            },
-        }
+        delete::one(self, key).await
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
@@ -320,6 +309,8 @@ impl ObjectStore for S3Store {
             leftovers: Some(Box::new(Bucket(self))),
             // Whether it enforces conditions is found out above it.
             overwrites: None,
+            batches: delete::takes_batches(self)
+                .then(|| -> Box<dyn Batches> { Box::new(Bucket(self)) }),
             replicas: Vec::new(),
         }
     }
@@ -385,6 +376,16 @@ impl Leftovers for Bucket<'_> {
 
     async fn remove(&self, leftover: &Leftover) -> Result<(), StoreError> {
         leftovers::remove(self.0, leftover).await
+    }
+}
+
+#[async_trait]
+impl Batches for Bucket<'_> {
+    async fn delete_batch(&self, keys: &[String]) -> Result<Vec<String>, StoreError> {
+        for key in keys {
+            key::check(&self.0.url, "delete", key)?;
+        }
+        delete::batch(self.0, keys).await
     }
 }
 

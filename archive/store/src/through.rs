@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Versions;
 use super::metered::Operation;
+use super::{Batches, Versions};
 use super::{Body, Capabilities, Leftover, Leftovers, Locks, Overwrites, SharedStore, StoreError};
 
 /// What a decorator does around a request.
@@ -40,6 +40,7 @@ pub(super) fn through<'a, A: Around>(
         versions,
         leftovers,
         overwrites,
+        batches,
         replicas,
     } = of;
     Capabilities {
@@ -48,6 +49,7 @@ pub(super) fn through<'a, A: Around>(
         leftovers: leftovers.map(|to| -> Box<dyn Leftovers + 'a> { Box::new(Through { by, to }) }),
         overwrites: overwrites
             .map(|to| -> Box<dyn Overwrites + 'a> { Box::new(Through { by, to }) }),
+        batches: batches.map(|to| -> Box<dyn Batches + 'a> { Box::new(Through { by, to }) }),
         replicas: replicas.into_iter().map(decorated).collect(),
     }
 }
@@ -91,6 +93,14 @@ impl<'a, A: Around> Leftovers for Through<'a, A, dyn Leftovers + 'a> {
 
     async fn remove(&self, leftover: &Leftover) -> Result<(), StoreError> {
         let attempt = || self.to.remove(leftover);
+        self.by.around(Some(Operation::Delete), attempt).await
+    }
+}
+
+#[async_trait]
+impl<'a, A: Around> Batches for Through<'a, A, dyn Batches + 'a> {
+    async fn delete_batch(&self, keys: &[String]) -> Result<Vec<String>, StoreError> {
+        let attempt = || self.to.delete_batch(keys);
         self.by.around(Some(Operation::Delete), attempt).await
     }
 }

@@ -135,6 +135,7 @@ fn backup(number: u64) -> BackupRecord {
         tablespaces: Vec::new(),
         part_count: 1 << 15,
         kept: false,
+        warnings: Vec::new(),
     }
 }
 

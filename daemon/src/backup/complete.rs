@@ -143,6 +143,7 @@ mod tests {
             tablespaces: Vec::new(),
             part_count: 1,
             kept: false,
+            warnings: Vec::new(),
         };
         (archive, files, record)
     }

@@ -8,12 +8,14 @@ use walvault_archive::seal::Sealer;
 use walvault_layout::BackupId;
 use walvault_protocol::ServerVersion;
 use walvault_protocol::client::{BackupEnd, BackupEvent, BackupStream, Tablespace};
+use walvault_store::compute::unfinished;
 
 use super::error::of_client;
 use super::input::{Batch, Input, Piece, Root, pipe};
 use super::progress::Progress;
 use super::seal::{self, Feed};
 use super::tarball::{self, EndMark};
+use super::warnings::Warnings;
 use super::{BackupError, upload};
 
 /// What came over the socket, contents aside.
@@ -26,6 +28,8 @@ pub(super) struct Copied {
     pub(super) files: Vec<FileRecord>,
     /// Every part, stored.
     pub(super) parts: Vec<PartRecord>,
+    /// What the server warned of.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Reads the whole backup and stores its parts. The first thing that fails ends all of it; threads
@@ -47,7 +51,7 @@ pub(super) async fn copy(
     let (pieces, input) = pipe();
     let (feed, sealed, threads) = seal::start(archive, id, sealer, part_size);
     let parser = tokio::task::spawn_blocking(move || parse(input, end_mark, part_size, feed));
-    let ((end, manifest), files, parts, ()) = tokio::try_join!(
+    let ((end, manifest, warnings), files, parts, ()) = tokio::try_join!(
         receive(stream, pieces, progress),
         joined(parser),
         upload::store(archive, id, sealed),
@@ -58,6 +62,7 @@ pub(super) async fn copy(
         manifest,
         files,
         parts,
+        warnings: warnings.into_lines(),
     })
 }
 
@@ -66,15 +71,17 @@ async fn receive(
     stream: &mut BackupStream,
     pieces: mpsc::Sender<Piece>,
     progress: &dyn Progress,
-) -> Result<(BackupEnd, Vec<u8>), BackupError> {
+) -> Result<(BackupEnd, Vec<u8>, Warnings), BackupError> {
     let roots: Vec<Root> = stream.tablespaces().iter().map(root).collect();
     let (mut received, mut manifest) = (0, Vec::new());
-    let mut batch = Batch::default();
+    let (mut batch, mut warnings) = (Batch::default(), Warnings::default());
     loop {
-        let event = stream
-            .next()
-            .await
-            .map_err(|error| of_client(error, received))?;
+        let event = stream.next().await;
+        warnings.hear(stream.take_notices());
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => return Err(of_client(error, received, warnings)),
+        };
         match event {
             BackupEvent::ArchiveStart { index } => {
                 let root = roots.get(index).copied().unwrap_or(Root::DataDirectory);
@@ -91,7 +98,7 @@ async fn receive(
             BackupEvent::ManifestStart | BackupEvent::Progress(_) => {}
             BackupEvent::Finished(end) => {
                 forward_all(&pieces, &mut batch, Piece::End).await;
-                return Ok((end, manifest));
+                return Ok((end, manifest, warnings));
             }
         }
     }
@@ -134,14 +141,14 @@ fn parse(
 async fn joined<T>(thread: JoinHandle<Result<T, BackupError>>) -> Result<T, BackupError> {
     match thread.await {
         Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => unfinished(error).await,
     }
 }
 
 async fn all_joined(mut threads: JoinSet<()>) -> Result<(), BackupError> {
     while let Some(ended) = threads.join_next().await {
         if let Err(error) = ended {
-            std::panic::resume_unwind(error.into_panic());
+            unfinished::<()>(error).await;
         }
     }
     Ok(())

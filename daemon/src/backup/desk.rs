@@ -47,6 +47,8 @@ pub struct Ended {
     pub at: Timestamp,
     /// Why there is no backup; `None` when there is one.
     pub error: Option<String>,
+    /// What the server warned of while it sent the backup.
+    pub warnings: Vec<String>,
 }
 
 /// What an order may say that the configuration does not.
@@ -166,7 +168,7 @@ impl<'a> Published<'a> {
     }
 
     /// It ended; who ordered it is told if it never began.
-    pub(super) fn end(self, error: Option<RequestError>) {
+    pub(super) fn end(self, error: Option<RequestError>, warnings: Vec<String>) {
         if let (Some(answer), Some(error)) = (self.take_answer(), &error) {
             // Whoever asked may have gone away.
             let _ = answer.send(Err(error.clone()));
@@ -177,6 +179,7 @@ impl<'a> Published<'a> {
                 id: ended.and_then(|running| running.id),
                 at: Timestamp::now(),
                 error: error.map(|error| error.to_string()),
+                warnings,
             });
         });
     }

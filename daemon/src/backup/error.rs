@@ -11,6 +11,8 @@ use walvault_protocol::manifest::ManifestError;
 use walvault_protocol::replication::SlotName;
 use walvault_protocol::{Lsn, LsnRange, SystemId, TimelineId};
 
+use super::warnings::Warnings;
+
 /// Why a backup was not taken. Whatever was stored of it is listed nowhere.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -66,11 +68,14 @@ pub enum BackupError {
     },
     /// The server found data pages whose checksums are wrong.
     #[error(
-        "the server found damaged data pages: {source}; its log names the files and blocks. Repair them, or restore from an earlier backup; --no-verify-checksums stores them as they are"
+        "the server found damaged data pages: {}. Repair them, or restore from an earlier backup; --no-verify-checksums, or [backup] verify_checksums = false, stores them as they are",
+        or_source(.warnings, .source)
     )]
     PageChecksums {
         /// What the server said.
         source: ClientError,
+        /// Which files and blocks it warned of.
+        warnings: Vec<String>,
     },
     /// The server took up another timeline in the meantime.
     #[error("the server went from timeline {start} to {end} during the backup; take it again")]
@@ -210,10 +215,21 @@ impl BackupError {
 const DATA_CORRUPTED: &str = "XX001";
 
 /// Sorts what the client reports by when it happened, after `received` bytes.
-pub(super) fn of_client(source: ClientError, received: u64) -> BackupError {
+pub(super) fn of_client(source: ClientError, received: u64, warnings: Warnings) -> BackupError {
     match source.sqlstate() {
-        Some(DATA_CORRUPTED) => BackupError::PageChecksums { source },
+        Some(DATA_CORRUPTED) => BackupError::PageChecksums {
+            source,
+            warnings: warnings.into_lines(),
+        },
         _ if received > 0 => BackupError::Interrupted { received, source },
         _ => BackupError::Server(source),
+    }
+}
+
+/// What the server warned of, or, where it did not, how it ended the backup.
+fn or_source(warnings: &[String], source: &ClientError) -> String {
+    match warnings {
+        [] => source.to_string(),
+        warnings => warnings.join("; "),
     }
 }

@@ -163,7 +163,11 @@ impl Backups {
             never = turn_away(orders, status) => match never {},
         };
         self.metrics.backup_ended(taken.is_ok());
-        published.end(taken.as_ref().err().map(refusal));
+        let warnings = taken.as_ref().map(|record| record.warnings.clone());
+        published.end(
+            taken.as_ref().err().map(refusal),
+            warnings.unwrap_or_default(),
+        );
         let record = taken?;
         tracing::info!(backup = %record.id, bytes = record.size, stop = %record.stop_lsn, "the base backup is complete");
         Ok(())

@@ -5,6 +5,7 @@ use tokio::task::JoinSet;
 use walvault_archive::record::PartRecord;
 use walvault_archive::{Archive, Error as ArchiveError};
 use walvault_layout::{BackupId, ObjectKey};
+use walvault_store::compute::unfinished;
 
 use super::BackupError;
 use super::seal::SealedPart;
@@ -31,8 +32,10 @@ pub(super) async fn store(
                 None => more = false,
             },
             Some(done) = uploads.join_next(), if !uploads.is_empty() => {
-                let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-                parts.push(done?);
+                parts.push(match done {
+                    Ok(done) => done?,
+                    Err(error) => unfinished(error).await,
+                });
             }
         }
     }

@@ -128,7 +128,7 @@ fn options(app: &App, arguments: &Arguments, label: Label) -> BackupOptions {
             .checkpoint_timeout
             .map_or(configured.checkpoint_timeout, Duration::from_secs),
         max_rate_kib: arguments.max_rate.or(configured.max_rate_kib),
-        verify_page_checksums: !arguments.no_verify_checksums,
+        verify_page_checksums: configured.verify_page_checksums && !arguments.no_verify_checksums,
         keep: arguments.keep,
         ..configured
     }
@@ -169,6 +169,7 @@ struct Report<'a> {
     file_count: u64,
     parts: u64,
     kept: bool,
+    warnings: &'a [String],
     seconds: f64,
 }
 
@@ -198,6 +199,7 @@ fn write_report(
             file_count: record.file_count,
             parts: record.part_count,
             kept: record.kept,
+            warnings: &record.warnings,
             seconds,
         };
         serde_json::to_writer(&mut *out, &report)?;
@@ -218,7 +220,11 @@ fn write_report(
         } else {
             HumanDuration(took).to_string()
         },
-    )
+    )?;
+    for warning in &record.warnings {
+        writeln!(out, "The server warned: {warning}")?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -247,6 +253,7 @@ mod tests {
             tablespaces: Vec::new(),
             part_count: 0,
             kept: false,
+            warnings: vec!["WARNING: skipping special file \"./x\"".to_owned()],
         }
     }
 
@@ -259,6 +266,10 @@ mod tests {
     #[test]
     fn people_read_a_line() {
         let line = report(false);
+        assert!(
+            line.contains("The server warned: WARNING: skipping"),
+            "{line}"
+        );
         assert!(
             line.contains(
                 "-9f3c: 1,234 files, 23.00 MiB (3.00 MiB stored), 0/2000028 to 0/2000138"
@@ -277,5 +288,9 @@ mod tests {
         assert_eq!(value["start_time"], "2026-11-21T06:30:00Z");
         assert_eq!(value["size"], 23 << 20);
         assert_eq!(value["kept"], false);
+        assert_eq!(
+            value["warnings"][0],
+            "WARNING: skipping special file \"./x\""
+        );
     }
 }

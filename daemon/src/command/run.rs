@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use walvault_config::Config;
 use walvault_evidence::audit::{Action, Outcome};
+use walvault_store::compute::unfinished;
 
 use crate::admin::{Admin, AdminError, Routes};
 use crate::app::{App, SetupError};
@@ -16,6 +17,7 @@ use crate::backup::service::Backups;
 use crate::copies::keep_whole;
 use crate::journal::describe;
 use crate::metrics::Metrics;
+use crate::metrics::live::Phase;
 use crate::notify::watch_for_events;
 use crate::notify::webhook::{NotifyError, Webhook, heartbeat};
 use crate::pipeline::Removals;
@@ -168,7 +170,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     tasks.spawn(keep_looking(surveyor, desk.watch(), surveyed));
     let is_well = || {
         let now = app.metrics.live.snapshot();
-        now.started && now.rpo <= objective
+        let conflict = matches!(now.phase, Phase::Conflict(_));
+        now.started && !conflict && now.rpo <= objective
     };
     let streaming = supervise(&context, &app.store, &app.keys, &stop);
     let overdue = async {
@@ -179,7 +182,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         result = streaming => result.map_err(RunError::from),
         Some(ended) = tasks.join_next() => match ended {
             Ok(never) => match never {},
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => unfinished(error).await,
         },
         never = beat(&app.metrics) => match never {},
         never = heartbeat(&app.config.notify, is_well) => match never? {},

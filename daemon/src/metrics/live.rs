@@ -29,6 +29,8 @@ pub enum Phase {
     Streaming,
     /// It is not, for this reason; it is tried again.
     Interrupted(String),
+    /// It is not, and must not be before somebody decides which side is right.
+    Conflict(String),
 }
 
 /// A sample of the past hour.
@@ -211,7 +213,12 @@ impl Live {
     /// Streaming ended, or did not begin.
     pub fn stream_ended(&self, why: &Interruption) {
         let mut state = self.state();
-        state.phase = Phase::Interrupted(why.reason.clone());
+        state.phase = match why.conflict {
+            true => Phase::Conflict(why.reason.clone()),
+            false => Phase::Interrupted(why.reason.clone()),
+        };
+        // A start that is never over would have Kubernetes start it again and again.
+        state.started |= why.conflict;
         if why.key_trouble.is_some() {
             state.key_trouble.clone_from(&why.key_trouble);
         }
@@ -320,6 +327,8 @@ impl Live {
         metrics
             .streaming
             .set((now.phase == Phase::Streaming).into());
+        let conflict = matches!(now.phase, Phase::Conflict(_));
+        metrics.conflict.set(conflict.into());
         metrics.rpo_seconds.set(now.rpo.as_secs_f64());
         let unarchived = stream.server_end.max(stream.received);
         metrics

@@ -20,6 +20,7 @@ async fn used() -> Arc<Metrics> {
         kind: "connection",
         reason: "the server said nothing".to_owned(),
         key_trouble: None,
+        conflict: false,
     });
     metrics.backup_ended(true);
     metrics

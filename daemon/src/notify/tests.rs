@@ -57,6 +57,7 @@ fn each_backup_and_key_trouble_is_told_once() {
         id: Some(id),
         at: Timestamp::from_second(1).unwrap(),
         error: None,
+        warnings: Vec::new(),
     });
     assert_eq!(look(&now, &status), [EventKind::BackupSucceeded]);
     assert_eq!(look(&now, &status), []);
@@ -64,11 +65,38 @@ fn each_backup_and_key_trouble_is_told_once() {
         id: None,
         at: Timestamp::from_second(2).unwrap(),
         error: Some("no sender left".to_owned()),
+        warnings: Vec::new(),
     });
     now.key_trouble = Some("no key opens the archive".to_owned());
     let expected = [EventKind::BackupFailed, EventKind::KeyTrouble];
     assert_eq!(look(&now, &status), expected);
     assert_eq!(look(&now, &status), []);
+}
+
+#[test]
+fn a_conflict_is_told_once_and_again_when_it_comes_back() {
+    let mut watcher = Watcher::new("db".to_owned(), "s3://x".to_owned(), 60 * SECOND);
+    let (idle, nothing) = (BackupStatus::default(), Surveyed::default());
+    let at = Instant::now();
+    let mut look = |phase: Phase| {
+        let mut now = Live::default().snapshot();
+        now.phase = phase;
+        let looked = Looked {
+            now: &now,
+            backups: &idle,
+            surveyed: &nothing,
+            upkeep: &UpkeepStatus::default(),
+        };
+        kinds(&watcher.look(&looked, at))
+    };
+    let clone = || Phase::Conflict("it is a clone".to_owned());
+    assert_eq!(look(Phase::Interrupted("no answer".to_owned())), []);
+    assert_eq!(look(clone()), [EventKind::Conflict]);
+    assert_eq!(look(clone()), []);
+    assert_eq!(look(Phase::Interrupted("no answer".to_owned())), []);
+    assert_eq!(look(clone()), []);
+    assert_eq!(look(Phase::Streaming), []);
+    assert_eq!(look(clone()), [EventKind::Conflict]);
 }
 
 #[test]

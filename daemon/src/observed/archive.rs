@@ -21,12 +21,24 @@ pub struct Survey {
     pub windows: Vec<RecoveryWindow>,
     /// Complete base backups, oldest first.
     pub backups: Vec<Backup>,
+    /// Complete base backups whose records this host may not open, oldest first. Then no window is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withheld_backups: Vec<WithheldBackup>,
     /// WAL that is missing, by timeline and position.
     pub gaps: Vec<Gap>,
     /// Timelines, oldest first.
     pub timelines: Vec<Timeline>,
     /// The newest drill of each scenario.
     pub drills: Vec<DrillSeen>,
+}
+
+/// A base backup of which the host knows what names and listings tell.
+#[derive(Debug, Clone, Serialize)]
+pub struct WithheldBackup {
+    /// Its name.
+    pub id: BackupId,
+    /// When its record was stored, by the store's clock.
+    pub stored_at: Timestamp,
 }
 
 /// A base backup.

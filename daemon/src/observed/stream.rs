@@ -26,4 +26,6 @@ pub struct Interruption {
     pub reason: String,
     /// Why the archive's keys cannot be used, if that is the reason.
     pub key_trouble: Option<String>,
+    /// Whether nothing is archived until somebody decides which side is right.
+    pub conflict: bool,
 }

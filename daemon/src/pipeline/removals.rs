@@ -8,16 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use walvault_archive::Archive;
 use walvault_archive::archive::wal_key;
 use walvault_protocol::{LsnRange, TimelineId};
-
-/// Deletions in flight in one replica. At 30 ms each, 16 of them delete 500 chunks a second, more
-/// than a stream stores.
-const IN_FLIGHT: usize = 16;
+use walvault_store::BATCH;
 
 type Chunk = (TimelineId, LsnRange);
 
@@ -27,7 +23,7 @@ pub struct Removals(Arc<Mutex<BTreeMap<usize, Lane>>>);
 
 /// The deletions of one replica. A replica that cannot be reached holds up no other.
 struct Lane {
-    orders: mpsc::UnboundedSender<(Archive, Chunk)>,
+    orders: mpsc::UnboundedSender<(Archive, Vec<Chunk>)>,
     pending: Arc<watch::Sender<BTreeSet<Chunk>>>,
     worker: JoinSet<()>,
 }
@@ -45,14 +41,16 @@ impl Removals {
         timeline: TimelineId,
         chunks: impl IntoIterator<Item = LsnRange>,
     ) {
-        let mut lanes = self.lanes();
-        for range in chunks {
-            let lane = lanes.entry(replica).or_insert_with(Lane::new);
-            if lane.has_ended() {
-                *lane = Lane::new();
-            }
-            lane.remove(archive, (timeline, range));
+        let chunks: Vec<Chunk> = chunks.into_iter().map(|range| (timeline, range)).collect();
+        if chunks.is_empty() {
+            return;
         }
+        let mut lanes = self.lanes();
+        let lane = lanes.entry(replica).or_insert_with(Lane::new);
+        if lane.has_ended() {
+            *lane = Lane::new();
+        }
+        lane.remove(archive, chunks);
     }
 
     /// Gives up the deletions of a replica that does not keep up.
@@ -100,31 +98,37 @@ impl Lane {
         self.worker.try_join_next().is_some()
     }
 
-    fn remove(&self, archive: &Archive, chunk: Chunk) {
-        let is_new = self
-            .pending
-            .send_if_modified(|pending| pending.insert(chunk));
-        if is_new {
-            let _ = self.orders.send((archive.clone(), chunk));
-        }
+    fn remove(&self, archive: &Archive, mut chunks: Vec<Chunk>) {
+        self.pending.send_modify(|pending| {
+            chunks.retain(|chunk| pending.insert(*chunk));
+        });
+        let _ = self.orders.send((archive.clone(), chunks));
     }
 }
 
+/// Deletes whatever was ordered meanwhile together.
 async fn serve(
-    mut orders: mpsc::UnboundedReceiver<(Archive, Chunk)>,
+    mut orders: mpsc::UnboundedReceiver<(Archive, Vec<Chunk>)>,
     pending: Arc<watch::Sender<BTreeSet<Chunk>>>,
 ) {
-    stream::poll_fn(|context| orders.poll_recv(context))
-        .for_each_concurrent(IN_FLIGHT, async |(archive, chunk)| {
-            let (timeline, range) = chunk;
-            let key = wal_key(timeline, range, false);
-            // A chunk that stays hurts nobody: a longer object holds the same WAL.
-            if let Err(error) = archive.delete(&key).await {
-                tracing::warn!(object = archive.name(&key), %error, "a superseded chunk stays for now");
+    while let Some((mut archive, mut chunks)) = orders.recv().await {
+        while chunks.len() < BATCH
+            && let Ok((same, more)) = orders.try_recv()
+        {
+            archive = same;
+            chunks.extend(more);
+        }
+        let keys = chunks
+            .iter()
+            .map(|(timeline, range)| wal_key(*timeline, *range, false));
+        // A chunk that stays hurts nobody: a longer object holds the same WAL.
+        if let Err(error) = archive.delete_many(&keys.collect::<Vec<_>>()).await {
+            tracing::warn!(archive = archive.url(), %error, "superseded chunks stay for now");
+        }
+        pending.send_modify(|pending| {
+            for chunk in &chunks {
+                pending.remove(chunk);
             }
-            pending.send_modify(|pending| {
-                pending.remove(&chunk);
-            });
-        })
-        .await;
+        });
+    }
 }

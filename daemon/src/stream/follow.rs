@@ -4,18 +4,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::fence::Epoch;
+use walvault_archive::seal::Sealer;
 use walvault_archive::{Archive, Catalog};
 use walvault_evidence::audit::{Action, Outcome};
-use walvault_protocol::client::{ClientError, ConnInfo, StartReplication};
-use walvault_protocol::replication::SlotName;
+use walvault_protocol::client::{ClientError, ConnInfo, Session, StartReplication};
+use walvault_protocol::replication::{SlotName, SystemIdentity};
 use walvault_protocol::timeline::TimelineHistoryError;
 use walvault_protocol::{Lsn, ServerVersion, TimelineId};
 
 use super::connect::{Server, ensure_slot};
 use super::fence;
-use super::histories::archive_histories;
+use super::held::held;
+use super::histories::Histories;
 use super::monitor::watch_server;
 use super::overlap::{confirm, vouch};
 use super::resume::{Superseded, beside, resume};
@@ -24,8 +27,10 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::observed::{Interruption, StreamState};
 use crate::pipeline::{
-    Begin, CatchUp, Destination, Pump, PumpEnd, PumpError, Removals, Reports, Resume, Settings,
+    Begin, CatchUp, Destination, Proven, Pump, PumpEnd, PumpError, Removals, Reports, Resume,
+    Settings,
 };
+use crate::rotation::count_stored;
 
 /// Why a stream ended or never began.
 #[derive(Debug, thiserror::Error)]
@@ -148,14 +153,19 @@ impl StreamError {
             kind,
             reason: self.to_string(),
             key_trouble,
+            conflict: self.is_conflict(),
         }
     }
 
-    /// Whether going on could harm the archive: it is another system's, or holds other bytes.
+    /// Whether going on could harm the archive, or cannot be: it is another system's, holds other
+    /// bytes, or its keys are not here. Somebody has to decide which side is right.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         use walvault_archive::Error;
         match self {
+            StreamError::Behind { .. } => true,
+            StreamError::Archive(Error::Key(error))
+            | StreamError::Pump(PumpError::Archive(Error::Key(error))) => !error.is_transient(),
             StreamError::Archive(error) | StreamError::Pump(PumpError::Archive(error)) => matches!(
                 error,
                 Error::OtherSystem { .. }
@@ -211,6 +221,8 @@ pub struct Context {
     pub journal: Journal,
     /// Deletions of superseded chunks, which go on from one connection to the next.
     pub removals: Removals,
+    /// The histories that the archive is known to hold.
+    pub histories: Histories,
     /// Who brings one of several places what it missed.
     pub copies: CatchUp,
 }
@@ -258,6 +270,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Looks whether the epoch taken, if one is, is still the highest, as [`Writer::claim`] does: a
+    /// writer that was taken over does not even take the slot.
+    async fn holds(
+        &self,
+        timeline: TimelineId,
+        fresh: bool,
+    ) -> Result<(), walvault_archive::Error> {
+        let Writer::Epoch(Some((epoch, taken_on))) = self else {
+            return Ok(());
+        };
+        match epoch.check().await {
+            Err(walvault_archive::Error::Fenced { .. }) if fresh && timeline > *taken_on => Ok(()),
+            checked => checked,
+        }
+    }
+
     /// Returns when another writer took over.
     async fn overtaken(&self) -> walvault_archive::Error {
         match self {
@@ -299,47 +327,24 @@ pub async fn follow(
         &context.metrics,
     );
     let mut before: Option<Resume> = None;
+    let mut counting = JoinSet::new();
     loop {
-        let history = archive_histories(archive, &mut session, identity.timeline).await?;
-        let reserved = ensure_slot(
-            &mut session,
-            &context.info,
-            &context.slot,
-            context.temporary,
-        )
-        .await?
-        .lsn();
-        let catalog = Catalog::load_wal(archive).await?;
-        let places = look(archive, &catalog, &context.copies).await?;
-        let place = match context.from {
-            Origin::Archive => resume(&catalog, &history, reserved, identity.flushed_lsn)?,
-            Origin::Slot => beside(&catalog, &history, reserved.unwrap_or(identity.flushed_lsn)),
+        // Until WAL is received there is nothing to store: nobody who is to stop waits for this.
+        let prepared = tokio::select! {
+            () = stop.cancelled() => return Ok(Followed::Stopped),
+            prepared = prepare(session, identity, archive, context, writer, before) => prepared?,
         };
-        if before == Some(place) {
-            return Err(StreamError::DeadEnd(place.timeline));
-        }
+        let Prepared {
+            session: ready,
+            catalog,
+            places,
+            place,
+            proven,
+            sealer,
+        } = prepared;
+        session = ready;
         let fresh = before.is_none();
         before = Some(place);
-        if place.timeline == identity.timeline && place.archived_to > identity.flushed_lsn {
-            // A backup may have brought WAL that was written since the server was asked.
-            identity = session.identify_system().await?;
-            if place.timeline == identity.timeline && place.archived_to > identity.flushed_lsn {
-                return Err(StreamError::Behind {
-                    timeline: place.timeline,
-                    archived_to: place.archived_to,
-                    server_end: identity.flushed_lsn,
-                });
-            }
-        }
-        if let Writer::Epoch(_) = writer {
-            vouch(archive, &catalog, &history, reserved, place).await?;
-        }
-        // Whoever writes compares: a backup ordered by a clone writes as well.
-        let confirmed = confirm(archive, &catalog, session, context, place).await;
-        let (compared, proven) = confirmed.map_err(|error| removed(error, place))?;
-        session = compared;
-        let sealer = archive.sealer(context.settings.codec).await?;
-        sealer.count_since(|begun| catalog.stored_since(begun));
         context.archive.send_replace(Some(archive.clone()));
         context.journal.keep_in(archive);
         let refused = |error: ClientError| removed(error.into(), place);
@@ -351,9 +356,13 @@ pub async fn follow(
             StartReplication::TimelineEnded(session, _) => session,
             StartReplication::Streaming(mut stream) => {
                 // Only now that the slot is ours: whoever merely tries must not fence anybody.
-                writer
-                    .claim(archive, context, place.timeline, fresh)
-                    .await?;
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(Followed::Stopped),
+                    claimed = writer.claim(archive, context, place.timeline, fresh) => claimed?,
+                }
+                if counting.is_empty() && sealer.counts_since().is_some() {
+                    counting.spawn(count_stored(archive.clone(), sealer.clone()));
+                }
                 if let Writer::Epoch(_) = writer {
                     context.writing.send_replace(Some(place.timeline));
                 }
@@ -405,6 +414,95 @@ pub async fn follow(
             }
         };
         identity = session.identify_system().await?;
+    }
+}
+
+/// What is known once nothing is left but to stream.
+struct Prepared {
+    session: Session,
+    /// What the archive holds of the WAL behind the slot.
+    catalog: Catalog,
+    /// How each replica stands, where there are several.
+    places: Vec<Place>,
+    place: Resume,
+    proven: Proven,
+    sealer: Sealer,
+}
+
+/// Finds out where to go on, and whether the server's WAL is the archive's. `before` is where the last
+/// timeline of this connection was begun.
+async fn prepare(
+    mut session: Session,
+    mut identity: SystemIdentity,
+    archive: &Archive,
+    context: &Context,
+    writer: &Writer,
+    before: Option<Resume>,
+) -> Result<Prepared, StreamError> {
+    let (info, slot) = (&context.info, &context.slot);
+    let history = context
+        .histories
+        .keep(archive, &mut session, identity.timeline)
+        .await?;
+    let reserved = ensure_slot(&mut session, info, slot, context.temporary)
+        .await?
+        .lsn();
+    let looked = async {
+        // Whether a replica has all of the WAL is seen by all of it.
+        let catalog = match context.copies.replicas() {
+            Some(_) => Catalog::load_wal(archive).await?,
+            None => held(archive, &history, reserved, identity.flushed_lsn).await?,
+        };
+        let places = look(archive, &catalog, &context.copies).await?;
+        Ok::<_, walvault_archive::Error>((catalog, places))
+    };
+    let holds = writer.holds(identity.timeline, before.is_none());
+    let (looked, holds) = tokio::join!(looked, holds);
+    let (catalog, places) = looked?;
+    let place = match context.from {
+        Origin::Archive => resume(&catalog, &history, reserved, identity.flushed_lsn)?,
+        Origin::Slot => beside(&catalog, &history, reserved.unwrap_or(identity.flushed_lsn)),
+    };
+    // A primary that was left behind is no conflict, though another writer took over from it.
+    holds?;
+    if before == Some(place) {
+        return Err(StreamError::DeadEnd(place.timeline));
+    }
+    if place.timeline == identity.timeline && place.archived_to > identity.flushed_lsn {
+        // A backup may have brought WAL that was written since the server was asked.
+        identity = session.identify_system().await?;
+        if place.timeline == identity.timeline && place.archived_to > identity.flushed_lsn {
+            return Err(StreamError::Behind {
+                timeline: place.timeline,
+                archived_to: place.archived_to,
+                server_end: identity.flushed_lsn,
+            });
+        }
+    }
+    let known = known(&context.state, place.timeline);
+    if let Writer::Epoch(_) = writer {
+        vouch(archive, &catalog, &history, reserved, known, place).await?;
+    }
+    // Whoever writes compares: a backup ordered by a clone writes as well.
+    let confirmed = confirm(archive, &catalog, session, context, place, known).await;
+    let (session, proven) = confirmed.map_err(|error| removed(error, place))?;
+    let sealer = archive.sealer(context.settings.codec).await?;
+    Ok(Prepared {
+        session,
+        catalog,
+        places,
+        place,
+        proven,
+        sealer,
+    })
+}
+
+/// Up to where earlier streams of this process stored `timeline`: the store has answered for that.
+fn known(state: &watch::Sender<StreamState>, timeline: TimelineId) -> Lsn {
+    let state = state.borrow();
+    match state.timeline == Some(timeline) {
+        true => state.durable,
+        false => Lsn::INVALID,
     }
 }
 

@@ -1,5 +1,10 @@
 //! Timeline histories: fetched from the server, stored for every ancestor.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::{Archive, Error};
 use walvault_layout::ObjectKey;
 use walvault_protocol::client::{ClientError, Session};
@@ -8,46 +13,73 @@ use walvault_store::StoreError;
 
 use super::StreamError;
 
-/// The history of the server's `timeline`, stored in the archive with those of its ancestors.
-///
-/// # Errors
-/// When the server does not give it, it cannot be believed, or the archive holds another one.
-pub async fn archive_histories(
-    archive: &Archive,
-    session: &mut Session,
-    timeline: TimelineId,
-) -> Result<TimelineHistory, StreamError> {
-    if timeline == TimelineId::FIRST {
-        return Ok(TimelineHistory::root(timeline));
-    }
-    let file = session.timeline_history(timeline).await?;
-    let history = TimelineHistory::parse(timeline, &file.content)?;
-    store(archive, timeline, file.content).await?;
-    for switch in history.switches() {
-        if switch.timeline == TimelineId::FIRST {
-            continue;
+/// How many are stored or compared at once: a server may have a hundred ancestors.
+const AT_ONCE: usize = 16;
+
+/// The history files that this process stored, or found in the archive as its server has them. They
+/// never change. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Histories(Arc<Mutex<BTreeMap<TimelineId, Bytes>>>);
+
+impl Histories {
+    /// The history of the server's `timeline`, stored in the archive with those of its ancestors.
+    ///
+    /// # Errors
+    /// When the server does not give it, it cannot be believed, or the archive holds another one.
+    pub async fn keep(
+        &self,
+        archive: &Archive,
+        session: &mut Session,
+        timeline: TimelineId,
+    ) -> Result<TimelineHistory, StreamError> {
+        if timeline == TimelineId::FIRST {
+            return Ok(TimelineHistory::root(timeline));
         }
-        match session.timeline_history(switch.timeline).await {
-            Ok(file) => store(archive, switch.timeline, file.content).await?,
-            // An old ancestor's file may be gone from the server; the descendant's tells the same.
-            Err(error @ ClientError::Server { .. }) => {
-                tracing::warn!(timeline = %switch.timeline, %error, "the server no longer has an ancestor's history");
+        let content = session.timeline_history(timeline).await?.content;
+        let history = TimelineHistory::parse(timeline, &content)?;
+        if self.known().get(&timeline) == Some(&content) {
+            return Ok(history);
+        }
+        let mut files = vec![(timeline, content)];
+        for switch in history.switches() {
+            if switch.timeline == TimelineId::FIRST {
+                continue;
             }
-            Err(error) => return Err(error.into()),
+            match session.timeline_history(switch.timeline).await {
+                Ok(file) => files.push((switch.timeline, file.content)),
+                // An old ancestor's file may be gone from the server; the descendant's tells the same.
+                Err(error @ ClientError::Server { .. }) => {
+                    tracing::warn!(timeline = %switch.timeline, %error, "the server no longer has an ancestor's history");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
+        files.retain(|(timeline, content)| self.known().get(timeline) != Some(content));
+        store_all(archive, &files).await?;
+        self.known().extend(files);
+        Ok(history)
     }
-    Ok(history)
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<TimelineId, Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn store_all(archive: &Archive, files: &[(TimelineId, Bytes)]) -> Result<(), Error> {
+    let stored = files
+        .iter()
+        .map(|(timeline, content)| store(archive, *timeline, content.clone()));
+    // Collected, so that whoever waits for it may do so on any thread.
+    let stored: Vec<_> = stored.collect();
+    let stored = stream::iter(stored).buffer_unordered(AT_ONCE);
+    stored.try_collect::<Vec<()>>().await.map(drop)
 }
 
 /// Stores the history file of `timeline`, unless it is there already.
 ///
 /// # Errors
 /// When the archive holds another one, or cannot be read or written.
-pub async fn store(
-    archive: &Archive,
-    timeline: TimelineId,
-    content: bytes::Bytes,
-) -> Result<(), Error> {
+pub async fn store(archive: &Archive, timeline: TimelineId, content: Bytes) -> Result<(), Error> {
     let key = ObjectKey::History(timeline);
     if archive.size_of(&key).await?.is_none() {
         match archive.put_payload(&key, content.clone()).await {

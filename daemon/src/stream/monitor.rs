@@ -205,7 +205,10 @@ impl Looks {
 }
 
 /// Reads the slot's row; `None` when there is none, or it reserves nothing.
-async fn slot_state(sql: &mut Session, slot: &SlotName) -> Result<Option<SlotState>, ClientError> {
+pub(super) async fn slot_state(
+    sql: &mut Session,
+    slot: &SlotName,
+) -> Result<Option<SlotState>, ClientError> {
     let query = format!(
         "select wal_status, safe_wal_size, pg_catalog.pg_wal_lsn_diff(at, restart_lsn), pg_catalog.pg_wal_lsn_diff(at, '0/0') \
          from pg_catalog.pg_replication_slots, lateral (select case when pg_catalog.pg_is_in_recovery() \

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::archive::wal_key;
 use walvault_archive::{Archive, Catalog, Error};
-use walvault_layout::ObjectKey;
+use walvault_layout::{ObjectKey, WalObject, unit_containing};
 use walvault_protocol::client::{Session, StartReplication, WalMessage};
 use walvault_protocol::replication::SlotName;
 use walvault_protocol::wal::{ScanStart, WalScanner};
@@ -30,12 +30,14 @@ const UNTOLD: u64 = 1 << 30;
 pub const IN_FLIGHT: u64 = 128 << 20;
 /// `application_name` of the connection that compares: never that of a synchronous standby.
 const COMPARING: &str = "walvault-compare";
-/// How many objects are put again at once.
-const AT_ONCE: usize = 4;
+/// How many objects are read or put again at once: as many as take up this memory, within limits.
+const IN_MEMORY: u64 = 64 << 20;
+const AT_ONCE: (u64, u64) = (4, 32);
 
 /// Opens what the archive holds of the WAL between `reserved`, up to where the slot was told that it
 /// is archived, and `place`, and has the store answer for it, as well as for whole units whose chunks are
-/// still to go. Nothing is opened on a host that may not read it.
+/// still to go. What lies before `known` this process stored itself. Nothing is opened on a host that may
+/// not read it.
 ///
 /// # Errors
 /// [`Error::Corrupt`] when one of them is not what walvault stored, and when the store cannot be read.
@@ -44,33 +46,48 @@ pub async fn vouch(
     catalog: &Catalog,
     history: &TimelineHistory,
     reserved: Option<Lsn>,
+    known: Lsn,
     place: Resume,
 ) -> Result<(), Error> {
-    let unsure = unsure(catalog, history, reserved, place);
+    let told = reserved.max((known > Lsn::INVALID).then_some(known));
+    let unsure = unsure(catalog, history, told, known, place);
+    let at_once = at_once(&unsure);
     let reaffirmed = unsure
         .into_iter()
         .map(|key| async move { archive.reaffirm(&key).await });
     // Collected, so that whoever waits for it may do so on any thread.
     let reaffirmed: Vec<_> = reaffirmed.collect();
     let _: Vec<()> = stream::iter(reaffirmed)
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(at_once)
         .try_collect()
         .await?;
-    let (Some(reserved), Some(wal)) = (reserved, catalog.wal(place.timeline)) else {
+    let (Some(told), Some(wal)) = (told, catalog.wal(place.timeline)) else {
         return Ok(());
     };
     let untold = wal
         .objects
         .iter()
-        .filter(|held| held.range.end > reserved && held.range.start < place.archived_to);
+        .filter(|held| held.range.end > told && held.range.start < place.archived_to);
     let mut untold: Vec<_> = untold.collect();
-    untold.sort_by_key(|held| held.range.start);
-    for held in untold.iter().rev().take(OPENED) {
-        let key = wal_key(place.timeline, held.range, held.whole);
-        match archive.get(&key).await {
+    untold.sort_by_key(|held| Reverse(held.range.start));
+    let keys = untold.into_iter().take(OPENED);
+    let keys = keys.map(|held| wal_key(place.timeline, held.range, held.whole));
+    open_all(archive, keys.collect()).await
+}
+
+/// Opens objects. Those after one that this host may not read are passed over.
+async fn open_all(archive: &Archive, keys: Vec<ObjectKey>) -> Result<(), Error> {
+    let at_once = at_once(&keys);
+    let opened = keys
+        .into_iter()
+        .map(|key| async move { (archive.get(&key).await, key) });
+    let opened: Vec<_> = opened.collect();
+    let mut opened = stream::iter(opened).buffer_unordered(at_once);
+    while let Some((read, key)) = opened.next().await {
+        match read {
             Ok(_) => {}
             // Its unit was stored whole meanwhile.
-            Err(error) if error.is_missing() && !held.whole => {}
+            Err(error) if error.is_missing() && matches!(key, ObjectKey::Tail(..)) => {}
             Err(error) if error.is_withheld() => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -78,23 +95,35 @@ pub async fn vouch(
     Ok(())
 }
 
+/// How many of these objects are held in memory at once.
+fn at_once(keys: &[ObjectKey]) -> usize {
+    let length = |key: &ObjectKey| match key {
+        ObjectKey::Wal(WalObject { range, .. }) | ObjectKey::Tail(_, range) => range.len(),
+        _ => 0,
+    };
+    let largest = keys.iter().map(length).max().unwrap_or_default().max(1);
+    (IN_MEMORY / largest).clamp(AT_ONCE.0, AT_ONCE.1) as usize
+}
+
 /// The WAL of which it is not known that the store answered for it: what an earlier process stored last and did
 /// not tell the slot, and whole units for whose sake chunks are removed.
 fn unsure(
     catalog: &Catalog,
     history: &TimelineHistory,
-    reserved: Option<Lsn>,
+    told: Option<Lsn>,
+    known: Lsn,
     place: Resume,
 ) -> Vec<ObjectKey> {
-    let told = reserved.filter(|reserved| *reserved <= place.archived_to);
+    let told = told.filter(|told| *told <= place.archived_to);
     let (from, most) = match told {
         Some(told) => (told, UNTOLD),
         // The slot is younger than what is archived.
         None => (Lsn::INVALID, IN_FLIGHT),
     };
     let mut unsure = catalog.newest(history, LsnRange::new(from, place.archived_to), most);
-    for (_, key) in superseding(catalog, place.timeline) {
-        if !unsure.contains(&key) {
+    for (unit, key) in superseding(catalog, place.timeline) {
+        let is_known = unit_containing(unit, catalog.segment_size()).end <= known;
+        if !is_known && !unsure.contains(&key) {
             unsure.push(key);
         }
     }
@@ -106,7 +135,8 @@ fn unsure(
 /// Where the archive ends in the middle of a unit, that is the newest chunk, which the slot keeps on
 /// the server. Where it ends with a whole unit, the server may have removed that segment: then
 /// the first record that the server sends has to name the archive's last record. Across a gap
-/// nothing is compared once the server has removed its side.
+/// nothing is compared once the server has removed its side. `known` is up to where this process
+/// stored the WAL itself.
 ///
 /// # Errors
 /// [`Error::Diverged`] when the server has other WAL, and when it cannot be asked.
@@ -116,6 +146,7 @@ pub async fn confirm(
     session: Session,
     context: &Context,
     place: Resume,
+    known: Lsn,
 ) -> Result<(Session, Proven), StreamError> {
     let Some(newest) = newest(archive, catalog, place).await? else {
         return Ok((session, Proven::default()));
@@ -123,7 +154,7 @@ pub async fn confirm(
     let mut proven = Proven {
         newest: true,
         last_record: None,
-        units: whole_units(archive, catalog, place.timeline).await?,
+        units: whole_units(archive, catalog, place.timeline, known).await?,
     };
     if newest.range.start >= place.start {
         let slot = Some(&context.slot);
@@ -220,7 +251,7 @@ async fn newest(
     Ok(None)
 }
 
-/// The whole units that chunks are superseded by, and that open.
+/// The whole units that chunks are superseded by, and that open or end at `known` or before.
 ///
 /// # Errors
 /// When the store cannot be reached.
@@ -228,8 +259,12 @@ pub async fn whole_units(
     archive: &Archive,
     catalog: &Catalog,
     timeline: TimelineId,
+    known: Lsn,
 ) -> Result<BTreeSet<Lsn>, Error> {
     let opened = superseding(catalog, timeline).map(|(unit, key)| async move {
+        if unit_containing(unit, catalog.segment_size()).end <= known {
+            return Ok(Some(unit));
+        }
         match archive.get(&key).await {
             Ok(_) => Ok(Some(unit)),
             Err(error) if error.is_transient() => Err(error),
@@ -241,7 +276,7 @@ pub async fn whole_units(
     });
     let opened: Vec<_> = opened.collect();
     let opened: Vec<Option<Lsn>> = stream::iter(opened)
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(AT_ONCE.0 as usize)
         .try_collect()
         .await?;
     Ok(opened.into_iter().flatten().collect())

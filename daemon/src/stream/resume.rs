@@ -86,7 +86,11 @@ fn at(catalog: &Catalog, history: &TimelineHistory, from: Lsn) -> Resume {
 
 /// The end of what is archived on the way to the server's timeline. WAL behind a hole that begins after
 /// `server_end` was written by no server of this line, or by one that this server does not know of.
-fn archived_end(catalog: &Catalog, history: &TimelineHistory, server_end: Lsn) -> Option<Lsn> {
+pub(super) fn archived_end(
+    catalog: &Catalog,
+    history: &TimelineHistory,
+    server_end: Lsn,
+) -> Option<Lsn> {
     let ancestors = history.switches().iter().map(|switch| switch.timeline);
     let path: Vec<TimelineId> = ancestors.chain([history.timeline()]).collect();
     path.iter().rev().find_map(|timeline| {

@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub async fn wait_for_promotion(
     session: &mut Session,
     info: &ConnInfo,
-    on_standby: impl Fn(),
+    mut on_standby: impl FnMut(),
 ) -> Result<bool, ClientError> {
     let mut said = false;
     while is_standby(session, info).await? {

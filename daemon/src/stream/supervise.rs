@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::Archive;
@@ -14,6 +15,7 @@ use super::connect::{Server, connect, recreate_slot};
 use super::follow::{Context, Followed, StreamError, Writer, follow};
 use super::gap::record_gap;
 use super::standby::wait_for_promotion;
+use super::standby_slot::keep_advancing;
 use crate::observed::StreamState;
 use crate::pipeline::Resume;
 
@@ -21,10 +23,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// The longest pause while the server cannot be connected to, which costs nothing: waiting commits go
 /// on as soon as it is back.
-const LONGEST_AWAY: Duration = Duration::from_secs(1);
+const LONGEST_AWAY: Duration = Duration::from_millis(500);
 /// The shortest pause once another server took over: each look lists the archive, and only an operator, or
 /// `pg_rewind`, changes anything.
 const SUPERSEDED: Duration = Duration::from_secs(15);
+/// The pauses between looks whether somebody settled a conflict. Each reads the archive's newest WAL.
+const FIRST_CONFLICT: Duration = Duration::from_secs(15);
+const LONGEST_CONFLICT: Duration = Duration::from_secs(300);
 /// How often the same complaint is repeated.
 const REPEATED: Duration = Duration::from_secs(10);
 /// How long a server that answers and refuses is asked again at the start: a slot may still be
@@ -35,7 +40,11 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// What can pass by itself is waited out: a server that is not there yet, an archive that is
 /// away. Before the first connection has streamed, what only somebody can mend ends the run, so
-/// that a wrong configuration is seen at once; later only what would harm the archive does.
+/// that a wrong configuration is seen at once.
+///
+/// A conflict between server and archive never does: whoever starts a process that ended would have it
+/// take the archive, or compare, again and again. It stays, stores nothing, says so, and looks now
+/// and then whether somebody settled it.
 ///
 /// # Errors
 /// See above.
@@ -49,11 +58,17 @@ pub async fn supervise(
     let mut writer = Writer::Epoch(None);
     let started = Instant::now();
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut conflicts = Backoff::new(FIRST_CONFLICT, LONGEST_CONFLICT);
     let mut streamed = false;
     let mut said: Option<(String, Instant)> = None;
     loop {
         let attempt = async {
-            let on_standby = || context.metrics.live.standby();
+            let mut advancing = JoinSet::new();
+            let on_standby = || {
+                context.metrics.live.standby();
+                let (store, keys) = (store.clone(), keys.clone());
+                advancing.spawn(keep_advancing(context.clone(), store, keys));
+            };
             let (info, mut server) = (&context.info, connect(&context.info).await?);
             if context.standby_waits
                 && wait_for_promotion(&mut server.session, info, on_standby).await?
@@ -90,7 +105,11 @@ pub async fn supervise(
             if !context.copies.is_whole() {
                 tracing::error!(%error, "a copy of the archive that is away, or not compared yet, may hold that WAL; no gap is recorded before it was asked");
             } else {
-                match note_gap(context, archive, *place, cause).await {
+                let noted = tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    noted = note_gap(context, archive, *place, cause) => noted,
+                };
+                match noted {
                     Ok(()) => continue,
                     Err(error) => {
                         tracing::error!(%error, "a gap could not be recorded; trying again");
@@ -99,7 +118,11 @@ pub async fn supervise(
             }
         }
         if error.is_slot_invalid() {
-            match remake_slot(context).await {
+            let remade = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                remade = remake_slot(context) => remade,
+            };
+            match remade {
                 Ok(()) => continue,
                 Err(error) => {
                     tracing::error!(%error, "the replication slot could not be made anew; trying again");
@@ -108,14 +131,16 @@ pub async fn supervise(
         }
         let futile =
             error.is_permanent() || error.is_refusal() && started.elapsed() >= REFUSAL_PATIENCE;
-        if error.is_conflict() || !streamed && futile {
+        if !streamed && futile && !error.is_conflict() {
             return Err(error);
         }
         // However long an attempt took that did not stream, or not for long, it has failed.
         if lasted.is_some_and(|lasted| lasted > LONGEST_PAUSE) {
             backoff.succeeded();
+            conflicts.succeeded();
         }
         let wait = match &error {
+            error if error.is_conflict() => conflicts.pause(),
             StreamError::Client(error) if error.is_transient() => backoff.pause().min(LONGEST_AWAY),
             StreamError::Superseded(_) => backoff.pause().max(SUPERSEDED),
             _ => backoff.pause(),
@@ -125,7 +150,12 @@ pub async fn supervise(
             .as_ref()
             .is_none_or(|(before, at)| *before != text || at.elapsed() >= REPEATED)
         {
-            tracing::warn!(%error, server = context.info.endpoint(), retry_in_ms = wait.as_millis() as u64, "not streaming");
+            let (server, retry_in_ms) = (context.info.endpoint(), wait.as_millis() as u64);
+            if error.is_conflict() {
+                tracing::error!(%error, server, retry_in_ms, "a conflict: nothing is archived until somebody settles it");
+            } else {
+                tracing::warn!(%error, server, retry_in_ms, "not streaming");
+            }
             said = Some((text, Instant::now()));
         }
         tokio::select! {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use walvault_protocol::Lsn;
 use walvault_tests::commit_log::{Commit, assert_rows};
 use walvault_tests::config_file::ConfigFile;
+use walvault_tests::http::get;
 use walvault_tests::time::timestamptz;
 use walvault_tests::user::{server_command, server_dir, write_as_server_user};
 use walvault_tests::wait::wait_for;
@@ -259,6 +260,56 @@ fn two_switchovers_forth_and_back() {
     }
 }
 
+/// PostgreSQL keeps WAL for a slot on a standby as well, where nobody streams from it.
+#[test]
+fn the_slot_of_a_demoted_primary_keeps_no_wal_that_is_archived() {
+    let mut old = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&old);
+    let log = CommitLog::create(&old);
+    let old_daemon = scenario.run_and_back_up(&old);
+    let mut new = old.standby();
+    let new_daemon = beside(&scenario, "new", &scenario.config(&new.url()));
+    let flushed = old.flushed();
+    wait_for("the standby", || new.flushed() >= flushed);
+    old.stop(Shutdown::Fast);
+    new.promote();
+    follow(&mut old, &new);
+    new_daemon.wait_until_streaming(&new);
+
+    for _ in 0..8 {
+        let _ = log.commit(&new);
+        new.switch_wal();
+    }
+    let last = log.commit(&new);
+    new_daemon.wait_until_archived(&new);
+    wait_for("the slot to be advanced", || {
+        let kept = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), restart_lsn) < 4 * 16777216 \
+                    FROM pg_replication_slots WHERE slot_name = 'walvault'";
+        old.query(kept) == "t"
+    });
+    assert!(old_daemon.log().contains("advanced the slot"));
+
+    // It is the primary again, and what it goes on with is whole.
+    let flushed = new.flushed();
+    wait_for("the standby", || {
+        let received = old.query("SELECT pg_last_wal_receive_lsn()");
+        received
+            .parse::<Lsn>()
+            .is_ok_and(|received| received >= flushed)
+    });
+    new.stop(Shutdown::Fast);
+    old.promote();
+    old_daemon.wait_until_streaming(&old);
+    let again = log.commit(&old);
+    old_daemon.wait_until_archived(&old);
+    let listed = list(&scenario);
+    assert_eq!(listed["gaps"], Value::Array(Vec::new()), "{listed}");
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    let rows = log.rows(&restored);
+    assert!(rows.contains(&last.id) && rows.contains(&again.id));
+}
+
 /// Makes a server that was shut down after its standby had everything that one's standby.
 fn follow(old: &mut Postgres, new: &Postgres) {
     let conninfo = new.url().replace('\'', "''");
@@ -336,8 +387,7 @@ fn a_clone_is_refused() {
     assert!(daemon.stop().success());
     let before = snapshot(&scenario);
     scenario.configure_for(&clone);
-    let refused = scenario.run_to_its_end();
-    refused.failed_saying(&["holds other WAL", "find out which one is right"]);
+    let _ = scenario.run_into_conflict(&["holds other WAL", "find out which one is right"]);
     assert_eq!(before, snapshot(&scenario));
 
     // The server it was cloned from goes on.
@@ -383,8 +433,7 @@ fn a_clone_is_refused_where_the_archive_ends_with_a_segment() {
         clone.switch_wal();
     }
     scenario.configure_for(&clone);
-    let refused = scenario.run_to_its_end();
-    refused.failed_saying(&["holds other WAL"]);
+    let _ = scenario.run_into_conflict(&["holds other WAL"]);
     assert_eq!(before, snapshot(&scenario));
 }
 
@@ -447,8 +496,7 @@ fn a_clone_that_is_behind_stores_nothing() {
 
     let _ = log.commit(&clone);
     scenario.configure_for(&clone);
-    let refused = scenario.run_to_its_end();
-    refused.failed_saying(&["it is a clone, or was set back"]);
+    let _ = scenario.run_into_conflict(&["it is a clone, or was set back"]);
     assert_eq!(before, snapshot(&scenario));
 }
 
@@ -458,7 +506,7 @@ fn a_writer_that_hung_gives_way_to_the_one_that_took_over() {
     let scenario = Scenario::new(ArchiveKind::Directory);
     scenario.configure_for(&server);
     let log = CommitLog::create(&server);
-    let mut first = scenario.run_and_back_up(&server);
+    let first = scenario.run_and_back_up(&server);
     let load = log.load(&server, 2);
     log.wait_for_rows(&server, 200);
     signal(&first, Signal::STOP);
@@ -470,17 +518,21 @@ fn a_writer_that_hung_gives_way_to_the_one_that_took_over() {
     second.wait_until_saying(&["writing the archive"]);
     log.wait_for_rows(&server, 200);
     signal(&first, Signal::CONT);
-    let status = first.wait_for_exit();
-    assert!(!status.success());
-    assert!(
-        first.log().contains("was taken over by a newer writer"),
-        "{}",
-        first.log()
-    );
+    first.wait_until_saying(&["was taken over by a newer writer"]);
+    wait_for("the first not to be ready", || {
+        let ready = get(first.admin(), "/readyz");
+        ready.status == 503 && ready.body.contains("was taken over by a newer writer")
+    });
+    // It looks again, and leaves the archive alone.
+    wait_for("another look", || {
+        first.log().matches("nothing is archived until").count() > 1
+    });
+    assert_eq!(first.log().matches("writing the archive").count(), 1);
     log.wait_for_rows(&server, 200);
     drop(load);
     let rows = log.rows(&server);
     assert!(second.stop().success());
+    assert!(first.stop().success());
     server.lose();
 
     let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);

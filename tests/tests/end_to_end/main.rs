@@ -19,6 +19,7 @@ mod documents;
 mod drill;
 mod export;
 mod failover;
+mod far_archive;
 mod faults;
 mod guarantees;
 mod harness;

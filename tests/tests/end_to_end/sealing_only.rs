@@ -1,8 +1,18 @@
 //! A database host that archives and cannot read what it archived.
 
 use walvault_tests::config_file::ConfigFile;
+use walvault_tests::http::get;
 use walvault_tests::policies::policy;
+use walvault_tests::wait::wait_for;
 use walvault_tests::{ArchiveKind, CommitLog, Moto, Postgres, Scenario, Shutdown, cache, test};
+
+/// The value of a metric with these labels.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok())
+}
 
 /// A configuration that names no key file.
 fn without_key_file(scenario: &Scenario, url: &str) -> ConfigFile {
@@ -41,6 +51,16 @@ fn what_it_archived_is_restored_with_the_identity() {
 
     let log = CommitLog::create(&server);
     let daemon = scenario.run_and_back_up(&server);
+    // Names tell of the backup, and one denied request is enough to go by names.
+    wait_for("a survey by names", || {
+        let metrics = get(daemon.admin(), "/metrics").body;
+        let newest = metric(&metrics, "walvault_backup_last_timestamp_seconds");
+        metric(&metrics, "walvault_backups") == Some(1.0) && newest > Some(0.0)
+    });
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    let metrics = get(daemon.admin(), "/metrics").body;
+    let refused = "walvault_store_request_errors_total{kind=\"refused\",operation=\"get\"}";
+    assert!(metric(&metrics, refused) < Some(10.0), "{metrics}");
     let mut rows = vec![log.commit(&server).id];
     server.switch_wal();
     rows.push(log.commit(&server).id);

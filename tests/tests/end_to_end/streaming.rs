@@ -11,8 +11,8 @@ use walvault_tests::commit_log::assert_rows;
 use walvault_tests::process::Process;
 use walvault_tests::wait::wait_for;
 use walvault_tests::{
-    ArchiveKind, CommitLog, Positions, Postgres, Scenario, Shutdown, Walvaultd, cache, test,
-    wait_until,
+    ArchiveKind, CommitLog, Outcome, Positions, Postgres, Scenario, Shutdown, Walvaultd, cache,
+    test, wait_until,
 };
 
 /// What takes no longer than this did not wait for `max_delay`, which is an hour where it matters,
@@ -324,6 +324,44 @@ fn a_shutdown_is_not_held_up(mut server: Postgres, how: Shutdown) {
 
     let restored = scenario.restore_and_start(major, "restored", &[]);
     assert_rows(&log.rows(&restored), &rows, &restored.log());
+}
+
+/// `synchronized_standby_slots` (manual, "Replication"): no subscriber is ahead of the archive.
+#[test]
+fn a_logical_subscriber_of_postgresql_17_gets_what_is_archived() {
+    let server = Postgres::builder()
+        .major(17)
+        .setting("wal_level", "logical")
+        .setting("synchronized_standby_slots", "walvault")
+        .start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    server.query("CREATE PUBLICATION everything FOR ALL TABLES");
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    server.query(
+        "SELECT pg_create_logical_replication_slot('subscriber', 'pgoutput', false, false, true)",
+    );
+    let changes = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('subscriber', NULL, NULL, \
+                   'proto_version', '1', 'publication_names', 'everything')";
+    let get = |timeout: &str| {
+        let limit = format!("SET statement_timeout = '{timeout}'");
+        Outcome::of(server.psql(&["-c", &limit, "-c", changes]))
+    };
+    assert!(daemon.stop().success());
+    let _ = log.commit(&server);
+    get("3s").failed_saying(&["statement timeout"]);
+
+    let daemon = scenario.run();
+    daemon.wait_until_archived(&server);
+    let got = get("60s").succeeded();
+    let got = got
+        .stdout
+        .lines()
+        .last()
+        .and_then(|line| line.parse::<u32>().ok());
+    assert!(got > Some(0), "{got:?}");
 }
 
 /// A server with segments of this size, which it keeps to be compared with.

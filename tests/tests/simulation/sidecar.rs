@@ -11,12 +11,13 @@ use walvault_archive::fence::Epoch;
 use walvault_archive::format::Codec;
 use walvault_archive::keys::{KeyFile, Secret};
 use walvault_archive::record::WriterRecord;
-use walvault_archive::{Archive, Catalog, Error};
+use walvault_archive::{Archive, Error};
 use walvault_daemon::metrics::Metrics;
 use walvault_daemon::observed::StreamState;
 use walvault_daemon::pipeline::{
     Begin, CatchUp, Destination, Proven, Pump, PumpEnd, Removals, Reports, Settings,
 };
+use walvault_daemon::stream::held::held;
 use walvault_daemon::stream::overlap::{vouch, whole_units};
 use walvault_daemon::stream::{fence, histories, resume};
 use walvault_protocol::wal::synthetic::SYSTEM;
@@ -99,7 +100,7 @@ impl Process {
                 let slot = &mut state.nodes[self.node].slot;
                 (slot.get_or_insert(begin).to_owned(), end)
             };
-            let catalog = Catalog::load_wal(archive).await?;
+            let catalog = held(archive, &history, Some(reserved), end).await?;
             let place = match resume::resume(&catalog, &history, Some(reserved), end) {
                 Ok(place) => place,
                 Err(superseded) => {
@@ -112,7 +113,8 @@ impl Process {
                 self.note(format!("the server is behind {}", place.archived_to));
                 return Ok(());
             }
-            vouch(archive, &catalog, &history, Some(reserved), place).await?;
+            let (reserved, known) = (Some(reserved), Lsn::INVALID);
+            vouch(archive, &catalog, &history, reserved, known, place).await?;
             let sealer = archive.sealer(Codec::Lz4).await?;
             let mut source = SimulatedStream::open(&self.world, self.node, on, place.start);
             self.claim(archive, epoch, place.timeline).await?;
@@ -133,7 +135,7 @@ impl Process {
             let proven = Proven {
                 newest: true,
                 last_record: None,
-                units: whole_units(archive, &catalog, place.timeline).await?,
+                units: whole_units(archive, &catalog, place.timeline, Lsn::INVALID).await?,
             };
             let pump = Pump::new(
                 &Destination::only(archive, &catalog),

@@ -218,5 +218,6 @@ fn record(backup: &Backup) -> BackupRecord {
         tablespaces: Vec::new(),
         part_count: 1,
         kept: false,
+        warnings: Vec::new(),
     }
 }

@@ -5,7 +5,9 @@ use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 use super::{Archive, Listed};
 use crate::error::Error;
 use crate::seal::SealedObject;
-use walvault_layout::{ObjectKey, WalObject, unit_containing, wal_prefix, wal_unit};
+use walvault_layout::{
+    ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject, unit_containing, wal_prefix, wal_unit,
+};
 use walvault_store::{Naming, StoreError};
 
 /// What an object of WAL is of its unit.
@@ -160,6 +162,29 @@ impl Archive {
                 None => return Ok(units),
             }
         }
+    }
+
+    /// How many bytes of WAL were stored since `instant`, by the store's clock. All of it is listed.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn wal_stored_since(&self, instant: jiff::Timestamp) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for prefix in [TAIL_PREFIX, WAL_PREFIX] {
+            let mut after = None;
+            loop {
+                let page = self.inner.store.list(prefix, after.as_deref()).await?;
+                let objects = page.objects.into_iter();
+                let listed = objects.filter_map(|object| self.listed(object));
+                let since = listed.filter(|object| object.modified >= instant);
+                bytes += since.map(|object| object.size).sum::<u64>();
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+        }
+        Ok(bytes)
     }
 
     /// Whether the object that is there holds the same WAL. A host that cannot open it has nothing to

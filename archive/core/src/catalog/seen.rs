@@ -53,13 +53,14 @@ impl Seen {
         let history = archive.name(&ObjectKey::History(timeline));
         let (listed, history) =
             tokio::try_join!(archive.list(GAPS_PREFIX), archive.list(&history))?;
-        let mut gaps = Vec::new();
+        let (mut gaps, mut backups) = (Vec::new(), Vec::new());
+        let mut withheld = false;
         for object in listed {
-            gaps.extend(see_gap(archive, &object).await?);
+            gaps.extend(see_gap(archive, &object, &mut withheld).await?);
         }
-        let mut backups = Vec::new();
+        let mut withheld = false;
         for named in name_backups(archive).await? {
-            backups.extend(see(archive, named.id).await?);
+            backups.extend(see(archive, named.id, &mut withheld).await?);
         }
         Ok(Seen {
             backups,
@@ -70,19 +71,26 @@ impl Seen {
 }
 
 /// One gap; `None` when nobody recorded it. No backup ever follows a gap that a made-up name puts
-/// behind all WAL, so that one backup after another would be taken for it.
-async fn see_gap(archive: &Archive, object: &Listed) -> Result<Option<GapSeen>, Error> {
+/// behind all WAL, so that one backup after another would be taken for it. After one that is `withheld`
+/// none is asked for: a store may note each refusal.
+async fn see_gap(
+    archive: &Archive,
+    object: &Listed,
+    withheld: &mut bool,
+) -> Result<Option<GapSeen>, Error> {
     let ObjectKey::Gap(timeline, range) = object.key else {
         return Ok(None);
     };
-    match archive.get_record::<GapRecord>(&object.key).await {
-        Ok(_) => {}
-        Err(error) if error.is_withheld() => {}
-        Err(error) if error.is_missing() => return Ok(None),
-        Err(error) if error.is_transient() => return Err(error),
-        Err(error) => {
-            left_out(&archive.name(&object.key), &error);
-            return Ok(None);
+    if !*withheld {
+        match archive.get_record::<GapRecord>(&object.key).await {
+            Ok(_) => {}
+            Err(error) if error.is_withheld() => *withheld = true,
+            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                left_out(&archive.name(&object.key), &error);
+                return Ok(None);
+            }
         }
     }
     Ok(Some(GapSeen {
@@ -92,29 +100,61 @@ async fn see_gap(archive: &Archive, object: &Listed) -> Result<Option<GapSeen>, 
     }))
 }
 
-/// One backup; `None` when it is not complete.
-async fn see(archive: &Archive, id: BackupId) -> Result<Option<BackupSeen>, Error> {
-    let begun = id.begun();
-    let key = ObjectKey::BackupRecord(id);
-    match archive.get_record::<BackupRecord>(&key).await {
-        Ok(record) => Ok(Some(BackupSeen {
+/// One backup; `None` when it is not complete. After one that is `withheld` none is asked for.
+async fn see(
+    archive: &Archive,
+    id: BackupId,
+    withheld: &mut bool,
+) -> Result<Option<BackupSeen>, Error> {
+    let key = ObjectKey::BackupRecord(id.clone());
+    let read = match *withheld {
+        true => None,
+        false => Some(archive.get_record::<BackupRecord>(&key).await),
+    };
+    match read {
+        Some(Ok(record)) => Ok(Some(BackupSeen {
             started_at: record.started_at,
             place: Some((record.timeline, record.start_lsn)),
         })),
-        Err(error) if error.is_missing() => Ok(None),
+        Some(Err(error)) if error.is_missing() => Ok(None),
+        Some(Err(error)) if error.is_transient() => Err(error),
+        // Nothing can be restored from it: it puts no backup off.
+        Some(Err(error)) if !error.is_withheld() => {
+            left_out(&archive.name(&key), &error);
+            Ok(None)
+        }
         // It may have been withheld without being there.
-        Err(error) if error.is_withheld() => {
-            let there = !archive.list(&archive.name(&key)).await?.is_empty();
-            Ok(begun.filter(|_| there).map(|started_at| BackupSeen {
+        None | Some(Err(_)) => {
+            *withheld = true;
+            let there = backup_stored_at(archive, &id).await?.is_some();
+            let begun = id.begun().filter(|_| there);
+            Ok(begun.map(|started_at| BackupSeen {
                 started_at,
                 place: None,
             }))
         }
-        Err(error) if error.is_transient() => Err(error),
-        // Nothing can be restored from it: it puts no backup off.
-        Err(error) => {
-            left_out(&archive.name(&key), &error);
-            Ok(None)
-        }
     }
+}
+
+/// The backups that an archive names, complete or not, for whoever may open none.
+///
+/// # Errors
+/// When the store cannot be asked.
+pub async fn backup_names(archive: &Archive) -> Result<Vec<BackupId>, Error> {
+    let named = name_backups(archive).await?;
+    Ok(named.into_iter().map(|named| named.id).collect())
+}
+
+/// When a backup was complete, by the store's clock: when its record was stored. `None` when it is not.
+///
+/// # Errors
+/// When the store cannot be asked.
+pub async fn backup_stored_at(
+    archive: &Archive,
+    id: &BackupId,
+) -> Result<Option<Timestamp>, Error> {
+    let key = ObjectKey::BackupRecord(id.clone());
+    let listed = archive.list(&archive.name(&key)).await?;
+    let record = listed.into_iter().find(|object| object.key == key);
+    Ok(record.map(|object| object.modified))
 }

@@ -78,6 +78,7 @@ pub(super) fn backup(random: u16) -> BackupRecord {
         tablespaces: Vec::new(),
         part_count: 1,
         kept: false,
+        warnings: Vec::new(),
     }
 }
 

@@ -34,6 +34,14 @@ impl SealingKey {
         }
     }
 
+    /// When the key was made, if what was stored before is still to be counted.
+    pub(crate) fn counts_since(&self) -> Option<jiff::Timestamp> {
+        *self
+            .uncounted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts what was stored before, once.
     pub(crate) fn count_since(&self, stored: impl FnOnce(jiff::Timestamp) -> u64) {
         let mut uncounted = self

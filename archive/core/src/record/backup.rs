@@ -47,6 +47,9 @@ pub struct BackupRecord {
     pub part_count: u64,
     /// Whether retention must leave it alone.
     pub kept: bool,
+    /// What the server warned of while it sent the backup, such as pages whose checksum is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl BackupRecord {

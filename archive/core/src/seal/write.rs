@@ -50,6 +50,13 @@ impl Sealer {
         }
     }
 
+    /// When the current data key was made, if what was stored under it before this process began is
+    /// still to be counted.
+    #[must_use]
+    pub fn counts_since(&self) -> Option<jiff::Timestamp> {
+        self.key.counts_since()
+    }
+
     /// Counts what was stored under the current data key before this process began, once: `stored`
     /// tells how much that is since an instant.
     pub fn count_since(&self, stored: impl FnOnce(jiff::Timestamp) -> u64) {

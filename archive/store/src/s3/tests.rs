@@ -204,6 +204,84 @@ async fn where_head_is_denied_a_listing_tells_whether_an_object_is_there() {
     assert_eq!(script.requests().len(), 7);
 }
 
+fn batch(deleted: &[&str], failed: &[(&str, &str)]) -> String {
+    let deleted = deleted
+        .iter()
+        .map(|key| format!("<Deleted><Key>p/{key}</Key></Deleted>"));
+    let failed = failed.iter().map(|(key, code)| {
+        format!("<Error><Key>p/{key}</Key><Code>{code}</Code><Message>no</Message></Error>")
+    });
+    let entries: String = deleted.chain(failed).collect();
+    answer(200, "", &format!("<DeleteResult>{entries}</DeleteResult>"))
+}
+
+fn names(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn objects_are_removed_together_and_those_that_were_not_alone() {
+    let script = Script::begin(vec![
+        batch(&["a", "b"], &[("c", "NoSuchKey"), ("d", "InternalError")]),
+        bare(204),
+        error(403, "AccessDenied"),
+    ])
+    .await;
+    let store = script.store().await;
+    // Of `e` nothing is said.
+    let keys = names(&["a", "b", "c", "d", "e"]);
+    let failed = store.delete_many(&keys).await.unwrap_err();
+    assert!(matches!(failed, StoreError::Refused { .. }), "{failed}");
+    let requests = script.requests();
+    assert!(
+        requests[0].starts_with("post /wal/p?delete")
+            || requests[0].starts_with("post /wal/?delete"),
+        "{}",
+        requests[0]
+    );
+    let mut singly: Vec<&str> = requests[1..]
+        .iter()
+        .map(|request| request.split_once('?').unwrap().0)
+        .collect();
+    singly.sort_unstable();
+    assert_eq!(singly, ["delete /wal/p/d", "delete /wal/p/e"]);
+}
+
+#[tokio::test]
+async fn a_store_without_batches_is_asked_for_one_once() {
+    for refusal in [
+        error(501, "NotImplemented"),
+        error(400, "MalformedXML"),
+        error(400, "MissingContentMD5"),
+        bare(405),
+    ] {
+        let gone = || bare(204);
+        let script = Script::begin(vec![refusal, gone(), gone(), gone(), gone()]).await;
+        let store = script.store().await;
+        for _ in 0..2 {
+            store.delete_many(&names(&["a", "b"])).await.unwrap();
+        }
+        let requests = script.requests();
+        let posts = requests.iter().filter(|one| one.starts_with("post"));
+        assert_eq!((posts.count(), requests.len()), (1, 5));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_denied_says_nothing_of_the_next() {
+    let script = Script::begin(vec![
+        error(403, "AccessDenied"),
+        bare(204),
+        bare(204),
+        batch(&["c", "d"], &[]),
+    ])
+    .await;
+    let store = script.store().await;
+    store.delete_many(&names(&["a", "b"])).await.unwrap();
+    store.delete_many(&names(&["c", "d"])).await.unwrap();
+    assert_eq!(script.requests().len(), 4);
+}
+
 #[tokio::test]
 async fn a_head_that_finds_nothing_does_not_hide_a_missing_bucket() {
     let script = Script::begin(vec![bare(404), error(404, "NoSuchBucket")]).await;

@@ -13,6 +13,7 @@ pub async fn conforms(store: &dyn ObjectStore) {
     takes_empty_and_large_objects(store).await;
     refuses_what_is_no_key(store).await;
     one_of_many_writers_wins(store).await;
+    removes_many(store).await;
     let left = list_all(store, "").await.unwrap();
     let left: Vec<_> = left
         .iter()
@@ -198,4 +199,19 @@ async fn one_of_many_writers_wins(store: &dyn ObjectStore) {
     let stored = store.get("contested", None).await.unwrap();
     assert_eq!(stored, contents[winners[0]]);
     store.delete("contested").await.unwrap();
+}
+
+async fn removes_many(store: &dyn ObjectStore) {
+    let name = |number: u32| format!("tail/{number:04}");
+    for number in 0..40 {
+        store.put(&name(number), body("x")).await.unwrap();
+    }
+    // Those after the tenth, and some that were never there.
+    let keys: Vec<String> = (10..50).map(name).collect();
+    store.delete_many(&keys).await.unwrap();
+    let left = list_all(store, "tail/").await.unwrap();
+    let left: Vec<String> = left.into_iter().map(|object| object.key).collect();
+    assert_eq!(left, (0..10).map(name).collect::<Vec<_>>());
+    store.delete_many(&left).await.unwrap();
+    store.delete_many(&[]).await.unwrap();
 }

@@ -89,20 +89,30 @@ impl World {
         assert!(fetched > 0, "none of {refused} came");
     }
 
-    /// Starts the sidecar, again where it ends at what it is told: as one that it says is wrong.
+    /// Starts the sidecar, again where it ends at what it is told, or stays and archives nothing: as
+    /// one that it says is wrong.
     fn run_among_lies(&self) -> Walvaultd {
         for attempt in 1..10 {
+            let conflicts =
+                |daemon: &Walvaultd| daemon.log().matches("nothing is archived until").count();
             let mut daemon = self.scenario.run();
+            let before = conflicts(&daemon);
             let streams = wait_until("a stream or an end", || {
                 match self.server.is_streaming_to_walvault() {
                     true => Some(true),
-                    false => (!daemon.is_running()).then_some(false),
+                    false => {
+                        let waits = conflicts(&daemon) > before;
+                        (waits || !daemon.is_running()).then_some(false)
+                    }
                 }
             });
             if streams {
                 return daemon;
             }
-            let status = daemon.wait_for_exit();
+            let status = match daemon.is_running() {
+                true => daemon.terminate(),
+                false => daemon.wait_for_exit(),
+            };
             let log = daemon.log();
             println!(
                 "start {attempt}: {}",

@@ -357,6 +357,7 @@ fn record(id: &BackupId, timeline: TimelineId, from: Lsn, to: Lsn, at: Timestamp
         tablespaces: Vec::new(),
         part_count: 1,
         kept: false,
+        warnings: Vec::new(),
     }
 }
 

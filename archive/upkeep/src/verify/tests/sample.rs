@@ -137,6 +137,7 @@ impl Sample {
             tablespaces: Vec::new(),
             part_count: files.len() as u64,
             kept: false,
+            warnings: Vec::new(),
         };
         let key = ObjectKey::BackupRecord(id.clone());
         self.archive.put_record(&key, &record).await?;
