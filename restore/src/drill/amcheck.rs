@@ -48,6 +48,7 @@ pub(super) async fn check(
         .args(["--maintenance-db", MAINTENANCE, "--all"])
         .args(["--install-missing", "--heapallindexed"])
         .env("LC_ALL", "C")
+        .env("PGOPTIONS", standing.options())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
