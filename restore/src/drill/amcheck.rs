@@ -41,6 +41,7 @@ pub(super) async fn check(
         account.check(NAME, DrillOutcome::Failed, SOUND, found);
         return Ok(());
     }
+    account.doing(NAME);
     let output = command(&program, owner)
         .arg("--host")
         .arg(standing.socket())

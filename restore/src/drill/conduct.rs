@@ -131,7 +131,8 @@ impl Drill<'_> {
         let looked = self
             .ending
             .unless(self.look(&mut standing, &planned, owner, account))
-            .await;
+            .await
+            .map_err(|error| account.during(error));
         account.ended(&step, &looked, |()| String::new());
         let step = account.step("stop");
         let stopped = standing.stop().await.map_err(DrillError::from);

@@ -36,6 +36,7 @@ mod restore_instants;
 mod restore_surroundings;
 mod restore_ways;
 mod retention;
+mod rewind;
 mod rights;
 mod sealing;
 mod sealing_only;
