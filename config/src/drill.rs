@@ -136,7 +136,7 @@ impl DrillSettings {
 
 impl Assertion {
     fn read(mut section: Section) -> Result<Assertion, ConfigError> {
-        let expect = section.take("expect").map(|field| field.text());
+        let expect = section.take("expect").map(|field| field.text_or_nothing());
         let mut text = |name, key| match section.take(name) {
             Some(field) => field.text(),
             None => Err(ConfigError::Required {

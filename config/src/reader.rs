@@ -266,6 +266,15 @@ impl Field {
         }
     }
 
+    /// The value as text, which may be empty.
+    pub(super) fn text_or_nothing(&self) -> Result<String, ConfigError> {
+        self.is("text");
+        match &self.value.kind {
+            ValueKind::String(text) => Ok(text.clone()),
+            _ => self.text(),
+        }
+    }
+
     /// The value as several texts; from a variable, with commas between them.
     pub(super) fn texts(&self) -> Result<Vec<String>, ConfigError> {
         self.is("list of texts");

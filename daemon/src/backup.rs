@@ -104,6 +104,12 @@ pub async fn take(
     )
     .await?;
     let stopped_at = jiff::Timestamp::now();
+    for notice in stream.take_notices() {
+        // Of a symbolic link, for one, which PostgreSQL leaves out of every backup.
+        if notice.severity == "WARNING" {
+            tracing::warn!(backup = %id, "PostgreSQL says of the backup: {}", notice.message);
+        }
+    }
     drop(stream);
     if !options.verify_page_checksums {
         copied.warnings.push(NOT_VERIFIED.to_owned());

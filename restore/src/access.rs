@@ -1,5 +1,6 @@
 //! Opening the archive that a configuration names.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,6 +155,7 @@ pub fn log_to_stderr(level: tracing::Level) {
     // A second call in one process, as in tests, changes nothing.
     let _ = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(level)
         .with_target(false)
         .try_init();

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    audit, copy, drill, export, install, keep, keys, list, prune, report, restore, show, verify,
-    wal_fetch,
+    audit, copy, drill, export, install, keep, keys, list, prune, report, restore, settle, show,
+    verify, wal_fetch,
 };
 use crate::exit::{self, Failure};
 use crate::place::Place;
@@ -59,6 +59,8 @@ pub enum Command {
     Report(report::Report),
     /// Rebuild a data directory as it was at an instant
     Restore(Box<restore::Restore>),
+    /// Make a restored cluster that has recovered an ordinary one
+    Settle(settle::Settle),
     /// Show everything about one backup
     Show(show::Show),
     /// Check that the archive is sound
@@ -164,6 +166,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Prune(command) => block_on(command.run(config)),
         Command::Report(command) => block_on(command.run(config)),
         Command::Restore(command) => block_on(command.run(config)),
+        Command::Settle(command) => command.run(),
         Command::Show(command) => block_on(command.run(config)),
         // Their exit codes are their own.
         Command::Verify(_) | Command::WalFetch(_) | Command::WalPrefetch(_) => Ok(()),

@@ -11,6 +11,7 @@ pub mod list;
 pub mod prune;
 pub mod report;
 pub mod restore;
+pub mod settle;
 pub mod show;
 pub mod verify;
 pub mod wal_fetch;

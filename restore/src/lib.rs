@@ -4,7 +4,7 @@
 //! Data flows one way: the catalog and the commit indexes make a [`plan::RestorePlan`], a value
 //! that can be printed; [`materialise`] turns its backup into a data directory; [`wal`] then hands
 //! PostgreSQL what it replays. [`drill`] does all of it and throws the result away. Only
-//! `keys`, `keep` and its kin, `prune`, `verify` and `drill` write to an archive.
+//! `keys`, `keep` and its kin, `prune`, `verify` and `drill` write to an archive, and `restore` its hold.
 
 pub mod access;
 pub mod cli;
@@ -21,6 +21,7 @@ pub mod place;
 pub mod plan;
 pub mod prediction;
 pub mod prefetch;
+pub mod program;
 pub mod report;
 pub mod reporting;
 pub mod runtime;

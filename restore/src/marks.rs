@@ -19,6 +19,9 @@ pub use search::{CLOCK_TOLERANCE, Search, TOLERANCE_MICROS};
 /// How many objects are looked into at once.
 const AT_ONCE: usize = 32;
 
+/// How many marks are kept: some 64 bytes each, and a week of a busy server has hundreds of millions.
+const KEPT: usize = 500_000;
+
 /// Where commit indexes come from.
 pub trait MarkSource {
     /// The marks of one object, in the order of the WAL.
@@ -60,11 +63,33 @@ pub trait MarkSource {
 /// An object: its timeline, start and end, and whether it is a whole unit.
 type Name = (TimelineId, Lsn, Lsn, bool);
 
-/// Marks out of an archive; each object is read at most once.
+/// Marks out of an archive. Those that were read last are kept, up to [`KEPT`].
 pub struct ArchiveMarks<'a> {
     archive: &'a Archive,
     catalog: &'a Catalog,
-    known: Mutex<HashMap<Name, Arc<[WalMark]>>>,
+    known: Mutex<Known>,
+}
+
+/// Marks that were read.
+#[derive(Default)]
+struct Known {
+    of: HashMap<Name, Arc<[WalMark]>>,
+    count: usize,
+}
+
+impl Known {
+    /// Keeps the marks of an object. A search goes from one end of a line to the other, so that what
+    /// was read long ago is rarely read again.
+    fn keep(&mut self, name: Name, marks: Arc<[WalMark]>) {
+        if self.count + marks.len() > KEPT {
+            *self = Known::default();
+        }
+        if marks.len() <= KEPT {
+            self.count += marks.len();
+            let before = self.of.insert(name, marks);
+            self.count -= before.map_or(0, |before| before.len());
+        }
+    }
 }
 
 impl<'a> ArchiveMarks<'a> {
@@ -78,7 +103,7 @@ impl<'a> ArchiveMarks<'a> {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Name, Arc<[WalMark]>>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -86,7 +111,7 @@ impl<'a> ArchiveMarks<'a> {
 impl MarkSource for ArchiveMarks<'_> {
     async fn marks(&self, timeline: TimelineId, held: &WalHeld) -> Result<Arc<[WalMark]>, Error> {
         let name = (timeline, held.range.start, held.range.end, held.whole);
-        if let Some(marks) = self.known().get(&name) {
+        if let Some(marks) = self.known().of.get(&name) {
             return Ok(marks.clone());
         }
         let marks: Arc<[WalMark]> = self
@@ -94,14 +119,14 @@ impl MarkSource for ArchiveMarks<'_> {
             .marks(self.archive, timeline, held)
             .await?
             .into();
-        self.known().insert(name, marks.clone());
+        self.known().keep(name, marks.clone());
         Ok(marks)
     }
 
     /// Keeps nothing of what it reads, so that a line of any length takes little memory.
     async fn changes(&self, timeline: TimelineId, held: &WalHeld) -> Result<Vec<WalMark>, Error> {
         let name = (timeline, held.range.start, held.range.end, held.whole);
-        let known = self.known().get(&name).cloned();
+        let known = self.known().of.get(&name).cloned();
         match known {
             Some(marks) => Ok(changes_of(&marks)),
             None => {
@@ -175,4 +200,34 @@ async fn marks_of_all(
         .buffered(AT_ONCE)
         .try_collect()
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use walvault_protocol::PgTimestamp;
+
+    use super::*;
+
+    #[test]
+    fn no_more_marks_are_kept_than_fit() {
+        let mark = WalMark {
+            start: Lsn(1),
+            end: Lsn(2),
+            time: PgTimestamp(0),
+            kind: MarkKind::Commit { xid: 3 },
+        };
+        let many: Arc<[WalMark]> = vec![mark; KEPT / 3].into();
+        let name = |at| (TimelineId::FIRST, Lsn(at), Lsn(at + 1), true);
+        let mut known = Known::default();
+        for at in 0..100 {
+            known.keep(name(at), many.clone());
+            assert!(known.of.contains_key(&name(at)));
+            let held: usize = known.of.values().map(|marks| marks.len()).sum();
+            assert!(held == known.count && held <= KEPT, "{held}");
+        }
+        // Two that read the same at once.
+        known.keep(name(99), many.clone());
+        let held: usize = known.of.values().map(|marks| marks.len()).sum();
+        assert_eq!(held, known.count);
+    }
 }

@@ -28,11 +28,13 @@ mod servers;
 mod site;
 mod tablespaces;
 mod tree;
+mod waldir;
 
 pub use error::MaterialiseError;
 pub use late::check_unused;
 pub use owner::Owner;
 pub use site::DiskSpace;
+pub(crate) use site::{LOST_FOUND, MARKER};
 pub use tablespaces::TablespaceMapping;
 pub use tree::{Tree, safe_path};
 
@@ -44,11 +46,12 @@ use site::Site;
 
 /// The file whose absence keeps a server from starting.
 const PG_CONTROL: &str = "global/pg_control";
-const AUTO_CONF: &str = "postgresql.auto.conf";
-const RECOVERY_SIGNAL: &str = "recovery.signal";
-const STANDBY_SIGNAL: &str = "standby.signal";
+pub(crate) const AUTO_CONF: &str = "postgresql.auto.conf";
+pub(crate) const RECOVERY_SIGNAL: &str = "recovery.signal";
+pub(crate) const STANDBY_SIGNAL: &str = "standby.signal";
+const POSTGRESQL_CONF: &str = "postgresql.conf";
 const TABLESPACE_MAP: &str = "tablespace_map";
-const BACKUP_MANIFEST: &str = "backup_manifest";
+pub(crate) const BACKUP_MANIFEST: &str = "backup_manifest";
 
 /// What to make of a backup.
 pub struct Job<'a> {
@@ -62,6 +65,8 @@ pub struct Job<'a> {
     pub mappings: Vec<TablespaceMapping>,
     /// Tablespaces that replay will create, which the backup does not have.
     pub created: Vec<NewTablespace>,
+    /// Where `pg_wal` leads, when it is to lie elsewhere than in the data directory.
+    pub waldir: Option<PathBuf>,
     /// Whom it shall belong to, when not this process's user.
     pub owner: Option<Owner>,
     /// What recovery is told.
@@ -94,6 +99,9 @@ pub struct Work {
     pub write_bytes: u64,
     /// For each file system, what it has to hold.
     pub disk: Vec<DiskSpace>,
+    /// Whether the backup has the cluster's `postgresql.conf`: it has not what lay elsewhere, or
+    /// was a symbolic link.
+    pub has_configuration: bool,
 }
 
 /// What was made.
@@ -155,6 +163,7 @@ impl Prepared<'_> {
             fetch_bytes: self.needed_parts().map(|part| part.stored).sum(),
             write_bytes: self.tree.bytes() - kept_bytes,
             disk: self.space.clone(),
+            has_configuration: self.tree.has_file(POSTGRESQL_CONF),
         }
     }
 
@@ -196,7 +205,6 @@ impl Prepared<'_> {
         interrupted: impl Future<Output = ()>,
     ) -> Result<Made, MaterialiseError> {
         let begun = Instant::now();
-        self.check_space()?;
         progress.set_length(self.needed_parts().map(|part| part.length).sum());
         progress.set_position(0);
         let marker = self.site.begin()?;

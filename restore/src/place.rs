@@ -48,6 +48,6 @@ impl Place {
 }
 
 /// A path that means the same wherever it is used later.
-fn absolute(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
     std::path::absolute(text).map_err(|error| error.to_string())
 }

@@ -12,6 +12,8 @@ use walvault_layout::BackupId;
 use walvault_protocol::wal::{MarkKind, WalMark};
 use walvault_protocol::{Lsn, TimelineId};
 
+use crate::target::{Point, Target};
+
 mod candidate;
 mod choose;
 mod error;
@@ -42,6 +44,20 @@ pub struct RestorePlan {
     pub settings: Vec<NeededSetting>,
     /// What the operator should know before.
     pub warnings: Vec<String>,
+}
+
+impl RestorePlan {
+    /// What PostgreSQL is given as the target, where `asked` was asked for. It fails to reach the time
+    /// of the last transaction of the archive, as nothing that is later tells that it was reached.
+    #[must_use]
+    pub fn recovery_target(&self, asked: &Target) -> Target {
+        match (&asked.point, self.stop.reason, &self.stop.at) {
+            (Point::Time(_), StopReason::AfterRecord, Some(last)) => {
+                Target::inclusive(Point::Lsn(last.lsn))
+            }
+            _ => asked.clone(),
+        }
+    }
 }
 
 /// The backup of a plan.

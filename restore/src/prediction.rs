@@ -76,17 +76,21 @@ fn by_log(stop: &Stop, reached: &Reached, last: Option<LastRecord>) -> Verdict {
         (None, Some(name)) => said.contains(&format!("restore point \"{name}\"")),
         (None, None) => false,
     };
+    let stopped_at = || {
+        let lsn = said.split('"').nth(1);
+        lsn.and_then(|lsn| lsn.parse::<Lsn>().ok())
+    };
     match &stop.at {
+        // The last transaction of the archive is reached by its LSN.
+        Some(mark) if said.contains("stopping after WAL location") => {
+            Verdict::of(stopped_at() == Some(mark.lsn))
+        }
         Some(mark) => Verdict::of(named(mark)),
         None if stop.reason == StopReason::Consistent => {
             Verdict::of(said.contains("reaching consistency"))
         }
         None => {
-            let lsn = said
-                .split('"')
-                .nth(1)
-                .and_then(|lsn| lsn.parse::<Lsn>().ok());
-            Verdict::of(said.contains(place) && lsn.is_some_and(|lsn| stop.lsn <= lsn))
+            Verdict::of(said.contains(place) && stopped_at().is_some_and(|lsn| stop.lsn <= lsn))
         }
     }
 }
@@ -250,6 +254,7 @@ mod tests {
             asked: false,
             stopping: stopping.map(str::to_owned),
             last_record: last_record.map(Lsn),
+            without_own_settings: None,
         };
         let mut transaction = plan(StopReason::BeforeRecord, 10_000, true);
         if let Some(mark) = &mut transaction.stop.at {

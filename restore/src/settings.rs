@@ -7,12 +7,13 @@ use std::path::Path;
 use walvault_archive::Catalog;
 use walvault_protocol::{ControlFile, TimelineId};
 
+mod block;
+
+pub use block::{Cleared, Kind, clear};
+
 use crate::exit::{CommandError, REFUSED};
 use crate::plan::{NeededSetting, named};
 use crate::target::{Point, Target, TargetAction, format_instant};
-
-const BEGIN: &str = "# walvault restore: begin";
-const END: &str = "# walvault restore: end";
 
 /// The settings that name a target. All but one are emptied: two of them at once are fatal.
 const TARGETS: [&str; 5] = [
@@ -51,6 +52,8 @@ pub struct RecoverySettings {
     pub standby: Option<StandbySettings>,
     /// What replay needs on its way; the backup may have less.
     pub needed: Vec<NeededSetting>,
+    /// PostgreSQL's major version, which does not start with a setting that it does not know.
+    pub major: u32,
 }
 
 /// What a standby is told (manual, section "Standby Server Settings").
@@ -72,11 +75,11 @@ impl RecoverySettings {
         }
     }
 
-    /// The lines, between two comments that mark them, with settings that have to be raised to a
+    /// The lines, between two that mark them, with settings that have to be raised to a
     /// value.
     #[must_use]
     pub fn to_lines(&self, raised: &[(&str, u32)]) -> String {
-        let mut lines = vec![BEGIN.to_owned()];
+        let mut lines = Vec::new();
         let mut set = |name: &str, value: &str| lines.push(format!("{name} = {}", quote(value)));
         set("restore_command", &self.restore_command);
         set("recovery_target_timeline", &self.timeline);
@@ -124,12 +127,18 @@ impl RecoverySettings {
                 // The delay of a standby that was backed up holds recovery to a target up too
                 // (recoveryApplyDelay in xlogrecovery.c).
                 set("recovery_min_apply_delay", "0");
-                // There are no standbys to wait for.
+                // There are no standbys to wait for, neither for commits nor for logical decoding.
                 set("synchronous_standby_names", "");
+                if self.major >= 17 {
+                    set("synchronized_standby_slots", "");
+                }
             }
         }
-        lines.push(END.to_owned());
-        lines.join("\n") + "\n"
+        let kind = match self.standby {
+            Some(_) => Kind::Standby,
+            None => Kind::Recovery,
+        };
+        block::marked(&lines, kind)
     }
 
     fn target_setting(&self) -> Option<(&'static str, String)> {
@@ -163,20 +172,7 @@ impl RecoverySettings {
     /// of an earlier restore go. `control` is the backup's `pg_control`.
     #[must_use]
     pub fn amend(&self, content: &[u8], control: &[u8]) -> Vec<u8> {
-        let mut amended = Vec::with_capacity(content.len() + 1024);
-        let mut is_ours = false;
-        for line in content.split_inclusive(|byte| *byte == b'\n') {
-            let text = line.trim_ascii();
-            if text == BEGIN.as_bytes() {
-                is_ours = true;
-            }
-            if !is_ours {
-                amended.extend_from_slice(line);
-            }
-            if text == END.as_bytes() {
-                is_ours = false;
-            }
-        }
+        let mut amended = clear(content).content;
         if amended.last().is_some_and(|byte| *byte != b'\n') {
             amended.push(b'\n');
         }
@@ -256,6 +252,25 @@ fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
+/// The value that [`quote`] or a person wrote, and what may follow on its line is left out.
+#[must_use]
+pub fn unquoted(text: &str) -> String {
+    let Some(quoted) = text.trim().strip_prefix('\'') else {
+        let end = text.find([' ', '\t', '#']).unwrap_or(text.len());
+        return text[..end].trim().to_owned();
+    };
+    let mut value = String::new();
+    let mut characters = quoted.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (character, characters.peek()) {
+            ('\'', Some('\'')) | ('\\', Some(_)) => value.extend(characters.next()),
+            ('\'', _) => break,
+            _ => value.push(character),
+        }
+    }
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use walvault_protocol::Lsn;
@@ -272,6 +287,7 @@ mod tests {
             action: None,
             standby: None,
             needed: Vec::new(),
+            major: 15,
         }
     }
 
@@ -294,7 +310,9 @@ mod tests {
         let control = control_file([100, 8, 10, 0, 64]);
         let amended = settings.amend(before, &control);
         let text = String::from_utf8(amended).expect("text");
-        let (_, block) = text.split_once(BEGIN).expect("a block");
+        let (_, block) = text
+            .split_once("walvault.restore = 'begin'")
+            .expect("a block");
         assert!(block.contains("\nmax_connections = '150'\n"), "{block}");
         assert!(block.contains("\nmax_wal_senders = '30'\n"), "{block}");
         assert!(!block.contains("max_worker_processes"), "{block}");
@@ -369,7 +387,7 @@ mod tests {
         let time = parse_instant("2026-11-21 14:03:00.123456+01").expect("a time");
         let target = Target::exclusive(Point::Time(time)).expect("a target");
         let lines = settings(target).to_lines(&[]);
-        let expected = "# walvault restore: begin\n\
+        let expected = "walvault.restore = 'begin'\n\
             restore_command = '\"/bin/walvault\" --config \"/etc/w.toml\" wal-fetch %f \"%p\"'\n\
             recovery_target_timeline = '1'\n\
             recovery_target = ''\n\
@@ -384,9 +402,23 @@ mod tests {
             recovery_end_command = ''\n\
             recovery_min_apply_delay = '0'\n\
             synchronous_standby_names = ''\n\
-            # walvault restore: end\n";
+            walvault.restore = 'recovery'\n";
         assert_eq!(lines, expected);
         assert!(!settings(Target::END).to_lines(&[]).contains("action"));
+    }
+
+    #[test]
+    fn logical_consumers_of_a_restored_cluster_wait_for_no_slot_of_a_standby() {
+        let lines = |major| {
+            let settings = RecoverySettings {
+                major,
+                ..settings(Target::END)
+            };
+            settings.to_lines(&[])
+        };
+        assert!(lines(17).contains("\nsynchronized_standby_slots = ''\n"));
+        // PostgreSQL 16 does not start with it.
+        assert!(!lines(16).contains("synchronized_standby_slots"));
     }
 
     #[test]
@@ -395,7 +427,7 @@ mod tests {
         let first = settings(Target::END).amend(before, &[]);
         let again = settings(Target::inclusive(Point::Immediate)).amend(&first, &[]);
         let text = String::from_utf8(again).expect("text");
-        assert!(text.starts_with("# Do not edit\nwork_mem = '64MB'\n# walvault restore: begin\n"));
+        assert!(text.starts_with("# Do not edit\nwork_mem = '64MB'\nwalvault.restore = 'begin'\n"));
         assert_eq!(text.matches("restore_command").count(), 1);
         assert!(text.contains("recovery_target = 'immediate'"));
     }
@@ -428,5 +460,7 @@ mod tests {
     #[test]
     fn values_survive_postgresqls_unquoting() {
         assert_eq!(quote(r"it's \ here"), r"'it''s \\ here'");
+        assert_eq!(unquoted(r"'it''s \\ here' # so"), r"it's \ here");
+        assert_eq!(unquoted("plain # so"), "plain");
     }
 }

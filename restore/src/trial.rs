@@ -23,18 +23,21 @@ mod alone;
 mod programs;
 mod roles;
 mod server;
+mod session;
 
 pub use programs::Programs;
 pub use roles::roles;
 pub(crate) use server::command;
 pub use server::{MAINTENANCE, PORT};
 
-use server::{Server, Sight};
+use server::{Server, Settings, Sight};
 
 /// How often the server is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How many looks at a server that is at its target may fail.
 const UNSEEN: u32 = 50;
+/// How many lines tell why a server does not start.
+const COMPLAINT: usize = 3;
 /// The role that initdb makes most often.
 const DEFAULT_ROLE: &str = "postgres";
 /// How many of the last lines of its log an error shows.
@@ -95,6 +98,10 @@ pub struct Reached {
     /// Where the last record begins that was replayed, as its log says once replay has ended.
     #[serde(skip)]
     pub last_record: Option<Lsn>,
+    /// What it said when it was started with the cluster's own settings, where this host cannot serve
+    /// them. It was started without `postgresql.conf` and `shared_preload_libraries` then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_own_settings: Option<String>,
 }
 
 /// Why a directory could not be tried out.
@@ -121,6 +128,11 @@ pub enum TrialError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// There is no directory for its socket.
+    #[error(
+        "no directory takes the socket and the log of a server ({0}); set TMPDIR to one with a short path in which this user may write"
+    )]
+    NoHome(String),
     /// It ended by itself.
     #[error(
         "the server ended with {status} before it reached the target; what it logged last:\n{log}"
@@ -130,6 +142,8 @@ pub enum TrialError {
         status: String,
         /// The end of its log.
         log: String,
+        /// Whether it came so far as to look at its control file.
+        began: bool,
     },
     /// It waits, and is not where it should be.
     #[error(
@@ -180,8 +194,31 @@ impl Trial<'_> {
         &self,
         interrupted: impl Future<Output = ()>,
     ) -> Result<Standing, TrialError> {
+        let mut interrupted = std::pin::pin!(interrupted);
         let begun = Instant::now();
-        let mut server = Server::start(self)?;
+        let refused = match self
+            .attempt(Settings::Own, begun, interrupted.as_mut())
+            .await
+        {
+            // A library, a group or memory that only the original's host has says nothing of what was
+            // restored.
+            Err(TrialError::Ended {
+                log, began: false, ..
+            }) if self.has_configuration() => log,
+            outcome => return outcome,
+        };
+        let mut standing = self.attempt(Settings::Bare, begun, interrupted).await?;
+        standing.reached.without_own_settings = Some(complaint(&refused));
+        Ok(standing)
+    }
+
+    async fn attempt(
+        &self,
+        settings: Settings,
+        begun: Instant,
+        interrupted: impl Future<Output = ()>,
+    ) -> Result<Standing, TrialError> {
+        let mut server = Server::start(self, settings)?;
         let outcome = tokio::select! {
             outcome = self.watch(&mut server, begun) => outcome,
             () = interrupted => Err(TrialError::Interrupted),
@@ -197,6 +234,11 @@ impl Trial<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Whether the data directory has the cluster's `postgresql.conf`.
+    fn has_configuration(&self) -> bool {
+        self.pgdata.join("postgresql.conf").exists()
     }
 
     async fn watch(
@@ -249,8 +291,11 @@ impl Trial<'_> {
                     let sight = Sight::from_control(self.programs, self.pgdata, self.owner);
                     return Ok((reached(&sight, &log, consistent, begun), None));
                 }
-                let log = last_lines(&log);
-                return Err(TrialError::Ended { status, log });
+                return Err(TrialError::Ended {
+                    status,
+                    began: began(&log),
+                    log: last_lines(&log),
+                });
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -274,11 +319,46 @@ impl Standing {
     pub async fn promote(&mut self) -> Result<(), ClientError> {
         if !self.reached.promoted {
             let mut session = self.session(MAINTENANCE).await?;
-            let _ = session.query("SELECT pg_promote(true, 3600)").await?;
+            let _ = session
+                .query("SELECT pg_catalog.pg_promote(true, 3600)")
+                .await?;
             session.close().await;
             self.reached.promoted = true;
         }
+        self.roll_back_prepared().await
+    }
+
+    /// Rolls prepared transactions back where it is a primary: nobody is left to end them, and they
+    /// hold their locks.
+    ///
+    /// # Errors
+    /// When one cannot be rolled back.
+    pub async fn roll_back_prepared(&self) -> Result<(), ClientError> {
+        if !self.reached.promoted {
+            return Ok(());
+        }
+        let mut session = self.session(MAINTENANCE).await?;
+        let prepared = session
+            .query(
+                "SELECT pg_catalog.quote_literal(gid), database FROM pg_catalog.pg_prepared_xacts",
+            )
+            .await?;
+        session.close().await;
+        for row in 0..prepared.rows.len() {
+            let (Some(gid), Some(database)) = (prepared.text(row, 0), prepared.text(row, 1)) else {
+                continue;
+            };
+            let mut session = self.session(database).await?;
+            let _ = session.query(&format!("ROLLBACK PREPARED {gid}")).await?;
+            session.close().await;
+        }
         Ok(())
+    }
+
+    /// What a program that connects to it has to be given as `PGOPTIONS`.
+    #[must_use]
+    pub fn options(&self) -> String {
+        self.server.options()
     }
 
     /// The directory of its socket.
@@ -296,9 +376,36 @@ impl Standing {
     }
 }
 
+/// The end of a log, without what it says to this process, which asks until it is let in.
 fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
+    let asked_too_early = |line: &&str| {
+        [
+            "FATAL:  the database system is ",
+            "DETAIL:  Consistent recovery state has not been yet reached",
+            "DETAIL:  Hot standby mode is disabled",
+        ]
+        .iter()
+        .any(|said| line.contains(said))
+    };
+    let lines: Vec<&str> = log.lines().filter(|line| !asked_too_early(line)).collect();
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}
+
+/// Whether the server came so far as to look at its control file (`StartupXLOG` in `xlog.c`).
+fn began(log: &str) -> bool {
+    // Of a long log only the end is read.
+    log.contains("database system was ") || log.contains("restored log file")
+}
+
+/// Why a server that never began has ended, on one line.
+fn complaint(log: &str) -> String {
+    let said = |line: &str| {
+        let levels = ["FATAL:  ", "PANIC:  ", "LOG:  ", "HINT:  ", "DETAIL:  "];
+        let found = levels.iter().find_map(|level| line.split_once(level));
+        found.map_or(line, |(_, message)| message).trim().to_owned()
+    };
+    let lines: Vec<String> = log.lines().map(said).collect();
+    lines[lines.len().saturating_sub(COMPLAINT)..].join("; ")
 }
 
 /// The message of `recoveryStopsBefore` or `recoveryStopsAfter`, without what is before it on its
@@ -330,6 +437,7 @@ fn reached(sight: &Sight, log: &str, consistent: Option<f64>, begun: Instant) ->
         asked: false,
         stopping: stopping(log),
         last_record: redo_done(log),
+        without_own_settings: None,
     }
 }
 
@@ -338,12 +446,21 @@ fn reached(sight: &Sight, log: &str, consistent: Option<f64>, begun: Instant) ->
 /// # Errors
 /// When there are none of that major version.
 pub fn programs(named: Option<&Path>, version: ServerVersion) -> Result<Programs, TrialError> {
+    server::check_home()?;
     Programs::find(named.map(PathBuf::from), version.major())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_not_full_of_what_was_asked_too_early() {
+        let early = "2026 FATAL:  the database system is not yet accepting connections\n\
+            2026 DETAIL:  Consistent recovery state has not been yet reached.\n";
+        let log = format!("2026 LOG:  the cause\n{}", early.repeat(30));
+        assert_eq!(last_lines(&log), "2026 LOG:  the cause");
+    }
 
     #[test]
     fn the_log_tells_where_recovery_stopped() {

@@ -20,7 +20,7 @@ use crate::line::{Line, Piece};
 mod file;
 pub mod local;
 
-pub use file::WalFile;
+pub use file::{WalFile, is_leftover};
 
 /// How often a segment is looked at again when its chunks vanish, because they are merged or it is
 /// stored whole, before any more of it was read.

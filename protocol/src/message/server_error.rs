@@ -93,7 +93,14 @@ impl ServerError {
             "28000" => {
                 "check that pg_hba.conf lets this user in from this address, for the database 'replication' too"
             }
-            "42501" => "grant it: ALTER ROLE <user> REPLICATION",
+            // The operating system refused the server a file, and the message has its path in any
+            // language (`errcode_for_file_access` in `elog.c`).
+            "42501" if self.message.contains('/') => {
+                "give it to the server's user (chown), or move it out of the data directory"
+            }
+            "42501" => {
+                "grant this role what it names; for replication: ALTER ROLE <user> REPLICATION"
+            }
             "3D000" => "check the database name in the URL",
             "53300" => {
                 "raise max_wal_senders (where it is 0, wal_level is minimal: set it to replica) or max_connections, or close connections that are not needed"

@@ -76,6 +76,22 @@ fn an_error_says_what_to_do() {
 }
 
 #[test]
+fn a_file_that_the_server_may_not_read_is_no_missing_right_of_the_role() {
+    let error = |message: &str| {
+        let body = format!("VERROR\0C42501\0M{message}\0\0");
+        let error = ServerError::decode(&frame(b'E', body.as_bytes())).expect("an error");
+        error.to_string()
+    };
+    let file = error("could not open directory \"./lost+found\": Permission denied");
+    assert!(
+        file.contains("chown") && !file.contains("ALTER ROLE"),
+        "{file}"
+    );
+    let right = error("permission denied to start WAL sender");
+    assert!(right.contains("ALTER ROLE <user> REPLICATION"), "{right}");
+}
+
+#[test]
 fn results_keep_nulls_apart_from_empty_values() {
     let mut builder = ResultBuilder::default();
     let mut columns = BytesMut::new();

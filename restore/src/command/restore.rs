@@ -17,7 +17,7 @@ use crate::exit::Failure;
 use crate::marks::ArchiveMarks;
 use crate::materialise::{Job, Made, Owner, Prepared, TablespaceMapping, Work};
 use crate::noted::Said;
-use crate::place::Place;
+use crate::place::{Place, absolute};
 use crate::plan::{PlanError, Request, RestorePlan, plan};
 use crate::report;
 use crate::settings::{RecoverySettings, StandbySettings, restore_command, timeline_setting};
@@ -27,7 +27,16 @@ use crate::target::{
 use crate::trial::{self, Programs, Reached, Trial, roles};
 
 mod describe;
+mod next;
+mod protect;
 mod started;
+
+use next::Configuration;
+use protect::{Protection, protect};
+
+/// How many times as long as `[restore] retry_for` an archive that cannot be reached is tried again
+/// while files are fetched.
+const FETCH_FACTOR: u32 = 10;
 
 /// Rebuilds a data directory.
 #[derive(Debug, clap::Args)]
@@ -65,7 +74,7 @@ pub struct Restore {
     ])]
     standby: bool,
     /// The standby's primary_conninfo: how it reaches the primary
-    #[arg(long, value_name = "CONNINFO", requires = "standby")]
+    #[arg(long, value_name = "CONNINFO", requires = "standby", value_parser = one_line)]
     primary_conninfo: Option<String>,
     /// The standby's primary_slot_name: the replication slot it uses
     #[arg(long, value_name = "SLOT", requires = "standby")]
@@ -80,6 +89,12 @@ pub struct Restore {
     /// Put the tablespace that was at OLD to NEW; may be given several times
     #[arg(long = "tablespace-map", value_name = "OLD=NEW")]
     tablespace_map: Vec<TablespaceMapping>,
+    /// Put WAL there: pg_wal becomes a link to this directory, which must not exist, or be empty
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    waldir: Option<PathBuf>,
+    /// Restore although a file system seems too small, such as one that compresses
+    #[arg(long)]
+    ignore_space: bool,
     /// The user that everything shall belong to, when root restores
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
@@ -139,6 +154,8 @@ struct Outcome<'a> {
     standby: bool,
     work: &'a Work,
     estimate: Estimate,
+    /// What keeps the backup from a prune meanwhile; `null` where nothing has to, or none was placed.
+    hold: Option<Protection>,
     /// Files, bytes and seconds; `null` when nothing was done.
     restored: Option<Restored>,
     /// What the started server reached; `null` without --start.
@@ -219,18 +236,23 @@ impl Restore {
             plan(catalog, &ArchiveMarks::new(archive, catalog), &request).await
         };
         let (catalog, plan) = access::on_catalog(archive, PlanError::is_missing, lead).await?;
-        let program = std::env::current_exe().map_err(Failure::start)?;
+        // Nobody waits for a single request, and what was fetched so far took hours.
+        let retry_for = config.restore.retry_for.saturating_mul(FETCH_FACTOR);
+        let patient = access::open_within(config, retry_for).await?;
+        let program = crate::program::path().map_err(Failure::start)?;
         let config_path = access::config_path(config).map_err(Failure::start)?;
+        let backup = catalog
+            .backups()
+            .iter()
+            .find(|backup| backup.id == plan.backup.id)
+            .ok_or(PlanError::NoBackup)?;
         let job = Job {
-            archive,
-            backup: catalog
-                .backups()
-                .iter()
-                .find(|backup| backup.id == plan.backup.id)
-                .ok_or(PlanError::NoBackup)?,
+            archive: &patient,
+            backup,
             pgdata: std::path::absolute(&self.pgdata).map_err(Failure::start)?,
             mappings: self.tablespace_map.clone(),
             created: plan.tablespaces.clone(),
+            waldir: self.waldir.clone(),
             owner,
             settings: RecoverySettings {
                 restore_command: restore_command(
@@ -238,7 +260,7 @@ impl Restore {
                     config_path.as_deref(),
                     &self.place.arguments(),
                 )?,
-                target,
+                target: plan.recovery_target(&target),
                 // A standby follows its primary onto whatever timeline that begins.
                 timeline: match standby {
                     Some(_) if self.target_timeline == TimelineChoice::Latest => {
@@ -249,6 +271,7 @@ impl Restore {
                 action: self.target_action,
                 standby,
                 needed: plan.settings.clone(),
+                major: backup.server_version.major(),
             },
             delta: self.delta,
         };
@@ -261,6 +284,11 @@ impl Restore {
         progress.finish_and_clear();
         let prepared = prepared?;
         let work = prepared.work();
+        let configuration = Configuration::of(
+            &job.pgdata,
+            backup.server_version.major(),
+            work.has_configuration,
+        );
         let amount = Amount {
             fetch: work.fetch_bytes,
             write: work.write_bytes,
@@ -270,17 +298,26 @@ impl Restore {
         let parts = prepared.needed_parts();
         let estimate = Estimate::measure(archive, &plan.backup.id, parts, amount).await?;
         if !self.json {
-            let text = describe::plan(&plan, &job, &work, &estimate);
+            let text = describe::plan(&plan, &job, &work, &estimate, &configuration);
             report::print(format_args!("{text}"))?;
         }
-        prepared.check_space()?;
+        if !self.ignore_space {
+            prepared.check_space()?;
+        }
+        let hold = match self.dry_run || config.archive.read_only {
+            true => None,
+            false => protect(archive, &catalog, backup, &job.pgdata, &estimate).await?,
+        };
+        if let (Some(hold), false) = (&hold, self.json) {
+            report::print(format_args!("{}", describe::held(hold, backup)))?;
+        }
         let restored = match self.dry_run {
             true => None,
             false => Some(self.carry_out(prepared).await?),
         };
         if !self.json {
             let text = match restored {
-                Some(made) => describe::made(made, &job, self.start),
+                Some(made) => describe::made(made, &job, self.start, &configuration),
                 None => "Nothing was done: this was a dry run.\n".to_owned(),
             };
             report::print(format_args!("{text}"))?;
@@ -300,11 +337,15 @@ impl Restore {
                 standby: self.standby,
                 work: &work,
                 estimate,
+                hold,
                 restored: restored.map(Restored::from),
                 started: started.clone(),
             })?,
             (Some(reached), false) => {
-                report::print(format_args!("{}", describe::reached(reached, &job)))?;
+                report::print(format_args!(
+                    "{}",
+                    describe::reached(reached, &job, &configuration)
+                ))?;
             }
             (None, false) => {}
         }
@@ -378,6 +419,14 @@ fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+/// A value that a line of a configuration file can hold.
+fn one_line(text: &str) -> Result<String, String> {
+    match text.contains(['\n', '\r']) {
+        true => Err("it has a line break; write it on one line".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// Reads a backup's ID.

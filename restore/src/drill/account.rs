@@ -18,6 +18,8 @@ pub struct Account {
     /// What is known.
     pub record: DrillRecord,
     random: u16,
+    /// The check that is under way.
+    doing: Option<String>,
 }
 
 /// A step that is under way.
@@ -42,6 +44,7 @@ impl Account {
         Some(Account {
             begun: Instant::now(),
             random,
+            doing: None,
             record: DrillRecord {
                 version: 1,
                 id,
@@ -115,6 +118,21 @@ impl Account {
         });
     }
 
+    /// A check begins that may take long.
+    pub(super) fn doing(&mut self, name: impl Into<String>) {
+        self.doing = Some(name.into());
+    }
+
+    /// An error of the checks; of a drill that was ended, with the one that was under way.
+    pub(super) fn during(&self, error: DrillError) -> DrillError {
+        match (error, &self.doing) {
+            (DrillError::Ended(said), Some(doing)) => {
+                DrillError::Ended(format!("{said}; the check under way was '{doing}'"))
+            }
+            (error, _) => error,
+        }
+    }
+
     /// Something was looked at.
     pub fn check(
         &mut self,
@@ -155,5 +173,31 @@ impl Account {
             record.id = id;
         }
         self.record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drill_that_was_ended_names_the_check_that_took_so_long() {
+        let actor = Actor {
+            host: "h".to_owned(),
+            operator: "o".to_owned(),
+            program: "p".to_owned(),
+        };
+        let objectives = ObjectiveSettings::default();
+        let scenario = Scenario::SystemFailure;
+        let account = Account::begin(scenario, &actor, None, &objectives);
+        let mut account = account.expect("a drill");
+        account.doing("amcheck");
+        let ended = account.during(DrillError::Ended("it took longer".to_owned()));
+        assert!(
+            ended.to_string().contains("under way was 'amcheck'"),
+            "{ended}"
+        );
+        let other = account.during(DrillError::NoEscrow);
+        assert!(matches!(other, DrillError::NoEscrow));
     }
 }

@@ -41,6 +41,7 @@ pub(super) async fn check(
         account.check(NAME, DrillOutcome::Failed, SOUND, found);
         return Ok(());
     }
+    account.doing(NAME);
     let output = command(&program, owner)
         .arg("--host")
         .arg(standing.socket())
@@ -48,6 +49,7 @@ pub(super) async fn check(
         .args(["--maintenance-db", MAINTENANCE, "--all"])
         .args(["--install-missing", "--heapallindexed"])
         .env("LC_ALL", "C")
+        .env("PGOPTIONS", standing.options())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()

@@ -32,6 +32,7 @@ pub(super) async fn ask_all(
     account: &mut Account,
 ) {
     for assertion in asserts {
+        account.doing(format!("assert: {}", assertion.name));
         let (outcome, found) = match ask(standing, assertion, timeout).await {
             Ok(answer) if answer == assertion.expect => (DrillOutcome::Passed, answer),
             Ok(answer) => (DrillOutcome::Failed, answer),

@@ -39,7 +39,7 @@ impl Chosen {
     pub(super) fn recovery_target(&self) -> Target {
         match (&self.target.point, self.last) {
             (Point::End, Some(last)) => Target::inclusive(Point::Lsn(last.start)),
-            _ => self.target.clone(),
+            _ => self.plan.recovery_target(&self.target),
         }
     }
 }

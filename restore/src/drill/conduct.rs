@@ -131,7 +131,8 @@ impl Drill<'_> {
         let looked = self
             .ending
             .unless(self.look(&mut standing, &planned, owner, account))
-            .await;
+            .await
+            .map_err(|error| account.during(error));
         account.ended(&step, &looked, |()| String::new());
         let step = account.step("stop");
         let stopped = standing.stop().await.map_err(DrillError::from);
@@ -201,7 +202,7 @@ impl Drill<'_> {
         config_path: &Path,
         owner: Option<Owner>,
     ) -> Result<Job<'j>, DrillError> {
-        let program = std::env::current_exe()?;
+        let program = crate::program::path()?;
         let tablespaces = planned.backup.tablespaces.iter();
         let mappings = tablespaces.map(|tablespace| TablespaceMapping {
             old: tablespace.location.clone().into(),
@@ -214,6 +215,7 @@ impl Drill<'_> {
             mappings: mappings.collect(),
             // A plan that creates one is not drilled.
             created: Vec::new(),
+            waldir: None,
             owner,
             settings: RecoverySettings {
                 restore_command: restore_command(&program, Some(config_path), &[])?,
@@ -222,6 +224,7 @@ impl Drill<'_> {
                 action: self.action(planned),
                 standby: None,
                 needed: planned.chosen.plan.settings.clone(),
+                major: planned.backup.server_version.major(),
             },
             delta: false,
         })
@@ -357,6 +360,17 @@ impl Drill<'_> {
             judge_rpo(account, newest, until, everything, every);
         }
 
+        if let Some(said) = &standing.reached.without_own_settings {
+            account.check(
+                "settings",
+                DrillOutcome::Skipped,
+                "the cluster's own settings",
+                format!("this host cannot serve them: {said}; it was started without its postgresql.conf and shared_preload_libraries"),
+            );
+        }
+        if let Err(error) = standing.roll_back_prepared().await {
+            tracing::warn!("prepared transactions keep their locks: {error}");
+        }
         asserts::ask_all(
             standing,
             &settings.asserts,

@@ -98,6 +98,14 @@ pub enum MaterialiseError {
         /// The record that creates it.
         lsn: Lsn,
     },
+    /// WAL lies, or should lie, where it cannot.
+    #[error("{} {reason}", dir.display())]
+    WalDirectory {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// A mapping names no tablespace of the backup.
     #[error(
         "--tablespace-map: the backup has no tablespace at {}; it has {known}; one that replay creates cannot be put elsewhere", old.display()
@@ -135,7 +143,7 @@ pub enum MaterialiseError {
         path: String,
     },
     /// The file system is too small.
-    #[error("{} has {free} bytes free, the backup needs {needed}; make room, or restore elsewhere", dir.display())]
+    #[error("{} has {free} bytes free, the backup needs {needed}; make room, or restore elsewhere; where the file system compresses, give --ignore-space", dir.display())]
     Space {
         /// A directory in it.
         dir: PathBuf,

@@ -16,6 +16,7 @@ use indicatif::ProgressBar;
 use super::late::is_version_directory;
 use super::site::{LOST_FOUND, MARKER, Site};
 use super::tree::{Place, Tree};
+use super::waldir::{self, PG_WAL};
 use super::{MaterialiseError, PG_CONTROL};
 
 /// How many files are read at once.
@@ -146,7 +147,9 @@ impl<'a> Survey<'a> {
         let at_top = relative.as_os_str().is_empty();
         for (name, path, metadata) in entries(dir)? {
             let relative = relative.join(&name);
-            if at_top && (name == LOST_FOUND || name == MARKER) {
+            // A file system of its own may be mounted for WAL as well.
+            let is_root = at_top || relative == Path::new(PG_WAL).join(LOST_FOUND);
+            if (is_root && name == LOST_FOUND) || (at_top && name == MARKER) {
                 continue;
             }
             let known = self.directories.contains(relative.as_path());
@@ -155,7 +158,14 @@ impl<'a> Survey<'a> {
                 if location.is_none() || location != self.site.location(&relative) {
                     self.found.discard(path, &metadata);
                 }
-            } else if known && (metadata.is_dir() || is_wal_elsewhere(&relative, &path)) {
+            } else if relative == Path::new(PG_WAL)
+                && let Some(wal) = self.site.wal()
+            {
+                match metadata.is_symlink() && waldir::is_same(&path, wal) {
+                    true => self.walk(&path, &relative)?,
+                    false => self.look(path, &relative, metadata)?,
+                }
+            } else if known && metadata.is_dir() {
                 self.walk(&path, &relative)?;
             } else {
                 self.look(path, &relative, metadata)?;
@@ -228,11 +238,6 @@ impl<'a> Survey<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether this is `pg_wal`, moved to another disk over a link as `initdb --waldir` does.
-fn is_wal_elsewhere(relative: &Path, path: &Path) -> bool {
-    relative == Path::new("pg_wal") && fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 fn entries(dir: &Path) -> Result<Vec<(std::ffi::OsString, PathBuf, Metadata)>, MaterialiseError> {

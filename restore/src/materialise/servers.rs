@@ -1,14 +1,30 @@
-//! Tablespaces of servers that run on this machine.
+//! Tablespaces and WAL of servers that run on this machine.
 //!
-//! A copied data directory has the same links in `pg_tblspc` as its source. So a link alone does not
+//! A copied data directory has the same links as its source. So a link alone does not
 //! tell whose files lie behind it.
 
 use std::fs;
 use std::path::Path;
 
+use super::waldir::PG_WAL;
+
 /// Whether a server that runs on this machine has a tablespace at `location`. `/proc` shows a user's
 /// own processes, and to root all: another user's servers remain unknown.
 pub(super) fn use_tablespace(location: &Path) -> bool {
+    a_server(location, |data, location| {
+        links_to(&data.join("pg_tblspc"), location)
+    })
+}
+
+/// Whether a server that runs on this machine has its WAL in `dir`, as [`use_tablespace`] sees it.
+pub(super) fn use_wal(dir: &Path) -> bool {
+    a_server(dir, |data, dir| {
+        fs::canonicalize(data.join(PG_WAL)).is_ok_and(|path| path == dir)
+    })
+}
+
+/// Whether a running server's data directory `has` the directory at `location`.
+fn a_server(location: &Path, has: impl Fn(&Path, &Path) -> bool) -> bool {
     let Ok(location) = fs::canonicalize(location) else {
         return false;
     };
@@ -18,8 +34,7 @@ pub(super) fn use_tablespace(location: &Path) -> bool {
     processes.flatten().any(|process| {
         // PostgreSQL works in its data directory.
         let data = process.path().join("cwd");
-        is_postmaster(&process.file_name().to_string_lossy(), &data)
-            && links_to(&data.join("pg_tblspc"), &location)
+        is_postmaster(&process.file_name().to_string_lossy(), &data) && has(&data, &location)
     })
 }
 
@@ -62,6 +77,11 @@ mod tests {
         name(server.id());
         assert!(use_tablespace(&location));
         assert!(!use_tablespace(&data));
+        let wal = dir.path().join("wal");
+        fs::create_dir(&wal).expect("made");
+        assert!(!use_wal(&wal));
+        symlink(&wal, data.join(PG_WAL)).expect("linked");
+        assert!(use_wal(&wal));
         // A file that a crash left names another process.
         name(server.id() + 1);
         assert!(!use_tablespace(&location));

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
 use serde::Serialize;
 
 use super::durable::{self, sync_directory};
@@ -15,13 +16,14 @@ use super::reuse::Found;
 use super::root::{Holds, Root, make_directory};
 use super::tablespaces::{self, Tablespace};
 use super::tree::{Place, Tree, tablespace_link};
+use super::waldir::{self, PG_WAL};
 use super::{Job, MaterialiseError, Owner, PG_CONTROL, servers};
 
 /// In a data directory while it is being made.
-pub(super) const MARKER: &str = "walvault-restore.unfinished";
+pub(crate) const MARKER: &str = "walvault-restore.unfinished";
 
 /// Made by mkfs in the root of a file system; such a directory counts as empty.
-pub(super) const LOST_FOUND: &str = "lost+found";
+pub(crate) const LOST_FOUND: &str = "lost+found";
 
 /// Where a cluster goes.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(super) struct Site {
     tablespaces: Vec<(Tablespace, Root)>,
     /// Those that replay will create.
     late: Vec<LateTablespace>,
+    /// Where `pg_wal` leads, if it is a link.
+    wal: Option<Root>,
     /// PostgreSQL's major version.
     major: u32,
 }
@@ -81,12 +85,47 @@ impl Site {
                 late.push(LateTablespace::find(made, major, ours)?);
             }
         }
-        Ok(Site {
+        let wal = waldir::find(&pgdata, job.waldir.as_deref(), backup.system_id)?;
+        let site = Site {
             pgdata,
             tablespaces,
             late,
+            wal,
             major,
-        })
+        };
+        site.check_places()?;
+        Ok(site)
+    }
+
+    /// Refuses what would fail only after something was fetched: a directory for WAL within another
+    /// one, and directories that this user may not write.
+    fn check_places(&self) -> Result<(), MaterialiseError> {
+        let tablespaces = self.tablespaces.iter().map(|(_, root)| root);
+        let others: Vec<&Root> = tablespaces.chain([&self.pgdata]).collect();
+        if let Some(wal) = &self.wal
+            && let Some(other) = others.iter().find(|other| {
+                wal.path.starts_with(&other.path) || other.path.starts_with(&wal.path)
+            })
+        {
+            let other = other.path.display();
+            return Err(MaterialiseError::WalDirectory {
+                dir: wal.path.clone(),
+                reason: format!(
+                    "cannot hold WAL, as it lies within {other}, or around it; give --waldir another directory"
+                ),
+            });
+        }
+        for root in others.into_iter().chain(&self.wal) {
+            let (_, existing) = root.file_system()?;
+            rustix::fs::access(&existing, Access::WRITE_OK | Access::EXEC_OK)
+                .map_err(|error| MaterialiseError::io("write into", &existing)(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Where `pg_wal` leads, if it is a link, or is to be one.
+    pub(super) fn wal(&self) -> Option<&Path> {
+        self.wal.as_ref().map(|root| root.path.as_path())
     }
 
     /// PostgreSQL's major version.
@@ -125,22 +164,24 @@ impl Site {
         tablespaces::map_content(self.tablespaces.iter().map(|(tablespace, _)| tablespace))
     }
 
-    /// The links in `pg_tblspc`.
+    /// The links in `pg_tblspc`, and `pg_wal` if it is one.
     pub(super) fn links(&self) -> Vec<PathBuf> {
         let links = self
             .tablespaces
             .iter()
-            .map(|(tablespace, _)| tablespace.link());
+            .map(|(tablespace, _)| tablespace.link())
+            .chain(self.wal.iter().map(|_| PathBuf::from(PG_WAL)));
         links.map(|link| self.pgdata.path.join(link)).collect()
     }
 
-    /// The data directory and those of tablespaces.
+    /// The data directory and those of tablespaces and of WAL.
     pub(super) fn roots(&self) -> Vec<PathBuf> {
         let tablespaces = self.tablespaces.iter().map(|(_, root)| root);
         // A location that was there before keeps its mode and its owner.
         let late = self.late.iter().map(|late| &late.root);
         let late = late.filter(|root| root.holds == Holds::Absent);
-        let roots = tablespaces.chain(late).chain([&self.pgdata]);
+        let roots = tablespaces.chain(late).chain(&self.wal);
+        let roots = roots.chain([&self.pgdata]);
         roots.map(|root| root.path.clone()).collect()
     }
 
@@ -241,6 +282,15 @@ impl Site {
         // PostgreSQL makes no location, and ends recovery where there is none.
         for late in &self.late {
             late.root.make()?;
+        }
+        if let Some(wal) = &self.wal {
+            wal.make()?;
+            let link = self.pgdata.path.join(PG_WAL);
+            match symlink(&wal.path, &link) {
+                // It was there before, and leads there: others have been removed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made.map_err(MaterialiseError::io("link", &link))?,
+            }
         }
         for directory in &tree.directories {
             if !self.is_link(&directory.path) {

@@ -16,6 +16,7 @@ use crate::testing::{SYSTEM, archive, backup, put_backup, tli};
 
 mod delta;
 mod late;
+mod waldir;
 
 /// A backup that was cut into parts of this many bytes.
 const PART: usize = 1000;
@@ -161,6 +162,7 @@ impl Stored {
                 .iter()
                 .map(|mapping| mapping.parse().expect("a mapping"))
                 .collect(),
+            waldir: None,
             owner: None,
             created: Vec::new(),
             settings: RecoverySettings {
@@ -170,6 +172,7 @@ impl Stored {
                 action: None,
                 standby: None,
                 needed: Vec::new(),
+                major: 15,
             },
             delta,
         }
@@ -250,7 +253,7 @@ async fn a_backup_becomes_a_data_directory() {
             "postgresql.auto.conf" => {
                 let text = fs::read_to_string(pgdata.join(path)).expect("there");
                 assert!(text.starts_with(
-                    "work_mem = '1MB'\n# walvault restore: begin\nrestore_command = 'fetch'\n"
+                    "work_mem = '1MB'\nwalvault.restore = 'begin'\nrestore_command = 'fetch'\n"
                 ));
             }
             _ => assert_eq!(

@@ -172,6 +172,11 @@ impl Tree {
         self.made().count() as u64
     }
 
+    /// Whether there is a file at this path.
+    pub(super) fn has_file(&self, path: &str) -> bool {
+        self.made().any(|file| file.path == Path::new(path))
+    }
+
     /// Their bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {

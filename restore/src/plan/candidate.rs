@@ -1,9 +1,10 @@
 //! One backup held against a target: where recovery from it would stop.
 
+use jiff::Timestamp;
 use walvault_archive::Error;
 use walvault_archive::record::BackupRecord;
 use walvault_protocol::wal::{MarkKind, WalMark};
-use walvault_protocol::{Lsn, SegmentNumber};
+use walvault_protocol::{Lsn, PgTimestamp, SegmentNumber};
 
 use super::way::Way;
 use super::{Stop, StopMark, StopReason};
@@ -13,6 +14,8 @@ use crate::target::{Point, Target};
 
 /// How many segments before a backup are looked through for transactions that its files hold.
 pub(super) const LOOK_BACK: u64 = 16;
+/// How many of the last objects are looked through for the time of the newest transaction.
+const NEAR_END: usize = 512;
 /// No record of a change is longer, page headers included: a path has at most 1024 bytes.
 const LONGEST_CHANGE: u64 = 2048;
 
@@ -64,11 +67,12 @@ impl<'a> Candidate<'a> {
             Point::Lsn(lsn) => self.at_lsn(*lsn, target, source).await?,
             // What was committed between such a time and the backup is in the backup's files, whether
             // or not PostgreSQL would notice.
-            Point::Time(time) if *time < self.backup.started_at => return Ok(Verdict::TooNew),
-            Point::Time(_) if self.holds_past(target, source).await? => return Ok(Verdict::TooNew),
-            Point::Time(_) => match self.search(source).first_past(target).await? {
+            Point::Time(time) if self.is_too_new(*time, target, source).await? => {
+                return Ok(Verdict::TooNew);
+            }
+            Point::Time(time) => match self.search(source).first_past(target).await? {
                 Some(mark) => Found::before(mark),
-                None => Found::Nothing,
+                None => self.at_last(*time, target, source).await?,
             },
             Point::Xid(wanted) => {
                 let is_it = |mark: &WalMark| match mark.kind {
@@ -160,10 +164,58 @@ impl<'a> Candidate<'a> {
         Ok(search.first(commit).await?.as_ref().map(StopMark::from))
     }
 
+    /// Recovery to a time ends at the first transaction end past it. Behind the last of the archive there
+    /// is none, so that the time of the last itself is reached by its place instead: see
+    /// [`super::RestorePlan::recovery_target`].
+    async fn at_last(
+        &self,
+        time: Timestamp,
+        target: &Target,
+        source: &impl MarkSource,
+    ) -> Result<Found, Error> {
+        let Some(last) = self.last_transaction(source).await? else {
+            return Ok(Found::Nothing);
+        };
+        let wanted = PgTimestamp::from_unix_micros(time.as_microsecond());
+        // Not to look for a time that is long after.
+        if !target.inclusive || last.time.0.saturating_add(TOLERANCE_MICROS) < wanted.0 {
+            return Ok(Found::Nothing);
+        }
+        let near = &self.pieces[self.pieces.len().saturating_sub(NEAR_END)..];
+        let search = Search::new(source, near, self.backup.start_lsn);
+        let is_it = |mark: &WalMark| is_transaction_end(mark) && mark.time == wanted;
+        Ok(match search.last(is_it).await? {
+            Some(_) => Found::after(last),
+            None => Found::Nothing,
+        })
+    }
+
+    /// Whether the backup holds what came after `time`. The WAL tells, by the server's clock. When the
+    /// backup was begun is told by the clock of whoever took it, and counts where the WAL tells nothing.
+    async fn is_too_new(
+        &self,
+        time: Timestamp,
+        target: &Target,
+        source: &impl MarkSource,
+    ) -> Result<bool, Error> {
+        if let Some(holds_past) = self.holds_past(target, source).await? {
+            return Ok(holds_past);
+        }
+        if time >= self.backup.started_at {
+            return Ok(false);
+        }
+        // One that ended by then, after replay began: the backup was begun before, by the same clock.
+        let first = self.search(source).first(is_transaction_end).await?;
+        Ok(first.is_none_or(|first| target.is_past(first.time)))
+    }
+
     /// Whether a transaction ended past the time of `target` before replay begins. The backup's
-    /// files hold it, and recovery never sees its record. When the backup was begun tells too
-    /// little: its clock may be another one, and the redo point may lie long after.
-    async fn holds_past(&self, target: &Target, source: &impl MarkSource) -> Result<bool, Error> {
+    /// files hold it, and recovery never sees its record. `None` where no WAL tells of any.
+    async fn holds_past(
+        &self,
+        target: &Target,
+        source: &impl MarkSource,
+    ) -> Result<Option<bool>, Error> {
         let size = self.line.segment_size();
         let redo = self.backup.start_lsn;
         let segment = SegmentNumber::containing(redo, size).start(size);
@@ -177,17 +229,17 @@ impl<'a> Candidate<'a> {
                 let is_past =
                     |mark: &WalMark| is_transaction_end(mark) && target.is_past(mark.time);
                 let search = Search::new(source, &pieces, Lsn(from));
-                let Some(past) = search.last(is_past).await? else {
-                    return Ok(false);
+                let Some(last) = search.last(is_transaction_end).await? else {
+                    return Ok(None);
                 };
                 // Was the clock set back since, that time came again later.
-                let last = search.last(is_transaction_end).await?;
-                return Ok(last.is_none_or(|last| {
+                let past = search.last(is_past).await?;
+                return Ok(Some(past.is_some_and(|past| {
                     past.time.0.saturating_sub(last.time.0) <= TOLERANCE_MICROS
-                }));
+                })));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// What replay meets on its way to `stop`.

@@ -72,21 +72,44 @@ impl Past {
 
     /// Whether the archive has a transaction past the target's time that ended before a backup's
     /// redo point, in as much unbroken WAL before it as is looked at.
-    fn holds_past(&self, timeline: u32, backup: &BackupRecord, target: &Target) -> bool {
+    /// `None` where no transaction ended there.
+    fn holds_past(&self, timeline: u32, backup: &BackupRecord, target: &Target) -> Option<bool> {
         let segment = backup.start_lsn.0 / SEGMENT;
         let held = |from: &Lsn| self.held_from(timeline, *from) >= backup.start_lsn;
         let looked_at = (0..=candidate::LOOK_BACK).rev();
         let mut looked_at =
             looked_at.filter_map(|back| Some(Lsn(segment.checked_sub(back)? * SEGMENT)));
-        let Some(from) = looked_at.find(held) else {
+        let from = looked_at.find(held)?;
+        let line = self.line(timeline);
+        let before = line
+            .iter()
+            .filter(|record| from <= record.start && record.end <= backup.start_lsn);
+        let ends: Vec<PgTimestamp> = before
+            .filter_map(|record| Some(record.ends_transaction()?.0))
+            .collect();
+        match ends.is_empty() {
+            true => None,
+            false => Some(ends.iter().any(|time| target.is_past(*time))),
+        }
+    }
+
+    /// Whether a backup was begun after the target's time: as the WAL tells, or by its own clock.
+    fn is_too_new(&self, timeline: u32, backup: &BackupRecord, target: &Target) -> bool {
+        let Point::Time(time) = target.point else {
             return false;
         };
-        self.line(timeline).iter().any(|record| {
-            let is_past = |(time, _)| target.is_past(time);
-            from <= record.start
-                && record.end <= backup.start_lsn
-                && record.ends_transaction().is_some_and(is_past)
-        })
+        let reach = self.reach(timeline, backup);
+        let first = || {
+            let line = self.line(timeline);
+            let mut replayed = line
+                .into_iter()
+                .filter(|record| backup.start_lsn <= record.start && record.end <= reach);
+            replayed.find_map(|record| Some(record.ends_transaction()?.0))
+        };
+        self.holds_past(timeline, backup, target)
+            .unwrap_or_else(|| {
+                time < backup.started_at && first().is_none_or(|first| target.is_past(first))
+            })
     }
 
     /// The end of what is held without a hole from `from` on.
@@ -238,10 +261,33 @@ fn recover(line: &[Record], backup: &BackupRecord, reach: Lsn, target: &Target) 
             };
         }
     }
-    if target.point == Point::End {
-        Recovery::Stops(reach)
-    } else {
-        Recovery::EndsBeforeTarget
+    match target.point {
+        Point::End => Recovery::Stops(reach),
+        Point::Time(time) if target.inclusive => at_last(line, backup, reach, time),
+        _ => Recovery::EndsBeforeTarget,
+    }
+}
+
+/// The time of the last transaction is reached by its place, though PostgreSQL would not reach it.
+fn at_last(line: &[Record], backup: &BackupRecord, reach: Lsn, time: Timestamp) -> Recovery {
+    let replayed = |record: &&Record| record.start >= backup.start_lsn && record.end <= reach;
+    let ends = line.iter().filter(replayed).filter_map(|record| {
+        let (ended, _) = record.ends_transaction()?;
+        Some((ended.unix_micros(), record.end))
+    });
+    let ends: Vec<(i64, Lsn)> = ends.collect();
+    let time = time.as_microsecond();
+    match ends.last() {
+        Some((last, end))
+            if ends.iter().any(|(ended, _)| *ended == time)
+                && last + crate::marks::TOLERANCE_MICROS >= time =>
+        {
+            match *end >= backup.stop_lsn {
+                true => Recovery::Stops(*end),
+                false => Recovery::BeforeConsistency,
+            }
+        }
+        _ => Recovery::EndsBeforeTarget,
     }
 }
 
@@ -433,10 +479,7 @@ proptest! {
             // And before it was begun, PostgreSQL would stop at a state of later.
             let too_early = |backup: &BackupRecord| match target.point {
                 Point::Lsn(lsn) => lsn < backup.stop_lsn,
-                Point::Time(time) => {
-                    time < backup.started_at || past.holds_past(timeline, backup, &target)
-                }
-                _ => false,
+                _ => past.is_too_new(timeline, backup, &target),
             };
             let leads_there = |backup: &&BackupRecord| {
                 usable(backup) && !too_early(backup) && matches!(outcome(backup), Recovery::Stops(_))
@@ -515,7 +558,11 @@ fn planned(past: &Past, point: Point) -> Result<RestorePlan, PlanError> {
 }
 
 fn time_at(seconds: i64) -> Point {
-    Point::Time(Timestamp::from_microsecond(NOON + seconds * SECOND).expect("in range"))
+    Point::Time(at(seconds))
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_microsecond(NOON + seconds * SECOND).expect("in range")
 }
 
 #[test]
@@ -529,7 +576,7 @@ fn refusals_say_why_and_what_can_be_reached() {
     );
     // No transaction ended so early, but what the backup holds is later.
     assert!(refusal(&past, time_at(-3600)).contains("before the first backup"));
-    let late = refusal(&past, time_at(600));
+    let late = refusal(&past, time_at(601));
     assert!(
         late.contains("after the last commit") && late.contains("2026-11-21 12:10:00+00"),
         "{late}"
@@ -574,6 +621,41 @@ fn a_time_before_a_transaction_that_the_backup_holds_is_refused() {
     assert!(refused.contains("before the first backup"), "{refused}");
     let planned = planned(&past, time_at(120)).expect("within reach");
     assert_eq!(planned.stop.lsn, past.first[150].start);
+}
+
+/// The sidecar's clock is an hour ahead of the server's.
+#[test]
+fn a_time_that_a_backup_leads_to_is_known_by_the_servers_clock() {
+    let mut past = quiet_past();
+    let ahead =
+        |micros: i64| Timestamp::from_microsecond(micros + 3600 * SECOND).expect("in range");
+    let backup = &mut past.backups[0];
+    (backup.started_at, backup.stopped_at) = (ahead(NOON), ahead(NOON + 3 * SECOND));
+    // Nothing of before the backup is archived.
+    let reached = planned(&past, time_at(60)).expect("within reach");
+    assert_eq!(reached.stop.at.and_then(|mark| mark.time), Some(at(61)));
+    assert!(refusal(&past, time_at(-1)).contains("before the first backup"));
+    // And where it is.
+    let backup = &mut past.backups[0];
+    (backup.start_lsn, backup.stop_lsn) = (past.first[100].start, past.first[102].end);
+    assert!(planned(&past, time_at(110)).is_ok());
+    assert!(refusal(&past, time_at(90)).contains("before the first backup"));
+}
+
+/// `list` tells the time of the last commit. Nothing that is later shows PostgreSQL that it is there.
+#[test]
+fn the_time_of_the_last_transaction_is_reached_by_its_place() {
+    let past = quiet_past();
+    let last = past.first.last().expect("one");
+    let point = time_at(600);
+    let planned = planned(&past, point.clone()).expect("within reach");
+    assert_eq!(planned.stop.lsn, last.end);
+    let target = planned.recovery_target(&Target::inclusive(point));
+    assert_eq!(target, Target::inclusive(Point::Lsn(last.start)));
+    // Another time stays as it is.
+    let earlier = Target::inclusive(time_at(300));
+    let planned = super::tests::planned(&past, earlier.point.clone()).expect("within reach");
+    assert_eq!(planned.recovery_target(&earlier), earlier);
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub(super) fn settings(major: u32) -> Vec<&'static str> {
         "primary_conninfo=",
         "primary_slot_name=",
         "max_logical_replication_workers=0",
+        // A group that the original's host has, and permissions that keep this user out.
+        "unix_socket_group=",
+        "unix_socket_permissions=0700",
         // Nobody comes over a network, and the files that it names may be another server's.
         "ssl=off",
         "external_pid_file=",
@@ -38,6 +41,10 @@ pub(super) fn settings(major: u32) -> Vec<&'static str> {
     }
     if major >= 17 {
         settings.push("event_triggers=off");
+    }
+    if major >= 18 {
+        // io_uring is not to be had everywhere.
+        settings.push("io_method=worker");
     }
     settings
 }
@@ -68,5 +75,6 @@ mod tests {
         let has = |major, name: &str| settings(major).iter().any(|set| set.starts_with(name));
         assert!(!has(14, "archive_library=") && has(15, "archive_library="));
         assert!(!has(16, "event_triggers=") && has(17, "event_triggers="));
+        assert!(!has(17, "io_method=") && has(18, "io_method="));
     }
 }

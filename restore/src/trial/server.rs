@@ -10,10 +10,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+use walvault_config::env_lookup;
 use walvault_protocol::Lsn;
 use walvault_protocol::client::{ClientError, ConnInfo, Mode, Session};
 
-use super::{Programs, Trial, TrialError, alone};
+use super::{Programs, Trial, TrialError, alone, session};
 use crate::materialise::Owner;
 
 /// The port, which is but a part of the socket's name.
@@ -22,13 +23,30 @@ pub const PORT: &str = "5432";
 pub const MAINTENANCE: &str = "template1";
 /// How long a look at the server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// `insufficient_privilege`
+const DENIED: &str = "42501";
 /// How long it may take to stop before it is stopped without a checkpoint.
 const STOP: Duration = Duration::from_secs(120);
+
+/// The longest path of a directory for temporary files.
+const LONGEST_HOME: usize = 72;
 
 /// A server that runs, or ran.
 pub(super) struct Server {
     child: Child,
     home: Home,
+    major: u32,
+    /// The role that it is asked as, once one is known that it lets in.
+    role: Option<String>,
+}
+
+/// Which settings a server is started with, besides those that every trial has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settings {
+    /// The cluster's own.
+    Own,
+    /// None that this host may be unable to serve.
+    Bare,
 }
 
 /// What a look at the server showed.
@@ -48,7 +66,7 @@ struct Home {
 }
 
 impl Server {
-    pub(super) fn start(trial: &Trial<'_>) -> Result<Server, TrialError> {
+    pub(super) fn start(trial: &Trial<'_>, settings: Settings) -> Result<Server, TrialError> {
         if trial.owner.is_none() && rustix::process::geteuid().is_root() {
             return Err(TrialError::Root);
         }
@@ -56,12 +74,16 @@ impl Server {
         let hba = home.path.join("pg_hba.conf");
         write(&hba, b"local all all trust\n", trial.owner)?;
         let mut own = Vec::new();
-        if !trial.pgdata.join("postgresql.conf").exists() {
-            // Packages of Debian keep it elsewhere, where no backup has it.
+        // Packages of Debian keep it elsewhere, where no backup has it.
+        if settings == Settings::Bare || !trial.has_configuration() {
             let conf = home.path.join("postgresql.conf");
             write(&conf, b"", trial.owner)?;
             own.push(format!("config_file={}", conf.display()));
             own.extend(minima(trial));
+        }
+        if settings == Settings::Bare {
+            // It may be set in postgresql.auto.conf, which is read in any case.
+            own.push("shared_preload_libraries=".to_owned());
         }
         let log = home.path.join("log");
         write(&log, b"", trial.owner)?;
@@ -102,7 +124,12 @@ impl Server {
             // What the operator sends to this process's group is for this process to act on.
             .process_group(0);
         let child = command.spawn().map_err(TrialError::io("start postgres"))?;
-        Ok(Server { child, home })
+        Ok(Server {
+            child,
+            home,
+            major: trial.programs.major(),
+            role: None,
+        })
     }
 
     /// How it ended, if it has.
@@ -127,15 +154,24 @@ impl Server {
         }
     }
 
-    /// Asks how far it is; `None` while it lets nobody in.
-    pub(super) async fn look(&self, roles: &[String]) -> Option<(Sight, String)> {
-        for role in roles {
+    /// Asks how far it is, as one of `roles`, and then as a superuser; `None` while it lets nobody
+    /// in.
+    pub(super) async fn look(&mut self, roles: &[String]) -> Option<(Sight, String)> {
+        let known = self.role.clone();
+        for role in known.iter().chain(roles) {
             let looked = tokio::time::timeout(PATIENCE, self.look_as(role)).await;
-            if let Ok(Some(sight)) = looked {
-                return Some((sight, role.clone()));
+            if let Ok(Some((sight, superuser))) = looked {
+                let role = superuser.unwrap_or_else(|| role.clone());
+                self.role = Some(role.clone());
+                return Some((sight, role));
             }
         }
         None
+    }
+
+    /// The options of its sessions.
+    pub(super) fn options(&self) -> String {
+        session::of_superuser(self.major)
     }
 
     /// The directory of its socket.
@@ -145,33 +181,58 @@ impl Server {
 
     /// A session as `role`.
     pub(super) async fn session(&self, role: &str, database: &str) -> Result<Session, ClientError> {
+        let options = session::of_superuser(self.major);
+        match self.session_with(role, database, &options).await {
+            // The role is no superuser.
+            Err(error) if error.server().is_some_and(|error| error.sqlstate == DENIED) => {
+                let options = session::of_anybody(self.major);
+                self.session_with(role, database, &options).await
+            }
+            session => session,
+        }
+    }
+
+    async fn session_with(
+        &self,
+        role: &str,
+        database: &str,
+        options: &str,
+    ) -> Result<Session, ClientError> {
         let quote = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
         let conninfo = format!(
-            "host='{}' port={PORT} dbname='{}' user='{}' application_name=walvault",
+            "host='{}' port={PORT} dbname='{}' user='{}' options='{}' application_name=walvault",
             quote(&self.home.path.to_string_lossy()),
             quote(database),
-            quote(role)
+            quote(role),
+            quote(options)
         );
         let info = ConnInfo::parse(&conninfo, &|_| None)
             .map_err(|error| ClientError::Request(error.to_string()))?;
         Session::connect(&info, Mode::Regular).await
     }
 
-    async fn look_as(&self, role: &str) -> Option<Sight> {
+    /// How far it is, and the name of a superuser: `role` if it is one. The role that walvault has
+    /// on the original may see little of a database.
+    async fn look_as(&self, role: &str) -> Option<(Sight, Option<String>)> {
         let mut session = self.session(role, MAINTENANCE).await.ok()?;
         let answer = session
             .query(
-                "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), \
-                 (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint, \
-                 CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END, \
-                 CASE WHEN NOT pg_is_in_recovery() \
-                      THEN pg_walfile_name(pg_current_wal_insert_lsn()) END",
+                "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn(), \
+                 (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) \
+                      * 1000000)::bigint, \
+                 CASE WHEN pg_catalog.pg_is_in_recovery() \
+                      THEN pg_catalog.pg_is_wal_replay_paused() END, \
+                 CASE WHEN NOT pg_catalog.pg_is_in_recovery() \
+                      THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END, \
+                 (SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper AND rolcanlogin \
+                      ORDER BY rolname <> current_user, oid LIMIT 1)",
             )
             .await
             .ok()?;
         session.close().await;
         let promoted = answer.text(0, 0)? == "f";
-        Some(Sight {
+        let superuser = answer.text(0, 5).map(str::to_owned);
+        let sight = Sight {
             is_there: promoted || answer.text(0, 3) == Some("t"),
             promoted,
             lsn: answer.text(0, 1).and_then(|lsn| lsn.parse().ok()),
@@ -182,7 +243,8 @@ impl Server {
             timeline: answer
                 .text(0, 4)
                 .and_then(|segment| u32::from_str_radix(segment.get(..8)?, 16).ok()),
-        })
+        };
+        Some((sight, superuser))
     }
 
     /// Stops it, if it runs.
@@ -302,29 +364,50 @@ fn give(path: &Path, owner: Option<Owner>) -> Result<(), TrialError> {
 }
 
 impl Home {
-    /// Makes it. Its path is short, since a socket's has at most 107 bytes.
+    /// Makes it in the first directory for temporary files that takes it.
     fn make(owner: Option<Owner>) -> Result<Home, TrialError> {
-        let mut number = std::process::id();
-        loop {
-            let path = PathBuf::from(format!("/tmp/walvault-{number:x}"));
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {
-                    let home = Home { path };
+        let mut refused = Vec::new();
+        for dir in temporary_directories() {
+            match Home::make_in(&dir) {
+                Ok(home) => {
                     give(&home.path, owner)?;
                     return Ok(home);
                 }
+                Err(error) => refused.push(format!("{}: {error}", dir.display())),
+            }
+        }
+        Err(TrialError::NoHome(refused.join("; ")))
+    }
+
+    fn make_in(dir: &Path) -> std::io::Result<Home> {
+        let mut number = std::process::id();
+        loop {
+            let path = dir.join(format!("walvault-{number:x}"));
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Home { path }),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                     number = number.wrapping_add(0x10_0000);
                 }
-                Err(source) => {
-                    return Err(TrialError::Io {
-                        action: "make a temporary directory",
-                        source,
-                    });
-                }
+                Err(error) => return Err(error),
             }
         }
     }
+}
+
+/// Whether there is a directory for the socket and the log of a trial.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn check_home() -> Result<(), TrialError> {
+    Home::make(None).map(drop)
+}
+
+/// Where temporary files may go. Not those with a long path: a socket's has at most 107 bytes.
+fn temporary_directories() -> Vec<PathBuf> {
+    let named = env_lookup("TMPDIR").map(PathBuf::from);
+    let named = named.filter(|dir| dir.is_absolute() && dir.as_os_str().len() <= LONGEST_HOME);
+    let usual = ["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from);
+    named.into_iter().chain(usual).collect()
 }
 
 impl Drop for Home {

@@ -8,6 +8,15 @@ use std::sync::Arc;
 
 use super::WalFetchError;
 
+/// What follows the final name in that of a file under way, before the process's ID.
+const MARK: &str = ".walvault-";
+
+/// Whether a file in `pg_wal` is one under way, or what a process left that was killed.
+#[must_use]
+pub fn is_leftover(name: &str) -> bool {
+    name.starts_with("RECOVERY") && name.contains(MARK)
+}
+
 /// A file under way, beside its final name.
 #[derive(Debug)]
 pub struct WalFile {
@@ -42,7 +51,7 @@ impl WalFile {
     /// When it cannot be written there.
     pub fn create(path: &Path) -> Result<WalFile, WalFetchError> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".walvault-{}", std::process::id()));
+        name.push(format!("{MARK}{}", std::process::id()));
         let temporary = path.with_file_name(name);
         // One of the same process ID is a leftover.
         let file = fs::OpenOptions::new()

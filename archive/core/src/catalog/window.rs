@@ -21,7 +21,7 @@ pub struct RecoveryWindow {
     pub start_lsn: Lsn,
     /// The end of what can be replayed without a hole.
     pub end_lsn: Lsn,
-    /// When the backup had been read.
+    /// When the backup had been read, in whole microseconds, which are what a target may have.
     pub start_time: jiff::Timestamp,
     /// The newest commit within it, when it holds one.
     pub end_time: Option<jiff::Timestamp>,
@@ -54,7 +54,7 @@ impl Catalog {
                         timeline,
                         start_lsn: backup.stop_lsn,
                         end_lsn: end,
-                        start_time: backup.stopped_at,
+                        start_time: whole_micros(backup.stopped_at),
                         end_time,
                     });
                 }
@@ -180,6 +180,15 @@ impl Catalog {
                 ))
             })
     }
+}
+
+/// The first whole microsecond that is not before `time`.
+fn whole_micros(time: jiff::Timestamp) -> jiff::Timestamp {
+    let up = time.as_nanosecond().div_euclid(1000) + i128::from(time.as_nanosecond() % 1000 != 0);
+    let micros = i64::try_from(up).ok();
+    micros
+        .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
+        .unwrap_or(time)
 }
 
 /// Of the objects that hold the byte at `lsn`, the one that reaches furthest. An object is never

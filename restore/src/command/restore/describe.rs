@@ -2,15 +2,25 @@
 
 use std::fmt::Write;
 
+use walvault_archive::record::BackupRecord;
+
+use super::next::Configuration;
+use super::protect::Protection;
 use crate::estimate::Estimate;
-use crate::materialise::{Job, Made, Work};
+use crate::materialise::{Job, LOST_FOUND, Made, Work};
 use crate::plan::{NewTablespace, RestorePlan, Stop, StopReason};
 use crate::report::{bytes, exact_instant, instant, span};
 use crate::target::{Point, TargetAction};
 use crate::trial::Reached;
 
 /// What is going to be done.
-pub(super) fn plan(plan: &RestorePlan, job: &Job<'_>, work: &Work, estimate: &Estimate) -> String {
+pub(super) fn plan(
+    plan: &RestorePlan,
+    job: &Job<'_>,
+    work: &Work,
+    estimate: &Estimate,
+    configuration: &Configuration,
+) -> String {
     let backup = &plan.backup;
     let timelines: Vec<String> = plan
         .timelines
@@ -116,7 +126,36 @@ pub(super) fn plan(plan: &RestorePlan, job: &Job<'_>, work: &Work, estimate: &Es
     for warning in &plan.warnings {
         line("Warning", warning.clone());
     }
+    if job.pgdata.join(LOST_FOUND).exists() {
+        line(
+            "Warning",
+            format!(
+                "{LOST_FOUND} lies in the data directory: PostgreSQL cannot read it, so that base backups of the restored cluster fail; restore into a directory below the mount point"
+            ),
+        );
+    }
+    match configuration {
+        Configuration::Within => {}
+        Configuration::OfDebian(name) => line(
+            "Uses",
+            format!("the configuration of cluster {name}, which is not in the backup"),
+        ),
+        Configuration::Missing => line(
+            "Warning",
+            "the backup has no postgresql.conf: it lay outside of the data directory, or was a symbolic link, and so may pg_hba.conf have been; have both at hand".to_owned(),
+        ),
+    }
     text
+}
+
+/// What keeps the backup.
+pub(super) fn held(held: &Protection, backup: &BackupRecord) -> String {
+    format!(
+        "Holds     backup {} until {}, hold {}: no prune removes it before\n",
+        backup.id,
+        instant(held.until),
+        held.hold
+    )
 }
 
 fn stop(stop: &Stop) -> String {
@@ -146,11 +185,15 @@ fn stop(stop: &Stop) -> String {
 }
 
 /// What was done, and what is to be done now.
-pub(super) fn made(made: Made, job: &Job<'_>, started: bool) -> String {
+pub(super) fn made(
+    made: Made,
+    job: &Job<'_>,
+    started: bool,
+    configuration: &Configuration,
+) -> String {
     let seconds = made.took.as_secs_f64();
     let written = made.bytes - made.kept_bytes;
     let rate = bytes((written as f64 / seconds.max(0.001)) as u64);
-    let pgdata = job.pgdata.display();
     let mut text = format!(
         "Restored  {} in {} files, in {seconds:.1} s ({rate}/s)\n",
         bytes(written),
@@ -159,7 +202,13 @@ pub(super) fn made(made: Made, job: &Job<'_>, started: bool) -> String {
     if started {
         return text;
     }
-    text.push_str(&format!("\nNext: pg_ctl start -D {pgdata}\n"));
+    let next = start_command(job, configuration);
+    text.push_str(&format!("\nNext: {next}\n"));
+    if *configuration == Configuration::Missing {
+        text.push_str(
+            "Name the cluster's postgresql.conf in the place of FILE; it names pg_hba.conf.\n",
+        );
+    }
     let target = &job.settings.target.point;
     match (&job.settings.standby, job.settings.action) {
         (Some(standby), _) => {
@@ -177,9 +226,15 @@ pub(super) fn made(made: Made, job: &Job<'_>, started: bool) -> String {
         (None, _) => text.push_str("The server replays WAL and then becomes a primary, on a new timeline.\n"),
     }
     text.push_str(match job.settings.standby {
-        Some(_) => "archive_mode is off in postgresql.auto.conf: see docs/restore.md before it is promoted.\n",
-        None => "archive_mode is off and synchronous_standby_names is empty in postgresql.auto.conf: see docs/restore.md before it serves as the primary again.\n",
+        Some(_) => "archive_mode is off in postgresql.auto.conf",
+        None => {
+            "archive_mode is off and synchronous_standby_names is empty in postgresql.auto.conf"
+        }
     });
+    text.push_str(&format!(
+        ": once it is the primary, 'walvault settle --pgdata {}' takes out what was set for recovery.\n",
+        job.pgdata.display()
+    ));
     if rustix::process::geteuid().is_root() && job.owner.is_none() {
         text.push_str("All of it belongs to root, and PostgreSQL does not run as root: chown it to the user that runs PostgreSQL (--owner does that).\n");
     }
@@ -187,7 +242,7 @@ pub(super) fn made(made: Made, job: &Job<'_>, started: bool) -> String {
 }
 
 /// What a started server reached.
-pub(super) fn reached(reached: &Reached, job: &Job<'_>) -> String {
+pub(super) fn reached(reached: &Reached, job: &Job<'_>, configuration: &Configuration) -> String {
     let lsn = reached
         .lsn
         .map_or_else(|| "an unknown LSN".to_owned(), |lsn| format!("LSN {lsn}"));
@@ -202,14 +257,21 @@ pub(super) fn reached(reached: &Reached, job: &Job<'_>) -> String {
         .map_or_else(String::new, |seconds| {
             format!("consistent after {seconds:.1} s, ")
         });
+    let without = reached.without_own_settings.as_ref().map_or_else(String::new, |said| {
+        format!("Without   postgresql.conf and shared_preload_libraries, which this host cannot serve: {said}\n")
+    });
     let state = if reached.promoted {
         "It was promoted"
     } else {
         "It was at its target"
     };
     format!(
-        "Reached   {lsn}{time}{timeline}\nStarted   {consistent}at the target after {:.1} s\n\n{state}, and was stopped. Next: pg_ctl start -D {}\n",
+        "Reached   {lsn}{time}{timeline}\nStarted   {consistent}at the target after {:.1} s\n{without}\n{state}, and was stopped. Next: {}\n",
         reached.seconds_to_target,
-        job.pgdata.display()
+        start_command(job, configuration)
     )
+}
+
+fn start_command(job: &Job<'_>, configuration: &Configuration) -> String {
+    configuration.start_command(&job.pgdata, job.backup.server_version.major())
 }
