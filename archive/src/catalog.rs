@@ -19,14 +19,17 @@ use crate::record::{BackupRecord, GapRecord, commit_index};
 mod backups;
 pub mod holes;
 mod newest;
+mod proof;
 pub mod seen;
 mod successor;
 pub mod window;
 
 use backups::load_backups;
+pub(crate) use proof::open_all;
 
 pub use holes::Hole;
 pub use seen::{BackupSeen, GapSeen, Seen};
+pub use successor::successor;
 pub use window::RecoveryWindow;
 
 /// What an archive holds.
@@ -35,14 +38,24 @@ pub struct Catalog {
     segment_size: SegmentSize,
     timelines: BTreeMap<TimelineId, TimelineWal>,
     histories: BTreeMap<TimelineId, TimelineHistory>,
-    /// Histories that are named, and were not read.
+    /// Timelines that exist, as far as is known, and whose history was not read: it is withheld from this
+    /// host, damaged or gone.
     unread_histories: BTreeSet<TimelineId>,
     backups: Vec<BackupRecord>,
     notes: BTreeMap<BackupId, BackupNotes>,
     unfinished: Vec<BackupId>,
-    gap_ranges: Vec<(TimelineId, LsnRange)>,
+    named_gaps: Vec<NamedGap>,
     gaps: Vec<GapRecord>,
     unreadable: Vec<Unreadable>,
+}
+
+/// A gap as its name tells.
+#[derive(Debug, Clone, Copy)]
+struct NamedGap {
+    timeline: TimelineId,
+    range: LsnRange,
+    /// Whether its record was opened.
+    opened: bool,
 }
 
 /// An object that does not open, so that the catalog lacks what it says.
@@ -192,6 +205,7 @@ impl Catalog {
         let gaps = archive.list(GAPS_PREFIX).await?;
         let listing = wal.iter().chain(&tail).chain(&gaps);
         let mut catalog = Catalog::from_listing(archive.segment_size(), listing);
+        let mut doubtful = BTreeSet::new();
         for object in &wal {
             if let ObjectKey::History(timeline) = object.key {
                 let read = archive.history(timeline).await;
@@ -203,11 +217,45 @@ impl Catalog {
                         catalog.histories.insert(timeline, history);
                     }
                     Err(error) if may_be_withheld && error.is_withheld() => {}
-                    Err(error) => damage.collect(archive.name(&object.key), error)?,
+                    Err(error) => {
+                        damage.collect(archive.name(&object.key), error)?;
+                        doubtful.insert(timeline);
+                    }
                 }
             }
         }
+        if may_be_withheld {
+            catalog.open_gaps(archive).await?;
+        } else {
+            // A writer goes by its server's timeline, and opens no WAL of others.
+            doubtful.extend(catalog.timelines_without_history());
+        }
+        for timeline in doubtful {
+            if catalog.proves(archive, timeline).await? {
+                catalog.unread_histories.insert(timeline);
+            }
+        }
         Ok(catalog)
+    }
+
+    /// Opens the records of gaps. One that is damaged, or was never a record, tells of no gap.
+    async fn open_gaps(&mut self, archive: &Archive) -> Result<(), Error> {
+        let mut opened = Vec::new();
+        for mut gap in std::mem::take(&mut self.named_gaps) {
+            let key = ObjectKey::Gap(gap.timeline, gap.range);
+            match archive.get_record::<GapRecord>(&key).await {
+                Ok(_) => gap.opened = true,
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) if error.is_withheld() => {}
+                Err(error) => {
+                    left_out(&archive.name(&key), &error);
+                    continue;
+                }
+            }
+            opened.push(gap);
+        }
+        self.named_gaps = opened;
+        Ok(())
     }
 
     /// The WAL, gaps and histories that a listing names, without what histories say, backups and causes.
@@ -216,14 +264,18 @@ impl Catalog {
         listing: impl IntoIterator<Item = &'a Listed>,
     ) -> Catalog {
         let mut timelines: BTreeMap<TimelineId, TimelineWal> = BTreeMap::new();
-        let mut gap_ranges = Vec::new();
+        let mut named_gaps = Vec::new();
         let mut unread_histories = BTreeSet::new();
         for object in listing {
             let (timeline, range, whole) = match object.key {
                 ObjectKey::Wal(WalObject { timeline, range }) => (timeline, range, true),
                 ObjectKey::Tail(timeline, range) => (timeline, range, false),
                 ObjectKey::Gap(timeline, range) => {
-                    gap_ranges.push((timeline, range));
+                    named_gaps.push(NamedGap {
+                        timeline,
+                        range,
+                        opened: false,
+                    });
                     continue;
                 }
                 ObjectKey::History(timeline) => {
@@ -253,7 +305,7 @@ impl Catalog {
             backups: Vec::new(),
             notes: BTreeMap::new(),
             unfinished: Vec::new(),
-            gap_ranges,
+            named_gaps,
             gaps: Vec::new(),
             unreadable: Vec::new(),
         }
@@ -312,14 +364,16 @@ impl Catalog {
         &self.gaps
     }
 
-    /// The end of the recorded gap that the byte at `lsn` of `timeline` lies in.
+    /// The end of the recorded gap that the byte at `lsn` of `timeline` lies in. A gap whose record was not
+    /// opened counts if it ends by `kept`, from where on the server keeps WAL: its name may be anybody's.
     #[must_use]
-    pub fn gap_at(&self, timeline: TimelineId, lsn: Lsn) -> Option<Lsn> {
-        let within = |(on, range): &&(TimelineId, LsnRange)| *on == timeline && range.contains(lsn);
-        self.gap_ranges
-            .iter()
-            .find(within)
-            .map(|(_, range)| range.end)
+    pub fn gap_at(&self, timeline: TimelineId, lsn: Lsn, kept: Lsn) -> Option<Lsn> {
+        let within = |gap: &&NamedGap| {
+            let counts = gap.opened || gap.range.end <= kept;
+            gap.timeline == timeline && gap.range.contains(lsn) && counts
+        };
+        let gap = self.named_gaps.iter().find(within);
+        gap.map(|gap| gap.range.end)
     }
 
     /// The timelines that WAL is held of, oldest first.
@@ -349,6 +403,13 @@ impl Catalog {
     #[must_use]
     pub fn histories(&self) -> &BTreeMap<TimelineId, TimelineHistory> {
         &self.histories
+    }
+
+    /// Timelines that exist, and of which nobody can say here how they came to be: WAL of them opens, and
+    /// no history does, or it is withheld from this host.
+    #[must_use]
+    pub fn unread_histories(&self) -> &BTreeSet<TimelineId> {
+        &self.unread_histories
     }
 
     /// How `timeline` came to be. Without a history file it has no ancestors.

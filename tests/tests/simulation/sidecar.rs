@@ -18,7 +18,7 @@ use walvault_daemon::observed::StreamState;
 use walvault_daemon::pipeline::{
     Begin, CatchUp, Destination, Proven, Pump, PumpEnd, Removals, Reports, Settings,
 };
-use walvault_daemon::stream::overlap::{vouch, whole_units};
+use walvault_daemon::stream::overlap::vouch;
 use walvault_daemon::stream::{fence, histories, resume};
 use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
@@ -133,7 +133,7 @@ impl Process {
             let proven = Proven {
                 newest: true,
                 last_record: None,
-                units: whole_units(archive, &catalog, place.timeline).await?,
+                units: catalog.proven_units(archive, place.timeline).await?,
             };
             let pump = Pump::new(
                 &Destination::only(archive, &catalog),
