@@ -18,9 +18,11 @@ use walvault_store::chance;
 use walvault_upkeep::copy::{CopyError, copy};
 
 use crate::metrics::Metrics;
-use crate::pipeline::CatchUp;
+use crate::pipeline::{Brought, CatchUp};
 
 mod look;
+
+use look::proven;
 
 pub use look::{Place, look};
 
@@ -85,11 +87,11 @@ async fn keep(
         }
         copies.begin_pass(place);
         match bring(union, &one, metrics).await {
-            Ok((catalog, is_sound)) => {
+            Ok((now, is_sound)) => {
                 was_away = false;
                 compared = Some(Instant::now());
                 copies.compared(place);
-                copies.brought(place, catalog);
+                copies.brought(place, now);
                 sleep(if is_sound { LOOK_EVERY } else { DAMAGED_PAUSE }).await;
             }
             Err(error) => {
@@ -107,7 +109,7 @@ async fn bring(
     union: &Archive,
     one: &Archive,
     metrics: &Metrics,
-) -> Result<(Catalog, bool), CopyError> {
+) -> Result<(Brought, bool), CopyError> {
     let begun = Instant::now();
     let report = copy(union, one.store(), &|_| {}).await?;
     if report.objects > 0 {
@@ -120,5 +122,7 @@ async fn bring(
             "a copy of the archive was brought what it missed"
         );
     }
-    Ok((Catalog::load_wal(one).await?, report.damaged.is_empty()))
+    let catalog = Catalog::load_wal(one).await?;
+    let units = proven(one, &catalog).await?;
+    Ok((Brought { catalog, units }, report.damaged.is_empty()))
 }

@@ -514,7 +514,12 @@ impl Metrics {
             .with_label_values(&[operation])
             .observe(took.as_secs_f64());
         let kind = match error {
-            None | Some(StoreError::Missing { .. } | StoreError::Exists { .. }) => {
+            None
+            | Some(
+                StoreError::Missing { .. }
+                | StoreError::Exists { .. }
+                | StoreError::TooLarge { .. },
+            ) => {
                 self.live.store_answered(store);
                 return;
             }

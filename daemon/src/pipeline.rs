@@ -23,7 +23,7 @@ pub mod upload;
 pub mod watermark;
 pub mod watermarks;
 
-pub use catch_up::CatchUp;
+pub use catch_up::{Brought, CatchUp};
 pub use chunker::{Chunker, Cut};
 pub use destination::Destination;
 pub use proven::{Begin, Proven};

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use walvault_archive::archive::wal_key;
 use walvault_archive::catalog::Catalog;
 use walvault_archive::{Archive, Error};
-use walvault_layout::{MAX_WAL_OBJECT, ObjectKey, WAL_PREFIX, WalObject, tail_prefix};
+use walvault_layout::{
+    MAX_WAL_OBJECT, ObjectKey, WAL_PREFIX, WalObject, tail_prefix, tail_timeline_prefix, wal_prefix,
+};
 use walvault_protocol::segment::segment_name;
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId, WalFileName};
 
@@ -79,20 +81,37 @@ pub async fn fetch(
         Some(WalFileName::Segment(timeline, number)) => {
             segment(archive, timeline, number, file).await
         }
-        Some(WalFileName::History(timeline)) => {
-            match archive.get(&ObjectKey::History(timeline)).await {
-                Ok(opened) => {
-                    file.write_at(0, &opened.payload)?;
-                    Ok(Fetched::Found)
-                }
-                Err(error) if error.is_missing() => Ok(Fetched::Absent),
-                Err(error) => Err(error.into()),
-            }
-        }
+        Some(WalFileName::History(timeline)) => history(archive, timeline, file).await,
         // Written by PostgreSQL's own archiver; what they hold is in segments and backups.
         Some(WalFileName::Partial(..) | WalFileName::BackupHistory(..)) => Ok(Fetched::Absent),
         None => Err(WalFetchError::Name(name.to_owned())),
     }
+}
+
+/// Fetches the history of `timeline`. Anybody may have put one that does not open, and PostgreSQL asks for
+/// timelines that there never were: one of which no WAL opens either is absent.
+async fn history(
+    archive: &Archive,
+    timeline: TimelineId,
+    file: &mut WalFile,
+) -> Result<Fetched, WalFetchError> {
+    let error = match archive.history_file(timeline).await {
+        Ok(content) => {
+            file.write_at(0, &content)?;
+            return Ok(Fetched::Found);
+        }
+        Err(error) if error.is_missing() => return Ok(Fetched::Absent),
+        Err(error) if error.is_transient() || error.is_withheld() => return Err(error.into()),
+        Err(error) => error,
+    };
+    let mut listing = archive.list(&tail_timeline_prefix(timeline)).await?;
+    listing.extend(archive.list(&wal_prefix(timeline)).await?);
+    let catalog = Catalog::from_listing(archive.segment_size(), &listing);
+    if catalog.proves(archive, timeline).await? {
+        return Err(error.into());
+    }
+    tracing::warn!(timeline = timeline.get(), %error, "no WAL of the timeline opens either: there is no such timeline");
+    Ok(Fetched::Absent)
 }
 
 /// Fetches a segment into `file` if it is stored whole, so that nothing will ever be added to it;

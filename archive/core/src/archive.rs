@@ -16,7 +16,7 @@ use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
 use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer, check_digest};
 use walvault_layout::{KeyId, ObjectKey};
 use walvault_store::compute;
-use walvault_store::{Naming, ObjectMeta, SharedStore};
+use walvault_store::{Naming, ObjectMeta, SharedStore, next_page};
 
 pub mod again;
 mod begin;
@@ -423,9 +423,9 @@ impl Archive {
                     .into_iter()
                     .filter_map(|object| self.listed(object)),
             );
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(objects),
+            after = next_page(&*self.inner.store, prefix, after.as_deref(), page.next)?;
+            if after.is_none() {
+                return Ok(objects);
             }
         }
     }
@@ -538,3 +538,6 @@ impl fmt::Debug for Archive {
         f.debug_tuple("Archive").field(&self.url()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

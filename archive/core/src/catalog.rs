@@ -22,15 +22,18 @@ use walvault_layout::{
 mod backups;
 pub mod holes;
 mod newest;
+mod proof;
 mod recent;
 pub mod seen;
 mod successor;
 pub mod window;
 
 use backups::load_backups;
+pub use proof::open_all;
 
 pub use holes::Hole;
 pub use seen::{BackupSeen, GapSeen, Seen};
+pub use successor::successor;
 pub use window::RecoveryWindow;
 
 /// How many histories are read at once: there is one for each promotion.
@@ -42,14 +45,24 @@ pub struct Catalog {
     segment_size: SegmentSize,
     timelines: BTreeMap<TimelineId, TimelineWal>,
     histories: BTreeMap<TimelineId, TimelineHistory>,
-    /// Histories that are named, and were not read.
+    /// Timelines that exist, as far as is known, and whose history was not read: it is withheld from this
+    /// host, damaged or gone.
     unread_histories: BTreeSet<TimelineId>,
     backups: Vec<BackupRecord>,
     notes: BTreeMap<BackupId, BackupNotes>,
     unfinished: Vec<BackupId>,
-    gap_ranges: Vec<(TimelineId, LsnRange)>,
+    named_gaps: Vec<NamedGap>,
     gaps: Vec<GapRecord>,
     unreadable: Vec<Unreadable>,
+}
+
+/// A gap as its name tells.
+#[derive(Debug, Clone, Copy)]
+struct NamedGap {
+    timeline: TimelineId,
+    range: LsnRange,
+    /// Whether its record was opened.
+    opened: bool,
 }
 
 /// An object that does not open, so that the catalog lacks what it says.
@@ -194,20 +207,21 @@ impl Catalog {
         let gaps = archive.list(GAPS_PREFIX).await?;
         let listing = wal.iter().chain(&tail).chain(&gaps);
         let mut catalog = Catalog::from_listing(archive.segment_size(), listing);
-        catalog
+        let doubtful = catalog
             .read_histories(archive, &wal, may_be_withheld, damage)
             .await?;
+        catalog.prove(archive, doubtful, may_be_withheld).await?;
         Ok(catalog)
     }
 
-    /// Reads the histories that `listed` names.
+    /// Reads the histories that `listed` names; the timelines of those that are damaged.
     async fn read_histories(
         &mut self,
         archive: &Archive,
         listed: &[Listed],
         may_be_withheld: bool,
         damage: &Damage,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeSet<TimelineId>, Error> {
         let timelines = listed.iter().filter_map(|object| match object.key {
             ObjectKey::History(timeline) => Some(timeline),
             _ => None,
@@ -217,6 +231,7 @@ impl Catalog {
         // Collected, so that whoever waits for it may do so on any thread.
         let reads: Vec<_> = reads.collect();
         let mut reads = stream::iter(reads).buffered(HISTORIES_AT_ONCE);
+        let mut doubtful = BTreeSet::new();
         while let Some((timeline, read)) = reads.next().await {
             if !(may_be_withheld && read.as_ref().is_err_and(Error::is_withheld)) {
                 self.unread_histories.remove(&timeline);
@@ -228,9 +243,51 @@ impl Catalog {
                 Err(error) if may_be_withheld && error.is_withheld() => {}
                 Err(error) => {
                     damage.collect(archive.name(&ObjectKey::History(timeline)), error)?;
+                    doubtful.insert(timeline);
                 }
             }
         }
+        Ok(doubtful)
+    }
+
+    /// Opens what gaps and timelines rest on, of which names alone tell so far.
+    async fn prove(
+        &mut self,
+        archive: &Archive,
+        mut doubtful: BTreeSet<TimelineId>,
+        may_be_withheld: bool,
+    ) -> Result<(), Error> {
+        if may_be_withheld {
+            self.open_gaps(archive).await?;
+        } else {
+            // A writer goes by its server's timeline, and opens no WAL of others.
+            doubtful.extend(self.timelines_without_history());
+        }
+        for timeline in doubtful {
+            if self.proves(archive, timeline).await? {
+                self.unread_histories.insert(timeline);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the records of gaps. One that is damaged, or was never a record, tells of no gap.
+    async fn open_gaps(&mut self, archive: &Archive) -> Result<(), Error> {
+        let mut opened = Vec::new();
+        for mut gap in std::mem::take(&mut self.named_gaps) {
+            let key = ObjectKey::Gap(gap.timeline, gap.range);
+            match archive.get_record::<GapRecord>(&key).await {
+                Ok(_) => gap.opened = true,
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) if error.is_withheld() => {}
+                Err(error) => {
+                    left_out(&archive.name(&key), &error);
+                    continue;
+                }
+            }
+            opened.push(gap);
+        }
+        self.named_gaps = opened;
         Ok(())
     }
 
@@ -240,14 +297,18 @@ impl Catalog {
         listing: impl IntoIterator<Item = &'a Listed>,
     ) -> Catalog {
         let mut timelines: BTreeMap<TimelineId, TimelineWal> = BTreeMap::new();
-        let mut gap_ranges = Vec::new();
+        let mut named_gaps = Vec::new();
         let mut unread_histories = BTreeSet::new();
         for object in listing {
             let (timeline, range, whole) = match object.key {
                 ObjectKey::Wal(WalObject { timeline, range }) => (timeline, range, true),
                 ObjectKey::Tail(timeline, range) => (timeline, range, false),
                 ObjectKey::Gap(timeline, range) => {
-                    gap_ranges.push((timeline, range));
+                    named_gaps.push(NamedGap {
+                        timeline,
+                        range,
+                        opened: false,
+                    });
                     continue;
                 }
                 ObjectKey::History(timeline) => {
@@ -277,7 +338,7 @@ impl Catalog {
             backups: Vec::new(),
             notes: BTreeMap::new(),
             unfinished: Vec::new(),
-            gap_ranges,
+            named_gaps,
             gaps: Vec::new(),
             unreadable: Vec::new(),
         }
@@ -336,14 +397,16 @@ impl Catalog {
         &self.gaps
     }
 
-    /// The end of the recorded gap that the byte at `lsn` of `timeline` lies in.
+    /// The end of the recorded gap that the byte at `lsn` of `timeline` lies in. A gap whose record was not
+    /// opened counts if it ends by `kept`, from where on the server keeps WAL: its name may be anybody's.
     #[must_use]
-    pub fn gap_at(&self, timeline: TimelineId, lsn: Lsn) -> Option<Lsn> {
-        let within = |(on, range): &&(TimelineId, LsnRange)| *on == timeline && range.contains(lsn);
-        self.gap_ranges
-            .iter()
-            .find(within)
-            .map(|(_, range)| range.end)
+    pub fn gap_at(&self, timeline: TimelineId, lsn: Lsn, kept: Lsn) -> Option<Lsn> {
+        let within = |gap: &&NamedGap| {
+            let counts = gap.opened || gap.range.end <= kept;
+            gap.timeline == timeline && gap.range.contains(lsn) && counts
+        };
+        let gap = self.named_gaps.iter().find(within);
+        gap.map(|gap| gap.range.end)
     }
 
     /// The timelines that WAL is held of, oldest first.
@@ -363,6 +426,13 @@ impl Catalog {
     #[must_use]
     pub fn histories(&self) -> &BTreeMap<TimelineId, TimelineHistory> {
         &self.histories
+    }
+
+    /// Timelines that exist, and of which nobody can say here how they came to be: WAL of them opens, and
+    /// no history does, or it is withheld from this host.
+    #[must_use]
+    pub fn unread_histories(&self) -> &BTreeSet<TimelineId> {
+        &self.unread_histories
     }
 
     /// How `timeline` came to be. Without a history file it has no ancestors.

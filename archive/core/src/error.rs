@@ -11,7 +11,7 @@ use walvault_store::StoreError;
 pub enum Error {
     /// The store failed, refused, or holds no such object.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// A data key is not to be had.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -154,6 +154,25 @@ pub enum Error {
     /// No random bits.
     #[error("the operating system gave no random bits: {0}; check /dev/urandom")]
     Random(#[from] getrandom::Error),
+}
+
+impl From<StoreError> for Error {
+    /// An object that is larger than any of its name is damaged, whoever wrote it.
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::TooLarge {
+                store,
+                key,
+                size,
+                limit,
+            } => Error::Corrupt {
+                url: store,
+                key,
+                source: OpenError::TooLarge { size, limit },
+            },
+            error => Error::Store(error),
+        }
+    }
 }
 
 impl Error {

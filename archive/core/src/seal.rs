@@ -10,6 +10,7 @@ use crate::format::{Footer, FormatError, HEADER_LEN, Header, Kind, TAG_LEN};
 use crate::keys::DataKey;
 
 mod compress;
+mod limits;
 mod open;
 mod whole;
 mod write;
@@ -31,6 +32,16 @@ pub enum OpenError {
         expected: u64,
         /// As found.
         actual: u64,
+    },
+    /// It is larger than anything walvault writes in its place. It was not read.
+    #[error(
+        "it has {size} bytes, and walvault writes no more than {limit} there: it was not read; delete it if walvault did not write it"
+    )]
+    TooLarge {
+        /// Its bytes, stored or opened.
+        size: u64,
+        /// The most there may be.
+        limit: u64,
     },
     /// Its stored bytes are not those that were written.
     #[error("its SHA-256 does not match: it was altered or damaged after it was stored")]

@@ -8,7 +8,10 @@ use std::fmt;
 use walvault_protocol::segment::{SegmentNumber, parse_segment, segment_name};
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineId};
 
+mod limits;
 pub mod numbers;
+
+pub use limits::stored_limit;
 
 use numbers::{EPOCH_DIGITS, parse_number};
 
@@ -465,6 +468,12 @@ impl ObjectKey {
 pub fn tail_prefix(timeline: TimelineId, lsn: Lsn, size: SegmentSize) -> String {
     let name = segment_name(timeline, SegmentNumber::containing(lsn, size), size);
     format!("{TAIL_PREFIX}{timeline}/{name}/")
+}
+
+/// The prefix of all chunks of one timeline.
+#[must_use]
+pub fn tail_timeline_prefix(timeline: TimelineId) -> String {
+    format!("{TAIL_PREFIX}{timeline}/")
 }
 
 /// The prefix of one timeline's WAL.

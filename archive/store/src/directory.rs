@@ -220,11 +220,14 @@ impl Inner {
     }
 
     fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        let read = || -> io::Result<Option<Vec<u8>>> {
+        let read = || -> io::Result<Option<Result<Vec<u8>, StoreError>>> {
             let file = File::open(self.root.join(key))?;
             let meta = file.metadata()?;
             if !meta.is_file() {
                 return Ok(None);
+            }
+            if let Err(large) = StoreError::check_size(&self.url, key, meta.len()) {
+                return Ok(Some(Err(large)));
             }
             let range = range.unwrap_or(0..u64::MAX);
             let start = range.start.min(meta.len());
@@ -232,10 +235,10 @@ impl Inner {
             let length = usize::try_from(end - start).map_err(io::Error::other)?;
             let mut bytes = vec![0; length];
             file.read_exact_at(&mut bytes, start)?;
-            Ok(Some(bytes))
+            Ok(Some(Ok(bytes)))
         };
         match read() {
-            Ok(Some(bytes)) => Ok(bytes.into()),
+            Ok(Some(read)) => read.map(Bytes::from),
             Ok(None) => Err(StoreError::missing(&self.url, key)),
             Err(error) if error::is_absence(&error) => {
                 self.check_root("get", key)?;

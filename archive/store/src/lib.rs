@@ -13,6 +13,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use walvault_layout::stored_limit;
+
 pub mod aws;
 pub mod backoff;
 pub mod chance;
@@ -176,6 +178,20 @@ pub enum StoreError {
         /// When the lock ends; the end of time for a legal hold.
         until: jiff::Timestamp,
     },
+    /// The object is larger than walvault ever writes under its name. Nothing of it was read.
+    #[error(
+        "{store}: '{key}' has {size} bytes, and walvault writes no more than {limit} there: it was not read; delete it if walvault did not write it, or bring it back from a copy"
+    )]
+    TooLarge {
+        /// Which store.
+        store: String,
+        /// The object.
+        key: String,
+        /// Its bytes.
+        size: u64,
+        /// The most there may be ([`stored_limit`]).
+        limit: u64,
+    },
     /// It will not work until somebody changes something: no such bucket, access denied, a
     /// directory that cannot be written.
     #[error("{store}: {action} '{key}' was refused: {reason}; {remedy}")]
@@ -234,6 +250,23 @@ impl StoreError {
         }
     }
 
+    /// Refuses an object whose size is more than any of its name has, before it is read.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`].
+    pub(crate) fn check_size(store: &str, key: &str, size: u64) -> Result<(), StoreError> {
+        let limit = stored_limit(key);
+        if size <= limit {
+            return Ok(());
+        }
+        Err(StoreError::TooLarge {
+            store: store.to_owned(),
+            key: key.to_owned(),
+            size,
+            limit,
+        })
+    }
+
     /// A [`StoreError::Refused`].
     pub fn refused(
         store: &str,
@@ -275,10 +308,11 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// [`StoreError::Unavailable`] the object may or may not have been stored.
     async fn put(&self, key: &str, body: Body) -> Result<(), StoreError>;
 
-    /// Reads an object, or the bytes `range` of it (cut to its size).
+    /// Reads an object, or the bytes `range` of it (cut to its size). One that is larger than
+    /// [`stored_limit`] allows is refused before it is read.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when there is none.
+    /// [`StoreError::Missing`] when there is none, [`StoreError::TooLarge`].
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError>;
 
     /// What the store knows of an object; `None` when there is none.
@@ -316,9 +350,29 @@ pub async fn list_all(
     loop {
         let page = store.list(prefix, after.as_deref()).await?;
         objects.extend(page.objects);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(objects),
+        after = next_page(store, prefix, after.as_deref(), page.next)?;
+        if after.is_none() {
+            return Ok(objects);
         }
+    }
+}
+
+/// Where a listing of `prefix` goes on whose last page began after `after`; `None` at its end. A
+/// listing that does not get on would never end.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when the next page would not begin after the last.
+pub(crate) fn next_page(
+    store: &dyn ObjectStore,
+    prefix: &str,
+    after: Option<&str>,
+    next: Option<String>,
+) -> Result<Option<String>, StoreError> {
+    match (after, next) {
+        (Some(after), Some(next)) if *next <= *after => {
+            let reason = format!("the listing does not get on: it goes on after '{next}' again");
+            Err(StoreError::unavailable(store.url(), "list", prefix, reason))
+        }
+        (_, next) => Ok(next),
     }
 }

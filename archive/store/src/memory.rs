@@ -97,6 +97,7 @@ impl ObjectStore for MemoryStore {
         let bytes = stored
             .ok_or_else(|| StoreError::missing(self.url(), key))?
             .bytes;
+        StoreError::check_size(self.url(), key, bytes.len() as u64)?;
         let Some(range) = range else {
             return Ok(bytes);
         };

@@ -457,7 +457,7 @@ fn weight(error: &StoreError) -> u8 {
     match error {
         StoreError::Missing { .. } => 0,
         StoreError::Unavailable { .. } => 1,
-        StoreError::Refused { .. } => 2,
+        StoreError::Refused { .. } | StoreError::TooLarge { .. } => 2,
         StoreError::Locked { .. } => 3,
         StoreError::Exists { .. } => 4,
     }

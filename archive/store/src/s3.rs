@@ -209,12 +209,18 @@ impl S3Store {
                 let reason = "its listing lacks an object's key, size or time";
                 return Err(context.unavailable(reason));
             };
+            if after.is_some_and(|after| key <= after) {
+                return Err(context.unavailable("the listing does not get on"));
+            }
             let key = key.to_owned();
             objects.push(ObjectMeta {
                 key,
                 size,
                 modified,
             });
+        }
+        if more && objects.is_empty() {
+            return Err(context.unavailable("a page of the listing is empty, and not the last"));
         }
         Ok(ListPage {
             next: objects.last().filter(|_| more).map(|last| last.key.clone()),

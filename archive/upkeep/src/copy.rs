@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
+use walvault_protocol::{Lsn, TimelineId};
 
 use crate::retention::before;
-use walvault_archive::archive::{Archive, Listed};
+use walvault_archive::archive::{Archive, Listed, wal_key};
 use walvault_archive::error::Error;
 use walvault_archive::record::{ArchiveRecord, PruneRecord};
 use walvault_archive::seal::check_whole;
@@ -26,6 +27,10 @@ use walvault_store::{ALIKE, Body, SharedStore, StoreError, read_alike};
 
 /// How many objects are on their way at once: of the largest, 128 MiB.
 const AT_ONCE: usize = 4;
+
+/// How often WAL is listed anew of which chunks went, into others or into their unit, before they were
+/// read.
+const LOOKS: usize = 20;
 
 /// How old a part without a record must be to count as one that a later backup refers to, and not
 /// as one of a backup that is being taken.
@@ -61,6 +66,14 @@ pub enum CopyError {
     /// One of the archives.
     #[error(transparent)]
     Archive(#[from] Error),
+    /// Chunks went each time they were listed.
+    #[error(
+        "chunks of {url} were merged before they could be copied, {LOOKS} times: what they hold may be lacking in the copy; copy again, over a faster way to it"
+    )]
+    Unstable {
+        /// Where from.
+        url: String,
+    },
     /// They are not copies of each other.
     #[error(
         "{to} holds another archive ({theirs}) than {from} ({ours}); choose an empty place, or correct the URLs"
@@ -99,13 +112,11 @@ pub async fn copy(
         from,
         to: &to,
         report: CopyReport::default(),
+        gone: 0,
         progress,
     };
     copying.all_below(KEYS_PREFIX, |_| true).await?;
-    // Chunks give way to their unit: listed in this order, none is missed.
-    let chunks = from.list(TAIL_PREFIX).await?;
-    copying.all_below(WAL_PREFIX, |_| true).await?;
-    copying.chunks(chunks).await?;
+    copying.wal().await?;
     copying.all_below(GAPS_PREFIX, |_| true).await?;
     copying.backups().await?;
     copying.all_below(DRILLS_PREFIX, |_| true).await?;
@@ -166,6 +177,8 @@ struct Copying<'a> {
     to: &'a Archive,
     pruned: Vec<PruneRecord>,
     report: CopyReport,
+    /// Objects that went since they were listed.
+    gone: u64,
     progress: &'a (dyn Fn(&CopyReport) + Sync),
 }
 
@@ -191,27 +204,77 @@ impl Copying<'_> {
         self.missing(objects, &held).await
     }
 
-    /// Copies chunks whose unit is not stored whole.
-    async fn chunks(&mut self, chunks: Vec<Listed>) -> Result<(), Error> {
-        let mut whole = BTreeSet::new();
-        for archive in [self.from, self.to] {
-            for object in archive.list(WAL_PREFIX).await? {
-                if let ObjectKey::Wal(unit) = object.key {
-                    whole.insert((unit.timeline, unit.range.start));
-                }
+    /// Copies WAL. Chunks that go meanwhile went into a longer object, which is copied next.
+    async fn wal(&mut self) -> Result<(), CopyError> {
+        let mut first: Option<CopyReport> = None;
+        for _ in 0..LOOKS {
+            self.gone = 0;
+            // Chunks give way to their unit: listed in this order, none is missed.
+            let chunks = self.from.list(TAIL_PREFIX).await?;
+            self.all_below(WAL_PREFIX, |_| true).await?;
+            self.chunks(chunks).await?;
+            // What a later look finds was there before, or was copied by this one.
+            let first = first.get_or_insert_with(|| self.report.clone());
+            (self.report.present, self.report.pruned) = (first.present, first.pruned);
+            if self.gone == 0 {
+                return Ok(());
             }
         }
+        Err(CopyError::Unstable {
+            url: self.from.url().to_owned(),
+        })
+    }
+
+    /// Copies chunks whose unit the other archive does not hold whole.
+    async fn chunks(&mut self, chunks: Vec<Listed>) -> Result<(), Error> {
+        let held = self.to.list(TAIL_PREFIX).await?;
+        let held: BTreeSet<String> = held
+            .into_iter()
+            .map(|object| self.to.name(&object.key))
+            .collect();
+        let units = self.to.list(WAL_PREFIX).await?;
+        let units: BTreeSet<(TimelineId, Lsn)> = units
+            .into_iter()
+            .filter_map(|object| match object.key {
+                ObjectKey::Wal(unit) => Some((unit.timeline, unit.range.start)),
+                _ => None,
+            })
+            .collect();
         let size = self.from.segment_size();
-        let open = |key: &ObjectKey| match key {
-            ObjectKey::Tail(timeline, range) => {
-                !whole.contains(&(*timeline, unit_containing(range.start, size).start))
+        let mut sound: BTreeMap<(TimelineId, Lsn), bool> = BTreeMap::new();
+        let mut open = Vec::new();
+        for object in chunks {
+            let ObjectKey::Tail(timeline, range) = object.key else {
+                continue;
+            };
+            let unit = unit_containing(range.start, size);
+            let at = (timeline, unit.start);
+            let whole = match sound.get(&at) {
+                Some(whole) => *whole,
+                None if !units.contains(&at) => false,
+                None => {
+                    let key = wal_key(timeline, unit, true);
+                    let whole = self.is_sound(&key).await?;
+                    sound.insert(at, whole);
+                    whole
+                }
+            };
+            if !whole {
+                open.push(object.key);
             }
-            _ => false,
-        };
-        let keys = chunks.into_iter().map(|object| object.key);
-        let open = keys.filter(open).collect();
-        let held = self.held(TAIL_PREFIX).await?;
+        }
         self.missing(open, &held).await
+    }
+
+    /// Whether an object of the other archive is what was stored, as far as this host can tell: a name
+    /// takes the place of no chunk.
+    async fn is_sound(&self, key: &ObjectKey) -> Result<bool, Error> {
+        match self.to.read::<Error>(key, |_| Ok(())).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_transient() => Err(error),
+            Err(error) if error.is_withheld() => Ok(self.to.check_bytes(key).await.is_ok()),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Copies backups that are complete, each with its record last, and parts that may be
@@ -286,7 +349,7 @@ impl Copying<'_> {
                     self.report.bytes += bytes;
                 }
                 Outcome::Present => self.report.present += 1,
-                Outcome::Gone => {}
+                Outcome::Gone => self.gone += 1,
                 Outcome::Damaged(damaged) => {
                     tracing::error!(
                         archive = from.url(),
@@ -294,7 +357,9 @@ impl Copying<'_> {
                         reason = damaged.reason,
                         "an object is damaged and is not copied"
                     );
-                    self.report.damaged.push(damaged);
+                    if !self.report.damaged.contains(&damaged) {
+                        self.report.damaged.push(damaged);
+                    }
                 }
             }
             (self.progress)(&self.report);
@@ -326,6 +391,10 @@ async fn copy_one(
         Ok(Err(reason)) => return Ok(Outcome::Damaged(Damaged { key: name, reason })),
         // A chunk whose unit is whole by now, or what a prune removes.
         Err(StoreError::Missing { .. }) => return Ok(Outcome::Gone),
+        Err(error @ StoreError::TooLarge { .. }) => {
+            let reason = error.to_string();
+            return Ok(Outcome::Damaged(Damaged { key: name, reason }));
+        }
         Err(error) => return Err(error.into()),
     };
     let size = body.bytes.len() as u64;

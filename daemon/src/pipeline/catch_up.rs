@@ -1,11 +1,22 @@
 //! What passes between a stream and the task that brings replicas what they missed.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use walvault_archive::Catalog;
+use walvault_protocol::{Lsn, TimelineId};
 use walvault_store::Replicas;
+
+/// What a replica holds since it was brought what it lacked.
+#[derive(Debug, Clone)]
+pub struct Brought {
+    /// Its objects.
+    pub catalog: Catalog,
+    /// The whole units that open in it, of which it holds chunks as well.
+    pub units: BTreeSet<(TimelineId, Lsn)>,
+}
 
 /// Between the stream, which leaves places behind, and who brings them what they missed. Clones
 /// are of the same.
@@ -24,7 +35,7 @@ struct State {
     behind: AtomicBool,
     /// Whether it was compared since this process began.
     compared: AtomicBool,
-    brought: Mutex<Option<Catalog>>,
+    brought: Mutex<Option<Brought>>,
 }
 
 impl CatchUp {
@@ -53,16 +64,16 @@ impl CatchUp {
 
     /// What a place holds since it was brought what it lacked; once each time.
     #[must_use]
-    pub fn take(&self, place: usize) -> Option<Catalog> {
+    pub fn take(&self, place: usize) -> Option<Brought> {
         let state = self.0.places.get(place)?;
         let mut brought = state.brought.lock().unwrap_or_else(PoisonError::into_inner);
         brought.take()
     }
 
-    /// A replica was brought what it lacked, and holds `catalog` now.
-    pub fn brought(&self, place: usize, catalog: Catalog) {
+    /// A replica was brought what it lacked, and holds `now`.
+    pub fn brought(&self, place: usize, now: Brought) {
         let brought = &self.0.places[place].brought;
-        *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(catalog);
+        *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.0.passes.send_modify(|passes| *passes += 1);
     }
 

@@ -2,9 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use walvault_archive::Catalog;
-use walvault_archive::archive::wal_key;
-use walvault_layout::{ObjectKey, unit_containing};
 use walvault_protocol::{Lsn, TimelineId};
 
 use super::resume::Resume;
@@ -31,36 +28,14 @@ pub struct Proven {
 }
 
 impl Proven {
-    /// These proofs, and the whole units of `catalog` from `start` on: this process stored them, and
-    /// their seal was opened when a replica was brought them.
+    /// The same for one replica, in which these whole units open, each with its timeline: what opens in
+    /// another says nothing of it.
     #[must_use]
-    pub fn from_here(&self, catalog: &Catalog, timeline: TimelineId, start: Lsn) -> Proven {
-        let stored = superseding(catalog, timeline).map(|(unit, _)| unit);
-        let stored = stored.filter(|unit| *unit >= start);
+    pub fn in_replica(&self, units: &BTreeSet<(TimelineId, Lsn)>, timeline: TimelineId) -> Proven {
+        let on_it = units.iter().filter(|(on, _)| *on == timeline);
         Proven {
-            units: self.units.iter().copied().chain(stored).collect(),
+            units: on_it.map(|(_, unit)| *unit).collect(),
             ..self.clone()
         }
     }
-}
-
-/// The whole units of which the archive holds chunks as well.
-pub fn superseding(
-    catalog: &Catalog,
-    timeline: TimelineId,
-) -> impl Iterator<Item = (Lsn, ObjectKey)> {
-    let size = catalog.segment_size();
-    let objects = catalog
-        .wal(timeline)
-        .map(|wal| wal.objects.as_slice())
-        .unwrap_or_default();
-    let chunked: BTreeSet<Lsn> = objects
-        .iter()
-        .filter(|held| !held.whole)
-        .map(|held| unit_containing(held.range.start, size).start)
-        .collect();
-    objects
-        .iter()
-        .filter(move |held| held.whole && chunked.contains(&held.range.start))
-        .map(move |held| (held.range.start, wal_key(timeline, held.range, true)))
 }

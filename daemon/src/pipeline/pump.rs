@@ -111,8 +111,6 @@ pub struct Reports {
 pub struct Pump {
     settings: Settings,
     timeline: TimelineId,
-    /// The first byte that is stored by this pump.
-    start: Lsn,
     /// What of the archive's WAL before it is known to be this server's.
     proven: Proven,
     scanner: WalScanner,
@@ -200,7 +198,9 @@ impl Pump {
         let mut places = Vec::new();
         for (number, one) in destinations.iter().enumerate() {
             let catalog = one.catalog.unwrap_or(&nothing);
-            let (ledger, superfluous) = TailLedger::open(catalog, timeline, proven);
+            let here = one.units.map(|units| proven.in_replica(units, timeline));
+            let here = here.as_ref().unwrap_or(proven);
+            let (ledger, superfluous) = TailLedger::open(catalog, timeline, here);
             removals.remove(number, &one.archive, timeline, superfluous);
             if !is_whole(one) {
                 copies.leave(number);
@@ -236,7 +236,6 @@ impl Pump {
             chunker: Chunker::new(timeline, segment_size, start, furthest),
             settings,
             timeline,
-            start,
             proven: proven.clone(),
             watermarks,
             places,

@@ -93,6 +93,8 @@ pub struct Uploader {
     /// Chunks that are merged: nobody waits for them.
     merges: JoinSet<()>,
     sealing: Arc<Semaphore>,
+    /// Merges are sealed one at a time, so that they leave cores to what is waited for.
+    merging: Arc<Semaphore>,
     memory: Arc<AtomicU64>,
     events: mpsc::UnboundedSender<Uploaded>,
 }
@@ -119,6 +121,7 @@ impl Uploader {
             tasks: JoinSet::new(),
             merges: JoinSet::new(),
             sealing: Arc::new(Semaphore::new(cores)),
+            merging: Arc::new(Semaphore::new(1)),
             memory: Arc::default(),
             events,
         };
@@ -200,7 +203,11 @@ impl Uploader {
         let job = Job {
             ways: live.map(|place| place.way(cut.kind)).collect(),
             sealer: self.sealer.clone(),
-            sealing: self.sealing.clone(),
+            sealing: match cut.kind {
+                WalCut::Merged => &self.merging,
+                WalCut::Chunk | WalCut::Unit => &self.sealing,
+            }
+            .clone(),
             // Sealing holds the plain bytes and, at worst, as many sealed ones.
             held: Held::new(self.memory.clone(), cut.range.len() * 2),
             events: self.events.clone(),
@@ -382,3 +389,6 @@ impl Drop for Held {
         self.account.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

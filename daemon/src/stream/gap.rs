@@ -52,11 +52,16 @@ pub async fn record_gap(
         cause: cause.to_owned(),
         noticed_at: jiff::Timestamp::now(),
     };
-    match archive
-        .put_record(&ObjectKey::Gap(place.timeline, range), &record)
-        .await
-    {
-        Ok(_) | Err(walvault_archive::Error::Store(StoreError::Exists { .. })) => {}
+    let key = ObjectKey::Gap(place.timeline, range);
+    match archive.put_record(&key, &record).await {
+        Ok(_) => {}
+        // Another look recorded it, or somebody else took its name: then it tells of no gap.
+        Err(walvault_archive::Error::Store(StoreError::Exists { .. })) => {
+            match archive.get_record::<GapRecord>(&key).await {
+                Err(error) if !error.is_withheld() => return Err(error.into()),
+                _ => {}
+            }
+        }
         Err(error) => return Err(error.into()),
     }
     tracing::error!(

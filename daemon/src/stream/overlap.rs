@@ -5,7 +5,6 @@
 //! place. What the server was not told yet is opened: a name alone is no reason to acknowledge it.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::archive::wal_key;
@@ -19,7 +18,7 @@ use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 use super::connect::connect;
 use super::follow::{Context, StreamError};
 use crate::pipeline::Resume;
-use crate::pipeline::proven::{Proven, superseding};
+use crate::pipeline::proven::Proven;
 
 /// How many objects are opened at most, the newest: 1 GiB of whole units.
 const OPENED: usize = 64;
@@ -121,7 +120,7 @@ fn unsure(
         None => (Lsn::INVALID, IN_FLIGHT),
     };
     let mut unsure = catalog.newest(history, LsnRange::new(from, place.archived_to), most);
-    for (unit, key) in superseding(catalog, place.timeline) {
+    for (unit, key) in catalog.superseding(place.timeline) {
         let is_known = unit_containing(unit, catalog.segment_size()).end <= known;
         if !is_known && !unsure.contains(&key) {
             unsure.push(key);
@@ -154,7 +153,7 @@ pub async fn confirm(
     let mut proven = Proven {
         newest: true,
         last_record: None,
-        units: whole_units(archive, catalog, place.timeline, known).await?,
+        units: catalog.proven_units(archive, place.timeline, known).await?,
     };
     if newest.range.start >= place.start {
         let slot = Some(&context.slot);
@@ -249,37 +248,6 @@ async fn newest(
         end = held.range.start;
     }
     Ok(None)
-}
-
-/// The whole units that chunks are superseded by, and that open or end at `known` or before.
-///
-/// # Errors
-/// When the store cannot be reached.
-pub async fn whole_units(
-    archive: &Archive,
-    catalog: &Catalog,
-    timeline: TimelineId,
-    known: Lsn,
-) -> Result<BTreeSet<Lsn>, Error> {
-    let opened = superseding(catalog, timeline).map(|(unit, key)| async move {
-        if unit_containing(unit, catalog.segment_size()).end <= known {
-            return Ok(Some(unit));
-        }
-        match archive.get(&key).await {
-            Ok(_) => Ok(Some(unit)),
-            Err(error) if error.is_transient() => Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "the chunks of a segment stay, since its object does not open");
-                Ok(None)
-            }
-        }
-    });
-    let opened: Vec<_> = opened.collect();
-    let opened: Vec<Option<Lsn>> = stream::iter(opened)
-        .buffer_unordered(AT_ONCE.0 as usize)
-        .try_collect()
-        .await?;
-    Ok(opened.into_iter().flatten().collect())
 }
 
 /// Compares `newest` with what the server sends in its place.

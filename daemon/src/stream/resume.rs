@@ -53,9 +53,11 @@ pub fn resume(
         }
         // The slot is younger than the archive: what lies between may still be on the server,
         // unless it was found to be lost.
-        (_, Some(newest)) => catalog
-            .gap_at(history.timeline_at(newest), newest)
-            .unwrap_or(newest),
+        (_, Some(newest)) => {
+            let kept = segment_start(reserved.unwrap_or(server_end));
+            let gap = catalog.gap_at(history.timeline_at(newest), newest, kept);
+            gap.unwrap_or(newest)
+        }
         (Some(reserved), None) => segment_start(reserved),
         (None, None) => segment_start(server_end),
     };
@@ -246,6 +248,26 @@ mod tests {
             let expected = place(&catalog(&held));
             assert_eq!(place(&on_another), expected, "{reserved:?}");
             assert_eq!(place(&catalog(&beyond)), expected, "{reserved:?}");
+        }
+    }
+
+    /// Whoever may write to the store can name a gap: it hides nothing that the slot still keeps.
+    #[test]
+    fn the_name_of_a_gap_ends_where_the_slot_begins() {
+        let listed = |key| Listed {
+            key,
+            size: 1,
+            modified: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let range = |from, to| LsnRange::new(Lsn(from), Lsn(to));
+        let wal = wal_key(tli(1), range(0x300_0000, 0x400_0000), true);
+        for (end, resumed) in [(0x700_0000, 0x700_0000), (0x800_0000, 0x400_0000)] {
+            let gap = ObjectKey::Gap(tli(1), range(0x400_0000, end));
+            let listing = [listed(wal.clone()), listed(gap)];
+            let catalog = Catalog::from_listing(SegmentSize::DEFAULT, &listing);
+            let reserved = Some(Lsn(0x700_0050));
+            let place = resume(&catalog, &ROOT(), reserved, Lsn(0x900_0000)).expect("a place");
+            assert_eq!(place.start, Lsn(resumed));
         }
     }
 

@@ -36,7 +36,7 @@ impl CommandError for Error {
 impl CommandError for StoreError {
     fn exit_code(&self) -> u8 {
         match self {
-            StoreError::Missing { .. } => DAMAGED,
+            StoreError::Missing { .. } | StoreError::TooLarge { .. } => DAMAGED,
             StoreError::Unavailable { .. }
             | StoreError::Exists { .. }
             | StoreError::Locked { .. }
@@ -81,6 +81,7 @@ impl CommandError for CopyError {
         match self {
             CopyError::Archive(error) => error.exit_code(),
             CopyError::OtherArchive { .. } => REFUSED,
+            CopyError::Unstable { .. } => UNAVAILABLE,
         }
     }
 }
@@ -103,6 +104,7 @@ impl CommandError for RewrapError {
             RewrapError::Key(error) => error.exit_code(),
             RewrapError::Record { .. }
             | RewrapError::NothingLeft { .. }
+            | RewrapError::NotProven { .. }
             | RewrapError::NotARecipient { .. }
             | RewrapError::Raced { .. }
             | RewrapError::Superseded { .. } => REFUSED,

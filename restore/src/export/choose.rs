@@ -273,7 +273,7 @@ async fn planned(
 ) -> Result<RestorePlan, PlanError> {
     let marks = ArchiveMarks::new(archive, catalog);
     match plan(catalog, &marks, request).await {
-        Err(PlanError::NotOnTimeline { .. })
+        Err(PlanError::NotOnTimeline { .. } | PlanError::HistoryUnread { .. })
             if request.timeline == TimelineChoice::Latest && request.backup.is_some() =>
         {
             let own = Request {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::Serialize;
 use walvault_archive::Archive;
+use walvault_archive::catalog::successor;
 use walvault_archive::keys::SigningKey;
 use walvault_archive::seal::check_whole;
 use walvault_layout::{KEYS_PREFIX, ObjectKey};
@@ -25,7 +26,7 @@ use super::volumes::{BLOCK, blocks, pack};
 
 mod volume;
 
-/// How often it is chosen anew when objects go away meanwhile.
+/// How often it is chosen anew when objects go away meanwhile that no other took the place of.
 const ATTEMPTS: u32 = 5;
 /// What lies on every volume for whoever has no walvault.
 const BY_HAND: [(&str, &str); 2] = [
@@ -121,11 +122,16 @@ impl Export<'_> {
                     site.finish()?;
                     return Ok(report);
                 }
-                // Chunks went into a segment. They come first, so that no volume is finished yet.
-                Err(ExportError::Gone(_))
-                    if unfinished.done.is_empty() && attempts.next().is_some() =>
-                {
-                    let again = self.begin(&common).await?;
+                // A chunk went into a longer object, which takes its place: so each look comes further.
+                // Chunks come first, so that no volume is finished yet.
+                Err(ExportError::Gone(name)) if unfinished.done.is_empty() => {
+                    let gone = ExportError::Gone(name.clone());
+                    let again = match self.follow(&unfinished, &name, &common).await? {
+                        Some(again) => again,
+                        None if attempts.next().is_some() => self.begin(&common).await?,
+                        None if self.is_several() => return Err(gone.of_several()),
+                        None => return Err(gone),
+                    };
                     self.remove_superseded(&site, &unfinished, &again)?;
                     unfinished = again;
                     site.note(&unfinished)?;
@@ -164,19 +170,69 @@ impl Export<'_> {
     /// Chooses, and puts what was chosen on volumes.
     async fn begin(&self, common: &[(String, Bytes)]) -> Result<Unfinished, ExportError> {
         let Chosen { record, objects } = choose(self.archive, self.choice).await?;
-        let volumes = match self.volume_size {
-            None => vec![objects],
-            Some(size) => {
-                let overhead = self.overhead(&record, common, &objects);
-                pack(objects, overhead, size)?
-            }
-        };
         Ok(Unfinished {
+            volumes: self.packed(&record, common, objects)?,
             export: record,
             volume_size: self.volume_size,
-            volumes,
             done: BTreeMap::new(),
         })
+    }
+
+    fn packed(
+        &self,
+        record: &ExportRecord,
+        common: &[(String, Bytes)],
+        objects: Vec<Exported>,
+    ) -> Result<Vec<Vec<Exported>>, ExportError> {
+        let Some(size) = self.volume_size else {
+            return Ok(vec![objects]);
+        };
+        let overhead = self.overhead(record, common, &objects);
+        pack(objects, overhead, size)
+    }
+
+    /// The same copy with what took the place of the chunk `gone`, in place of all chunks that it holds.
+    /// `None` where that is no chunk, or nothing did.
+    async fn follow(
+        &self,
+        unfinished: &Unfinished,
+        gone: &str,
+        common: &[(String, Bytes)],
+    ) -> Result<Option<Unfinished>, ExportError> {
+        let Some(ObjectKey::Tail(timeline, range)) = self.key(gone) else {
+            return Ok(None);
+        };
+        let Some(next) = successor(self.archive, timeline, range).await? else {
+            return Ok(None);
+        };
+        let longer = match &next.key {
+            ObjectKey::Wal(unit) => unit.range,
+            ObjectKey::Tail(_, longer) => *longer,
+            _ => range,
+        };
+        let name = self.archive.name(&next.key);
+        if name == gone {
+            return Ok(None);
+        }
+        let mut objects: Vec<Exported> = unfinished.volumes.iter().flatten().cloned().collect();
+        objects.retain(|object| match self.key(&object.name) {
+            Some(ObjectKey::Tail(on, held)) => on != timeline || !longer.covers(&held),
+            _ => object.name != name,
+        });
+        // Before all others: another chunk may go into it while they are copied.
+        objects.insert(
+            0,
+            Exported {
+                name,
+                size: next.size,
+            },
+        );
+        Ok(Some(Unfinished {
+            volumes: self.packed(&unfinished.export, common, objects)?,
+            export: unfinished.export.clone(),
+            volume_size: unfinished.volume_size,
+            done: BTreeMap::new(),
+        }))
     }
 
     /// The bytes that a volume's own files take, and the directories of its objects.
@@ -339,3 +395,6 @@ impl Export<'_> {
 fn total(objects: &[Exported]) -> u64 {
     objects.iter().map(|object| object.size).sum()
 }
+
+#[cfg(test)]
+mod tests;

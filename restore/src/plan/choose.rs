@@ -32,6 +32,9 @@ pub async fn plan(
     source: &impl MarkSource,
     request: &Request,
 ) -> Result<RestorePlan, PlanError> {
+    if request.timeline == TimelineChoice::Latest {
+        can_follow_latest(catalog)?;
+    }
     let refusal = match plan_on(catalog, source, request, request.timeline).await {
         Err(error) if error.is_unreachable() => error,
         result => return result,
@@ -147,13 +150,32 @@ fn candidates<'a>(
     }
 }
 
+/// Refuses the newest timeline where it exists and its history was not read: recovery would end on an
+/// older one unasked. Where a backup was taken on it, that backup leads there.
+fn can_follow_latest(catalog: &Catalog) -> Result<(), PlanError> {
+    let Some(latest) = catalog.latest_timeline() else {
+        return Ok(());
+    };
+    let unread = catalog.unread_histories();
+    let mut backups = catalog.backups().iter();
+    if !unread.contains(&latest) || backups.any(|backup| backup.timeline == latest) {
+        return Ok(());
+    }
+    let held = catalog.timelines().map(|(timeline, _)| timeline);
+    let known = held.filter(|timeline| *timeline < latest && !unread.contains(timeline));
+    Err(PlanError::HistoryUnread {
+        timeline: latest,
+        known: known.max(),
+    })
+}
+
 /// The record of this backup, or of any, that does not open.
 fn unreadable(catalog: &Catalog, id: Option<&BackupId>) -> Option<PlanError> {
     let unreadable = catalog.unreadable_record(id)?.clone();
     Some(PlanError::BackupUnreadable(unreadable))
 }
 
-/// Says which WAL is not followed, since its timeline has no history.
+/// Says which WAL is not followed: none of it opens, and its timeline has no history.
 fn not_followed(catalog: &Catalog) -> impl Iterator<Item = String> {
     catalog.timelines_without_history().map(|timeline| {
         format!(

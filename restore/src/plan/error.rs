@@ -67,6 +67,17 @@ pub enum PlanError {
         .0.object, .0.reason
     )]
     BackupUnreadable(Unreadable),
+    /// The newest timeline exists, and nobody can say which backups lead to it.
+    #[error(
+        "WAL of timeline {} opens, and its history wal/{timeline}.history is missing, damaged or not for this host to read: it cannot be told what leads to the newest timeline; bring the history back from a copy or an older version, or give {} to recover without what was written on timeline {}",
+        timeline.get(), older(*known), timeline.get()
+    )]
+    HistoryUnread {
+        /// The timeline.
+        timeline: TimelineId,
+        /// The newest before it that recovery can follow.
+        known: Option<TimelineId>,
+    },
     /// No such backup.
     #[error("the archive holds no backup {id}; it has {}", list(known))]
     UnknownBackup {
@@ -178,6 +189,7 @@ impl CommandError for PlanError {
         match self {
             PlanError::Archive(error) => error.exit_code(),
             PlanError::BackupUnreadable(record) if !record.withheld => DAMAGED,
+            PlanError::HistoryUnread { .. } => DAMAGED,
             _ => REFUSED,
         }
     }
@@ -201,6 +213,13 @@ impl PlanError {
                 | PlanError::NotFound { .. }
                 | PlanError::NotOnTimeline { .. }
         )
+    }
+}
+
+fn older(known: Option<TimelineId>) -> String {
+    match known {
+        Some(timeline) => format!("--target-timeline {}", timeline.get()),
+        None => "--target-timeline".to_owned(),
     }
 }
 

@@ -728,3 +728,60 @@ fn another_timeline_that_has_the_target_is_named() {
         "{refused}"
     );
 }
+
+/// Recovery would end on timeline 1, and what a promoted server wrote would be lost unsaid.
+#[test]
+fn a_newest_timeline_without_a_history_is_not_passed_over_unsaid() {
+    let past = quiet_past();
+    run(async {
+        let archive = past.archive().await;
+        let planned = async |timeline| {
+            let catalog = Catalog::load(&archive).await.expect("a catalog");
+            let marks = ArchiveMarks::new(&archive, &catalog);
+            let target = Target::inclusive(Point::End);
+            let backup = None;
+            let request = Request {
+                target,
+                timeline,
+                backup,
+            };
+            plan(&catalog, &marks, &request).await
+        };
+        // A name is no timeline.
+        let planted = walvault_store::Body::new(bytes::Bytes::from_static(b"planted"));
+        let name = "wal/00000003/000000030000000000000003";
+        archive.store().put(name, planted).await.expect("put");
+        let plan = planned(TimelineChoice::Latest).await.expect("a plan");
+        assert_eq!(plan.timeline, testing::tli(1));
+        assert!(
+            plan.warnings[0].contains("timeline 3"),
+            "{:?}",
+            plan.warnings
+        );
+
+        let (unit, wal) = (
+            LsnRange::new(Lsn(START), Lsn(START + SEGMENT)),
+            [7; 1 << 20],
+        );
+        testing::put_wal(&archive, testing::tli(2), unit, true, &wal, &[]).await;
+        let refused = planned(TimelineChoice::Latest)
+            .await
+            .expect_err("which one?");
+        assert!(
+            matches!(refused, PlanError::HistoryUnread { .. }),
+            "{refused}"
+        );
+        assert!(
+            refused.to_string().contains("--target-timeline 1"),
+            "{refused}"
+        );
+        let older = planned(TimelineChoice::Id(testing::tli(1))).await;
+        assert_eq!(older.expect("a plan").timeline, testing::tli(1));
+        testing::put_history(&archive, testing::tli(2), "1\t0/3100000\tfork\n").await;
+        let found = planned(TimelineChoice::Latest).await;
+        assert!(
+            !matches!(found, Err(PlanError::HistoryUnread { .. })),
+            "{found:?}"
+        );
+    });
+}

@@ -329,3 +329,27 @@ async fn what_took_the_place_of_a_listed_chunk_is_read() {
     }
     assert!(store.merges.lock().expect("no panic").is_empty());
 }
+
+/// PostgreSQL asks for the history of each timeline there may be. A name that anybody can put must
+/// neither be handed to it nor stop it; a history that is damaged must not pass for absent.
+#[tokio::test]
+async fn a_history_is_handed_out_only_if_it_opens() {
+    let archive = archive(size()).await;
+    put_history(&archive, tli(2), "1\t0/3080000\tfork\n").await;
+    let fork = found(&archive, "00000002.history").await;
+    assert_eq!(fork, b"1\t0/3080000\tfork\n");
+    put(&archive, 3, SEGMENT, SEGMENT + MIB, true).await;
+    for planted in ["wal/00000003.history", "wal/00000004.history"] {
+        let body = Body::new(Bytes::from_static(b"1\t0/3000000\tplanted\n"));
+        archive.store().put(planted, body).await.expect("put");
+    }
+    put_history(&archive, tli(5), "no history at all").await;
+    for none in ["00000004.history", "00000005.history", "00000006.history"] {
+        assert_eq!(fetched(&archive, none).await.expect("told"), None, "{none}");
+    }
+    let damaged = fetched(&archive, "00000003.history").await;
+    assert!(
+        matches!(damaged, Err(WalFetchError::Archive(Error::Corrupt { .. }))),
+        "{damaged:?}"
+    );
+}

@@ -18,7 +18,7 @@ use walvault_daemon::pipeline::{
     Begin, CatchUp, Destination, Proven, Pump, PumpEnd, Removals, Reports, Settings,
 };
 use walvault_daemon::stream::held::held;
-use walvault_daemon::stream::overlap::{vouch, whole_units};
+use walvault_daemon::stream::overlap::vouch;
 use walvault_daemon::stream::{fence, histories, resume};
 use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
@@ -135,7 +135,9 @@ impl Process {
             let proven = Proven {
                 newest: true,
                 last_record: None,
-                units: whole_units(archive, &catalog, place.timeline, Lsn::INVALID).await?,
+                units: catalog
+                    .proven_units(archive, place.timeline, Lsn::INVALID)
+                    .await?,
             };
             let pump = Pump::new(
                 &Destination::only(archive, &catalog),

@@ -14,6 +14,7 @@ use crate::keys::DataKey;
 use crate::seal::{FrameError, OpenError, SealedMeta};
 use crate::{Archive, Error};
 use walvault_layout::ObjectKey;
+use walvault_store::StoreError;
 use walvault_store::compute;
 
 /// Frames between two that are needed are fetched with them up to this many: a request costs more.
@@ -117,6 +118,7 @@ impl Archive {
                 actual: size,
             }));
         }
+        StoreError::check_size(self.url(), &name, size).map_err(Error::from)?;
         let (head, mut tail) = if size <= META_GUESS {
             let whole = store.get(&name, None).await?;
             (whole.clone(), whole)

@@ -8,7 +8,10 @@ use crate::seal::SealedObject;
 use walvault_layout::{
     ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject, unit_containing, wal_prefix, wal_unit,
 };
-use walvault_store::{Naming, StoreError};
+use walvault_store::{Naming, StoreError, next_page};
+
+/// How often WAL is put whose name is taken by an object that is gone when it is read.
+const PUTS: u32 = 4;
 
 /// What an object of WAL is of its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,16 +103,30 @@ impl Archive {
             WalCut::Chunk => body.named(Naming::Fresh),
             WalCut::Merged | WalCut::Unit => body,
         };
-        match self.inner.store.put(&name, body).await.map_err(Error::from) {
-            Ok(()) => Ok(stored),
-            Err(Error::Store(StoreError::Exists { .. })) => {
-                self.compare(object, &key).await?;
-                // Who stored it may never have had an answer.
-                self.reaffirm(&key).await?;
-                Ok(stored)
+        for _ in 0..PUTS {
+            match self.inner.store.put(&name, body.clone()).await {
+                Ok(()) => return Ok(stored),
+                Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error),
+            match self.compare(object, &key).await {
+                // What had the name went before it was read: the name is free.
+                Err(error) if error.is_missing() => {}
+                compared => {
+                    compared?;
+                    // Who stored it may never have had an answer.
+                    self.reaffirm(&key).await?;
+                    return Ok(stored);
+                }
+            }
         }
+        Err(StoreError::unavailable(
+            self.url(),
+            "put",
+            &name,
+            "the object in its place comes and goes",
+        )
+        .into())
     }
 
     /// How `timeline` came to be, by its history file.
@@ -117,13 +134,31 @@ impl Archive {
     /// # Errors
     /// When the history file is not there, or cannot be read.
     pub async fn history(&self, timeline: TimelineId) -> Result<TimelineHistory, Error> {
+        Ok(self.read_history(timeline).await?.0)
+    }
+
+    /// The history file of `timeline`, once it is known to be one.
+    ///
+    /// # Errors
+    /// As [`Archive::history`].
+    pub async fn history_file(&self, timeline: TimelineId) -> Result<Vec<u8>, Error> {
+        Ok(self.read_history(timeline).await?.1)
+    }
+
+    async fn read_history(
+        &self,
+        timeline: TimelineId,
+    ) -> Result<(TimelineHistory, Vec<u8>), Error> {
         let key = ObjectKey::History(timeline);
         let content = self.get(&key).await?.payload;
-        TimelineHistory::parse(timeline, &content).map_err(|error| Error::Record {
-            url: self.url().to_owned(),
-            key: self.name(&key),
-            reason: error.to_string(),
-        })
+        match TimelineHistory::parse(timeline, &content) {
+            Ok(history) => Ok((history, content)),
+            Err(error) => Err(Error::Record {
+                url: self.url().to_owned(),
+                key: self.name(&key),
+                reason: error.to_string(),
+            }),
+        }
     }
 
     /// The whole units of `timeline` that hold some of `range`. Only names from there on are listed,
@@ -157,9 +192,9 @@ impl Archive {
                     _ => {}
                 }
             }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(units),
+            after = next_page(&*self.inner.store, &prefix, after.as_deref(), page.next)?;
+            if after.is_none() {
+                return Ok(units);
             }
         }
     }
@@ -193,7 +228,8 @@ impl Archive {
         let held = match self.get(key).await {
             Err(withheld) if withheld.is_withheld() => {
                 let ours = object.sealed.body.bytes.len() as u64;
-                let held = self.size_of(key).await?.unwrap_or_default();
+                let held = self.size_of(key).await?;
+                let held = held.ok_or_else(|| StoreError::missing(self.url(), &self.name(key)))?;
                 if held == ours {
                     return Ok(());
                 }

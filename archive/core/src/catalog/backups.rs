@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::keep::Keeps;
 use crate::record::{BackupRecord, PruneRecord};
 use walvault_layout::{BACKUPS_PREFIX, BackupId, KeyId, ObjectKey, PRUNED_PREFIX};
+use walvault_store::next_page;
 
 /// How many small objects are read at once.
 const READS_AT_ONCE: usize = 16;
@@ -36,9 +37,10 @@ pub(super) async fn name_backups(archive: &Archive) -> Result<Vec<Named>, Error>
             .await?;
         let mut last = None;
         for object in &page.objects {
-            let (id, _) = object.key[BACKUPS_PREFIX.len()..]
-                .split_once('/')
-                .unwrap_or_default();
+            // A name that is no backup's, with no backup before it in the listing to go back to.
+            let Some((id, _)) = object.key[BACKUPS_PREFIX.len()..].split_once('/') else {
+                continue;
+            };
             if last.as_deref() != Some(id) {
                 last = Some(id.to_owned());
                 named.extend(BackupId::parse(id).map(|id| Named {
@@ -60,17 +62,19 @@ pub(super) async fn name_backups(archive: &Archive) -> Result<Vec<Named>, Error>
             }
         }
         // Within a backup, keys go on up to `record`; '~' sorts after them all.
-        match (page.next, last) {
-            (Some(next), Some(id)) => {
-                let prefix = format!("{BACKUPS_PREFIX}{id}/");
-                let cut = next.as_str() < format!("{prefix}keep/~").as_str();
-                if let Some(Named { keeps, .. }) = named.last_mut().filter(|_| cut) {
-                    *keeps = None;
-                }
-                after = Some(format!("{prefix}~"));
+        let Some(mut next) = page.next else {
+            return Ok(named);
+        };
+        if let Some(id) = last {
+            let prefix = format!("{BACKUPS_PREFIX}{id}/");
+            let cut = next.as_str() < format!("{prefix}keep/~").as_str();
+            if let Some(Named { keeps, .. }) = named.last_mut().filter(|_| cut) {
+                *keeps = None;
             }
-            _ => return Ok(named),
+            next = next.max(format!("{prefix}~"));
         }
+        let store = &**archive.store();
+        after = next_page(store, BACKUPS_PREFIX, after.as_deref(), Some(next))?;
     }
 }
 

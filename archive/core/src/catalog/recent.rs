@@ -51,7 +51,10 @@ impl Catalog {
         let listing = wal.iter().chain(&tail).chain(&gaps);
         let mut catalog = Catalog::from_listing(size, listing);
         let damage = Damage::left_out();
-        catalog.read_histories(archive, &wal, true, &damage).await?;
+        let doubtful = catalog
+            .read_histories(archive, &wal, true, &damage)
+            .await?;
+        catalog.prove(archive, doubtful, true).await?;
         for (object, error) in damage.into_found() {
             left_out(&object, &error);
         }

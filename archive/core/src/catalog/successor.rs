@@ -69,7 +69,10 @@ impl WalHeld {
 }
 
 /// The whole unit that holds all of `range`, or else the longest chunk.
-async fn successor(
+///
+/// # Errors
+/// When the store cannot be asked.
+pub async fn successor(
     archive: &Archive,
     timeline: TimelineId,
     range: LsnRange,

@@ -195,3 +195,71 @@ async fn what_does_not_open_is_left_out() -> Result<(), crate::Error> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn a_timeline_of_which_wal_opens_exists_without_its_history() -> Result<(), crate::Error> {
+    use walvault_store::{Body, ObjectStore as _, memory::MemoryStore};
+    let key = crate::keys::KeyFile::from_secret(crate::keys::Secret::generate()?);
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let archive =
+        crate::Archive::open_or_begin(store.clone(), vec![key], SystemId(1), SIZE).await?;
+    for timeline in [1, 2] {
+        let range = SegmentNumber(3).range(SIZE);
+        let key = crate::archive::wal_key(tli(timeline), range, true);
+        let payload = bytes::Bytes::from_static(b"wal");
+        archive.put_payload(&key, payload).await?;
+    }
+    for planted in [
+        "wal/00000002.history",
+        "wal/00000003/000000030000000000000003",
+        "wal/00000004.history",
+    ] {
+        let junk = Body::new(bytes::Bytes::from_static(b"junk"));
+        store.put(planted, junk).await?;
+    }
+    for catalog in [
+        crate::Catalog::load(&archive).await?,
+        crate::Catalog::load_wal(&archive).await?,
+    ] {
+        assert_eq!(catalog.latest_timeline(), Some(tli(2)));
+        assert_eq!(catalog.unread_histories(), &BTreeSet::from([tli(2)]));
+        let named: Vec<_> = catalog.timelines_without_history().collect();
+        assert_eq!(named, [tli(3)]);
+    }
+    store.delete("wal/00000002.history").await?;
+    let catalog = crate::Catalog::load(&archive).await?;
+    assert_eq!(
+        catalog.latest_timeline(),
+        Some(tli(2)),
+        "its history is gone"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_record_of_a_gap_that_does_not_open_tells_of_none() -> Result<(), crate::Error> {
+    use walvault_store::{Body, ObjectStore as _, memory::MemoryStore};
+    let key = crate::keys::KeyFile::from_secret(crate::keys::Secret::generate()?);
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let archive =
+        crate::Archive::open_or_begin(store.clone(), vec![key], SystemId(1), SIZE).await?;
+    let range = LsnRange::new(Lsn(0x400_0000), Lsn(0x800_0000));
+    let gap = GapRecord {
+        version: 1,
+        timeline: tli(1),
+        range,
+        cause: "lost".to_owned(),
+        noticed_at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    archive
+        .put_record(&ObjectKey::Gap(tli(1), range), &gap)
+        .await?;
+    let planted = "gaps/00000001/0000000009000000-000000000A000000";
+    let junk = Body::new(bytes::Bytes::from_static(b"junk"));
+    store.put(planted, junk).await?;
+    let catalog = crate::Catalog::load_wal(&archive).await?;
+    let at = |lsn| catalog.gap_at(tli(1), Lsn(lsn), Lsn(u64::MAX));
+    assert_eq!(at(0x400_0000), Some(range.end));
+    assert_eq!(at(0x900_0000), None);
+    Ok(())
+}

@@ -285,8 +285,13 @@ impl KeyAccess {
             WrappedKey::Age { .. } => 1,
             WrappedKey::AwsKms { .. } => 2,
         });
-        // What is wrapped for a public key may come from anybody.
-        order.retain(|wrapped| !(authentic && matches!(wrapped, WrappedKey::Age { .. })));
+        // What is wrapped for a public key may come from anybody, and so may what is wrapped by a KMS key
+        // that nobody here chose.
+        order.retain(|wrapped| match wrapped {
+            WrappedKey::KeyFile { .. } => true,
+            WrappedKey::Age { .. } => !authentic,
+            WrappedKey::AwsKms { key, .. } => !authentic || self.seals_by(key),
+        });
         for wrapped in order {
             let by = wrapped.name();
             let opened = match self.try_one(archive, id, wrapped).await {
@@ -321,6 +326,16 @@ impl KeyAccess {
                 record.recipient_names().join(", ")
             ),
         }))
+    }
+
+    /// Whether a KMS key is among the recipients, if any are configured.
+    fn seals_by(&self, arn: &str) -> bool {
+        let recipients = &self.inner.recipients;
+        let is_ours = |recipient: &Recipient| match recipient {
+            Recipient::Kms(ours) => KeyArn::parse(arn).is_ok_and(|arn| ours.is_same_key(&arn)),
+            _ => false,
+        };
+        recipients.is_empty() || recipients.iter().any(is_ours)
     }
 
     /// Unwraps what `record` holds, without asking whether a later generation replaced it.

@@ -87,6 +87,22 @@ pub async fn load_one(store: &dyn ObjectStore, id: KeyId) -> Result<Option<KeyEp
     }))
 }
 
+/// One generation of the data key `id`.
+///
+/// # Errors
+/// When the store cannot be asked.
+pub(super) async fn at_generation(
+    store: &dyn ObjectStore,
+    id: KeyId,
+    generation: u32,
+) -> Result<KeyEpoch, StoreError> {
+    Ok(KeyEpoch {
+        record: read(store, id, generation, ONCE).await?,
+        id,
+        generations: vec![generation],
+    })
+}
+
 /// The generation that counts. One far above the others was not written by walvault.
 fn newest(generations: &[u32]) -> Option<u32> {
     let highest = numbers::highest(generations.iter().map(|number| u64::from(*number)))?;
@@ -121,6 +137,7 @@ async fn read(
         Ok(read) => Ok(read.and_then(|json| KeyRecord::read(id, &json))),
         // Destroyed between the listing and now.
         Err(StoreError::Missing { .. }) => Ok(Err("has just been destroyed".to_owned())),
+        Err(error @ StoreError::TooLarge { .. }) => Ok(Err(format!("does not read: {error}"))),
         Err(error) => Err(error),
     }
 }

@@ -20,6 +20,9 @@ use walvault_layout::KeyId;
 use walvault_store::clock;
 use walvault_store::{ALIKE, Body, SharedStore, StoreError, reaffirm};
 
+/// How many generations before the newest are tried where that one does not open.
+const EARLIER: usize = 8;
+
 /// Why a data key is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -102,7 +105,7 @@ impl Keyring {
         &self.access
     }
 
-    /// The data key `id`, from memory or unwrapped from its newest generation.
+    /// The data key `id`, from memory or unwrapped from the newest of its generations that opens.
     ///
     /// # Errors
     /// When the archive does not hold it, or no identity opens it.
@@ -112,7 +115,26 @@ impl Keyring {
         }
         let epoch = epochs::load_one(&*self.store, id).await?;
         let epoch = epoch.ok_or(KeyError::Missing(id))?;
-        self.open(&epoch).await
+        let refused = match self.open(&epoch).await {
+            Err(error @ KeyError::CannotUnwrap { .. }) => error,
+            opened => return opened,
+        };
+        // Anybody may have put a generation that opens for nobody: what an earlier one holds is the same
+        // data key.
+        let earlier = epoch.generations.iter().copied();
+        let earlier = earlier.filter(|generation| *generation < epoch.generation());
+        for generation in earlier.rev().take(EARLIER) {
+            let older = epochs::at_generation(&*self.store, id, generation).await?;
+            match self.open(&older).await {
+                Ok(key) => {
+                    warn!(key = %id, generation, error = %refused, "the data key's newest generation does not open; an earlier one does");
+                    return Ok(key);
+                }
+                Err(error) if error.is_transient() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Err(refused)
     }
 
     /// The data key of an epoch that was loaded.

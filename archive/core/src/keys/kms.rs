@@ -75,6 +75,14 @@ impl KeyArn {
         }
     }
 
+    /// Whether `other` names the same key: this one, or its replica in another Region.
+    #[must_use]
+    pub fn is_same_key(&self, other: &KeyArn) -> bool {
+        let elsewhere = |arn: &KeyArn| arn.arn.replacen(&arn.region, "*", 1);
+        let multi_region = self.multi_region && other.multi_region;
+        self.arn == other.arn || (multi_region && elsewhere(self) == elsewhere(other))
+    }
+
     /// As [`super::Recipient::name`].
     #[must_use]
     pub fn name(&self) -> String {
@@ -390,6 +398,12 @@ mod tests {
         let single = "arn:aws:kms:eu-central-1:123456789012:key/1234";
         let key = KeyArn::parse(single).expect("an ARN");
         assert_eq!(key.within(Some("us-east-1")).1, "eu-central-1");
+        let replica = KeyArn::parse(&elsewhere).expect("an ARN");
+        let original = KeyArn::parse(arn).expect("an ARN");
+        assert!(original.is_same_key(&replica) && key.is_same_key(&key));
+        assert!(!original.is_same_key(&key));
+        let other = single.replacen("eu-central-1", "us-east-1", 1);
+        assert!(!key.is_same_key(&KeyArn::parse(&other).expect("an ARN")));
         let alias = KeyArn::parse("arn:aws:kms:eu-central-1:123456789012:alias/x");
         assert!(alias.expect_err("an alias").contains("own ARN"));
         for bad in ["", "1234", "arn:aws:s3:::bucket", "arn:aws:kms:eu:1:key/"] {

@@ -1,6 +1,7 @@
 //! Files that hold secrets.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -19,7 +20,9 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
         path: path.to_owned(),
         source,
     };
-    let metadata = fs::metadata(path).map_err(io)?;
+    let file = fs::File::open(path).map_err(io)?;
+    // Of what was opened: a path may be another file a moment later.
+    let metadata = file.metadata().map_err(io)?;
     let mode = metadata.mode() & 0o7777;
     let forbidden = if metadata.uid() == 0 { 0o137 } else { 0o177 };
     if mode & forbidden != 0 {
@@ -31,7 +34,12 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     if metadata.len() > LARGEST {
         return Err(malformed(path, "is too large to be one"));
     }
-    Ok(Zeroizing::new(fs::read_to_string(path).map_err(io)?))
+    let mut text = Zeroizing::new(String::with_capacity(metadata.len() as usize + 1));
+    (&file)
+        .take(LARGEST)
+        .read_to_string(&mut text)
+        .map_err(io)?;
+    Ok(text)
 }
 
 /// An error about what a file holds.

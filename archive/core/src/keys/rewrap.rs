@@ -35,6 +35,16 @@ pub enum RewrapError {
         /// Whom it is wrapped for.
         names: String,
     },
+    /// What those who stay could open is not known.
+    #[error(
+        "data key {id} stays wrapped for {names}, and none of them opens it here: what is stored for them may be anything, so nothing was removed; run the command with an identity of one of them, or have it in [encryption] recipients"
+    )]
+    NotProven {
+        /// The data key.
+        id: KeyId,
+        /// Who stays.
+        names: String,
+    },
     /// No data key is wrapped for this.
     #[error("no data key is wrapped for '{name}'; 'walvault keys list' shows the names: {known}")]
     NotARecipient {
@@ -131,10 +141,6 @@ impl Keyring {
                 names: before.join(", "),
             });
         }
-        let key = match missing.is_empty() {
-            true => None,
-            false => Some(self.open(epoch).await?),
-        };
         let changes = recipients != before;
         let generation =
             match changes {
@@ -156,15 +162,59 @@ impl Keyring {
                     .collect()
             }
         };
+        let (key, add) = match superseded.is_empty() {
+            true if missing.is_empty() => (None, missing),
+            true => (Some(self.open(epoch).await?), missing),
+            false => self.prove(epoch, &record, &recipients, missing).await?,
+        };
         Ok(RewrapStep {
             id: epoch.id,
             generation,
             recipients,
             superseded,
             record,
-            add: missing,
+            add,
             key,
         })
+    }
+
+    /// Before anything is erased: opens the data key for one of those who stay, or wraps it anew for
+    /// those of them who are configured. Names are no proof that anything is wrapped for anybody.
+    async fn prove(
+        &self,
+        epoch: &KeyEpoch,
+        record: &KeyRecord,
+        stay: &[String],
+        mut add: Vec<Recipient>,
+    ) -> Result<(Option<Arc<DataKey>>, Vec<Recipient>), RewrapError> {
+        let mut staying = record.clone();
+        staying
+            .recipients
+            .retain(|wrapped| stay.contains(&wrapped.name()));
+        let staying = KeyEpoch {
+            id: epoch.id,
+            generations: epoch.generations.clone(),
+            record: Ok(staying),
+        };
+        match self.open_anew(&staying).await {
+            Ok((key, _)) => return Ok((Some(key), add)),
+            Err(KeyError::CannotUnwrap { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let configured = self.access().recipients().iter();
+        let anew = configured.filter(|recipient| stay.contains(&recipient.name()));
+        for recipient in anew {
+            if !add.iter().any(|other| other.name() == recipient.name()) {
+                add.push(recipient.clone());
+            }
+        }
+        if add.is_empty() {
+            return Err(RewrapError::NotProven {
+                id: epoch.id,
+                names: stay.join(", "),
+            });
+        }
+        Ok((Some(self.open_anew(epoch).await?.0), add))
     }
 
     /// Carries out one step of a plan: stores the new generation, then deletes what it supersedes.
@@ -178,6 +228,9 @@ impl Keyring {
                 .recipients
                 .retain(|wrapped| step.recipients.contains(&wrapped.name()));
             if let Some(key) = &step.key {
+                // What is wrapped anew takes the place of what was stored for the same recipient.
+                let anew = |name: &String| step.add.iter().any(|add| add.name() == *name);
+                record.recipients.retain(|wrapped| !anew(&wrapped.name()));
                 let wrapped = self.access().wrap(self.archive(), key, &step.add);
                 record.recipients.extend(Box::pin(wrapped).await?);
                 // A record of version 1 gains its check with the first chance.

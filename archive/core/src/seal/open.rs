@@ -9,6 +9,7 @@ use bytes::Bytes;
 use ring::digest::{Context, SHA256, digest};
 
 use super::compress::decompress;
+use super::limits::payload_limit;
 use super::{OpenError, associated_data, body_len, cipher, nonce};
 use crate::format::{
     Codec, FOOTER_LEN, FRAME_SIZE, Footer, FormatError, HEADER_LEN, Header, Kind, Meta, TAG_LEN,
@@ -302,7 +303,11 @@ impl Opener {
         if meta.frames.len() as u64 != counter {
             return Err(FormatError::Lengths("frame counts").into());
         }
-        Ok(meta)
+        let (size, limit) = (meta.length, payload_limit(kind));
+        match size > limit {
+            true => Err(OpenError::TooLarge { size, limit }),
+            false => Ok(meta),
+        }
     }
 
     /// Opens the frames `range`, which `stored` holds, one after the other.

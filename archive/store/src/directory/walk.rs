@@ -8,17 +8,36 @@ use crate::directory::{error, object_meta};
 use crate::{Leftover, ListPage, ObjectMeta, key};
 
 /// The first `limit` objects whose keys begin with `prefix` and come after `after`.
+///
+/// # Errors
+/// When the directory cannot be read, or objects went from it each time it was.
 pub(super) fn page(
     root: &Path,
     prefix: &str,
     after: Option<&str>,
     limit: usize,
 ) -> io::Result<ListPage> {
+    page_by(root, prefix, after, limit, &|path| {
+        fs::symlink_metadata(path)
+    })
+}
+
+/// What a file is, without following a link.
+type Stat<'a> = &'a dyn Fn(&Path) -> io::Result<fs::Metadata>;
+
+fn page_by(
+    root: &Path,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+    stat: Stat<'_>,
+) -> io::Result<ListPage> {
     let mut walk = Walk {
         root,
         prefix,
         after: after.unwrap_or(""),
         limit,
+        stat,
         objects: Vec::new(),
     };
     // One more than a page tells whether there is another.
@@ -72,13 +91,14 @@ pub(super) fn temporary(root: &Path, before: jiff::Timestamp) -> io::Result<Vec<
 }
 
 /// How often a folder is read that objects are removed from meanwhile.
-const READS: usize = 5;
+const READS: usize = 20;
 
 struct Walk<'a> {
     root: &'a Path,
     prefix: &'a str,
     after: &'a str,
     limit: usize,
+    stat: Stat<'a>,
     objects: Vec<ObjectMeta>,
 }
 
@@ -86,14 +106,16 @@ impl Walk<'_> {
     /// Visits what is in `folder`, a key prefix that is empty or ends in `/`.
     fn visit(&mut self, folder: &str) -> io::Result<()> {
         let before = self.objects.len();
-        for _ in 1..READS {
+        for _ in 0..READS {
             if self.read(folder)? {
                 return Ok(());
             }
             self.objects.truncate(before);
         }
-        let _ = self.read(folder)?;
-        Ok(())
+        // What was read lacks objects, perhaps: nobody may take it for all there is.
+        Err(io::Error::other(format!(
+            "'{folder}' changed each of the {READS} times it was read; try again when less is removed"
+        )))
     }
 
     /// Reads a folder once; whether nothing was removed from it meanwhile. What took the place of a
@@ -108,7 +130,7 @@ impl Walk<'_> {
                 self.visit(&entry)?;
                 continue;
             }
-            match fs::symlink_metadata(self.root.join(&entry)) {
+            match (self.stat)(&self.root.join(&entry)) {
                 Ok(meta) => self.objects.push(object_meta(entry, &meta)),
                 Err(error) if error::is_absence(&error) => complete = false,
                 Err(error) => return Err(error),
@@ -165,5 +187,38 @@ impl Walk<'_> {
     fn may_hold(&self, folder: &str) -> bool {
         let matches = folder.starts_with(self.prefix) || self.prefix.starts_with(folder);
         matches && (folder > self.after || self.after.starts_with(folder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A directory of which a file goes whenever its entries were read, so many times.
+    fn listed(removals: usize) -> io::Result<Vec<String>> {
+        let root = tempfile::tempdir()?;
+        fs::create_dir(root.path().join("tail"))?;
+        for name in ["a", "b"] {
+            fs::write(root.path().join("tail").join(name), "x")?;
+        }
+        let left = Cell::new(removals);
+        let stat = |path: &Path| {
+            if path.ends_with("b") && left.get() > 0 {
+                left.set(left.get() - 1);
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            fs::symlink_metadata(path)
+        };
+        let page = page_by(root.path(), "tail/", None, 10, &stat)?;
+        Ok(page.objects.into_iter().map(|object| object.key).collect())
+    }
+
+    #[test]
+    fn a_folder_that_lost_objects_while_it_was_read_is_read_again_or_not_believed() {
+        assert_eq!(listed(3).expect("read again"), ["tail/a", "tail/b"]);
+        let error = listed(usize::MAX).expect_err("it lacks one");
+        assert!(error.to_string().contains("'tail/' changed"), "{error}");
     }
 }

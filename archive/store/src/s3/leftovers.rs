@@ -11,6 +11,7 @@ pub(super) async fn find(
 ) -> Result<Vec<Leftover>, StoreError> {
     let context = store.context("list", "");
     let (mut found, mut after) = (Vec::new(), None::<(String, String)>);
+    let mut seen = Vec::new();
     loop {
         let (key, upload) = after.unzip();
         let request = store
@@ -44,11 +45,17 @@ pub(super) async fn find(
                 });
             }
         }
-        let next = listed.next_key_marker().zip(listed.next_upload_id_marker());
-        match next.filter(|_| listed.is_truncated().unwrap_or(false)) {
-            Some((key, upload)) => after = Some((key.to_owned(), upload.to_owned())),
-            None => return Ok(found),
+        if !listed.is_truncated().unwrap_or(false) {
+            return Ok(found);
         }
+        let next = listed.next_key_marker().zip(listed.next_upload_id_marker());
+        let next = next.map(|(key, upload)| (key.to_owned(), upload.to_owned()));
+        // One that begins anew, or goes on where it did before, would never end.
+        if next.is_none() || seen.contains(&next) {
+            return Err(context.unavailable("the listing does not get on"));
+        }
+        seen.push(next.clone());
+        after = next;
     }
 }
 

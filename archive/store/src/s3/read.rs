@@ -45,6 +45,7 @@ pub(super) async fn object(
         etag,
         mut body,
     } = begun;
+    StoreError::check_size(context.store, key, span.end)?;
     let length = span.end - span.start;
     let mut bytes = BytesMut::with_capacity(usize::try_from(length.min(MAX_RESERVED)).unwrap_or(0));
     for resumes in 0.. {

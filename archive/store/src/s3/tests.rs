@@ -362,3 +362,84 @@ async fn an_answer_that_is_not_the_range_asked_for_is_not_taken_for_it() {
         assert!(error.to_string().contains("honour Range"), "{error}");
     }
 }
+
+/// A page of a listing that is not the last.
+fn page(keys: &[&str]) -> String {
+    let mut contents = String::new();
+    for key in keys {
+        contents += &format!(
+            "<Contents><Key>{key}</Key><LastModified>2026-11-21T06:30:00.000Z</LastModified>\
+             <Size>5</Size></Contents>"
+        );
+    }
+    let body =
+        format!("<ListBucketResult><IsTruncated>true</IsTruncated>{contents}</ListBucketResult>");
+    answer(200, "", &body)
+}
+
+#[tokio::test]
+async fn a_listing_that_does_not_get_on_is_an_error_and_no_endless_loop() {
+    let endless = [
+        vec![page(&["p/a", "p/b"]), page(&["p/a", "p/b"])],
+        vec![page(&["p/a", "p/b"]), page(&["p/b"])],
+        vec![page(&["p/a"]), page(&[])],
+    ];
+    for answers in endless {
+        let pages = answers.len();
+        let script = Script::begin(answers).await;
+        let store = script.bucket().await;
+        let error = crate::list_all(&store, "").await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        assert_eq!(script.requests().len(), pages, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn listings_of_versions_and_uploads_have_to_get_on_as_well() {
+    let versions = || {
+        let body = "<ListVersionsResult><IsTruncated>true</IsTruncated>\
+             <NextKeyMarker>p/a</NextKeyMarker><NextVersionIdMarker>1</NextVersionIdMarker>\
+             </ListVersionsResult>";
+        answer(200, "", body)
+    };
+    let script = Script::begin(vec![versions(), versions()]).await;
+    let store: SharedStore = Arc::new(script.bucket().await);
+    let error = store.remains("a").await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+
+    let uploads = || {
+        let body = "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>\
+             <NextKeyMarker>p/a</NextKeyMarker><NextUploadIdMarker>1</NextUploadIdMarker>\
+             </ListMultipartUploadsResult>";
+        answer(200, "", body)
+    };
+    let script = Script::begin(vec![uploads(), uploads()]).await;
+    let store: SharedStore = Arc::new(script.bucket().await);
+    let error = store.leftovers(jiff::Timestamp::now()).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}
+
+/// Five gigabytes under the name of a data key must not be read into memory.
+#[tokio::test]
+async fn what_is_larger_than_its_kind_is_refused_before_it_is_read() {
+    let key = "keys/0123456789abcdef0123456789abcdef/00000001";
+    let script = Script::begin(vec![
+        cut(200, "", 5 << 30, "not much of it"),
+        cut(
+            206,
+            "content-range: bytes 0-5368709119/5368709120\r\n",
+            5 << 30,
+            "x",
+        ),
+    ])
+    .await;
+    for range in [None, Some(0..5 << 30)] {
+        let error = script.store().await.get(key, range).await.unwrap_err();
+        let StoreError::TooLarge { size, limit, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!((*size, *limit), (5 << 30, 1 << 20));
+        assert!(error.to_string().contains(key), "{error}");
+    }
+    assert_eq!(script.requests().len(), 2);
+}

@@ -58,14 +58,15 @@ async fn list(store: &S3Store, key: &str) -> Result<Vec<String>, Answer> {
     let context = store.context("erase", key);
     let full = store.full(key);
     let (mut found, mut key_marker, mut id_marker) = (Vec::new(), None, None);
+    let mut seen = Vec::new();
     loop {
         let request = store
             .client
             .list_object_versions()
             .bucket(&store.bucket)
             .prefix(&full)
-            .set_key_marker(key_marker.take())
-            .set_version_id_marker(id_marker.take())
+            .set_key_marker(key_marker)
+            .set_version_id_marker(id_marker)
             .send();
         let page = within(ANSWER_TIMEOUT, &context, request).await?;
         let page = page.map_err(|error| context.answer(&error))?;
@@ -87,7 +88,13 @@ async fn list(store: &S3Store, key: &str) -> Result<Vec<String>, Answer> {
         if !page.is_truncated().unwrap_or(false) {
             return Ok(found);
         }
-        key_marker = page.next_key_marker().map(str::to_owned);
-        id_marker = page.next_version_id_marker().map(str::to_owned);
+        let next = page.next_key_marker().map(str::to_owned);
+        let next = (next, page.next_version_id_marker().map(str::to_owned));
+        // One that begins anew, or goes on where it did before, would never end.
+        if next.0.is_none() || seen.contains(&next) {
+            return Err(context.unavailable("the listing does not get on").into());
+        }
+        seen.push(next.clone());
+        (key_marker, id_marker) = next;
     }
 }

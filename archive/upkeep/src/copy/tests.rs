@@ -1,11 +1,14 @@
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
 
 use super::*;
 use walvault_archive::archive::wal_key;
 use walvault_archive::keys::{KeyFile, Secret};
+use walvault_store::hooked::{Hooked, Hooks};
+use walvault_store::metered::Operation;
 use walvault_store::{MemoryStore, ObjectStore, list_all};
 
 const SEGMENT: u64 = 16 << 20;
@@ -154,4 +157,74 @@ async fn what_was_pruned_does_not_come_back() {
         .expect("stored");
     let report = run(&archive, &to).await.expect("copied");
     assert_eq!((report.objects, report.pruned), (0, 4), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_chunk_stays_behind_only_for_a_segment_that_the_copy_holds() {
+    let (from, to) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
+    let archive = filled(&from).await;
+    // In the copy it is only a name, and the one that is copied is damaged.
+    let unit = archive.name(&wal_key(TimelineId::FIRST, segment(4), true));
+    from.delete(&unit).await.expect("removed");
+    for store in [&from, &to] {
+        let planted = Body::new(Bytes::from_static(b"planted"));
+        store.put(&unit, planted).await.expect("put");
+    }
+    let _ = run(&archive, &to).await.expect("copied");
+    let chunk = LsnRange::new(Lsn(4 * SEGMENT), Lsn(4 * SEGMENT + 100));
+    let chunk = archive.name(&wal_key(TimelineId::FIRST, chunk, false));
+    assert!(to.get(&chunk, None).await.is_ok());
+}
+
+/// A busy archive: whenever a chunk is read, it has just been merged into a longer one.
+#[derive(Debug)]
+struct Busy {
+    archive: Archive,
+    /// The chunks that take the place of one another.
+    chunks: Vec<LsnRange>,
+}
+
+#[async_trait]
+impl Hooks for Busy {
+    async fn asked(
+        &self,
+        store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        if operation != Operation::Get {
+            return Ok(());
+        }
+        let archive = &self.archive;
+        let key_of = |range: &LsnRange| wal_key(TimelineId::FIRST, *range, false);
+        let at = self
+            .chunks
+            .iter()
+            .position(|range| archive.name(&key_of(range)) == key);
+        if let Some(longer) = at.and_then(|at| self.chunks.get(at + 1)) {
+            put(archive, key_of(longer)).await;
+            store.delete(key).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_are_merged_while_they_are_copied_are_followed() {
+    let (from, to) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
+    let inner = archive(&from).await;
+    let chunks: Vec<LsnRange> = (1..6)
+        .map(|length| LsnRange::new(Lsn(4 * SEGMENT), Lsn(4 * SEGMENT + 100 * length)))
+        .collect();
+    put(&inner, wal_key(TimelineId::FIRST, chunks[0], false)).await;
+    let last = inner.name(&wal_key(TimelineId::FIRST, chunks[4], false));
+    let busy = Busy {
+        archive: inner.clone(),
+        chunks,
+    };
+    let archive = inner.at(Arc::new(Hooked::over(from.clone(), busy)));
+    let report = run(&archive, &to).await.expect("copied");
+    assert!(to.get(&last, None).await.is_ok(), "{report:?}");
+    let tail = list_all(&*to, "tail/").await.expect("listed");
+    assert_eq!(tail.len(), 1);
 }

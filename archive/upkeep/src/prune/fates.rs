@@ -94,7 +94,8 @@ pub(super) fn begin_window<'a>(
     Lines::of(catalog).pivots(backups, start)
 }
 
-/// The ways to every timeline.
+/// The ways to every timeline that exists, as far as is proven. WAL that is named of a later one than
+/// [`Catalog::latest_timeline`] decides about no backup.
 struct Lines<'a> {
     catalog: &'a Catalog,
     histories: Vec<TimelineHistory>,
@@ -108,6 +109,8 @@ impl<'a> Lines<'a> {
             .chain(catalog.histories().keys().copied())
             .chain(backed_up)
             .collect();
+        let latest = catalog.latest_timeline();
+        known.retain(|timeline| Some(*timeline) <= latest);
         known.sort_unstable();
         known.dedup();
         Lines {

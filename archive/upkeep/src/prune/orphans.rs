@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use walvault_protocol::{LsnRange, TimelineId};
 
 use super::{Orphan, OrphanKind, Removal, Removals};
 use walvault_archive::archive::{Archive, Listed, wal_key};
-use walvault_archive::catalog::Catalog;
+use walvault_archive::catalog::{Catalog, TimelineWal, WalHeld, open_all};
+use walvault_archive::coverage::Coverage;
 use walvault_archive::error::Error;
 use walvault_archive::record::PartRecord;
 use walvault_layout::{BackupId, ObjectKey};
@@ -62,30 +64,25 @@ pub(super) async fn collect(
         .map(|removal| archive.name(&removal.key))
         .collect();
     for (timeline, wal) in catalog.timelines() {
-        let units = wal.objects.iter().filter(|held| held.whole);
-        let whole: walvault_archive::Coverage = units.clone().map(|held| held.range).collect();
-        for held in wal.objects.iter().filter(|held| !held.whole) {
+        let chunks = wal.objects.iter().filter(|held| !held.whole);
+        let chunks = chunks.filter(|held| {
+            let name = archive.name(&ObjectKey::Tail(timeline, held.range));
+            held.modified < before && !going.contains(&name)
+        });
+        let (chunks, units) = superseded(archive, timeline, wal, chunks.collect()).await?;
+        for held in chunks {
             let key = ObjectKey::Tail(timeline, held.range);
-            let name = archive.name(&key);
-            let superseded = held.modified < before && whole.covers(&held.range);
-            if superseded && !going.contains(&name) {
-                orphans.push(Orphan {
-                    kind: OrphanKind::SupersededChunk,
-                    key: name,
-                    size: held.size,
-                });
-                removals.orphans.push(Removal {
-                    key,
-                    size: held.size,
-                });
-                let around = units.clone().filter(|unit| {
-                    unit.range.start < held.range.end && unit.range.end > held.range.start
-                });
-                let around = around.map(|unit| wal_key(timeline, unit.range, true));
-                removals.superseding.extend(around);
-                removals.superseding.dedup();
-            }
+            orphans.push(Orphan {
+                kind: OrphanKind::SupersededChunk,
+                key: archive.name(&key),
+                size: held.size,
+            });
+            removals.orphans.push(Removal {
+                key,
+                size: held.size,
+            });
         }
+        removals.superseding.extend(units);
     }
     removals.leftovers = archive.store().leftovers(before).await?;
     orphans.extend(removals.leftovers.iter().map(|leftover| Orphan {
@@ -94,6 +91,43 @@ pub(super) async fn collect(
         size: leftover.size,
     }));
     Ok(orphans)
+}
+
+/// Those of `chunks` that whole units hold which open, and these units. A name supersedes nothing, and a
+/// chunk goes from every replica: so its units have to open in each.
+async fn superseded<'a>(
+    archive: &Archive,
+    timeline: TimelineId,
+    wal: &'a TimelineWal,
+    chunks: Vec<&'a WalHeld>,
+) -> Result<(Vec<&'a WalHeld>, Vec<ObjectKey>), Error> {
+    let around = |unit: &&WalHeld, chunks: &[&WalHeld]| {
+        unit.whole && chunks.iter().any(|held| overlap(unit.range, held.range))
+    };
+    let units = wal.objects.iter();
+    let mut units: Vec<&WalHeld> = units.filter(|unit| around(unit, &chunks)).collect();
+    for replica in archive.each() {
+        let keys = units.iter().map(|unit| wal_key(timeline, unit.range, true));
+        let mut opened = match open_all(&replica, keys.collect()).await {
+            Ok(opened) => opened.into_iter(),
+            Err(error) => {
+                tracing::warn!(%error, archive = replica.url(), "superseded chunks stay for now");
+                return Ok((Vec::new(), Vec::new()));
+            }
+        };
+        units.retain(|_| opened.next().unwrap_or(false));
+    }
+    let whole: Coverage = units.iter().map(|unit| unit.range).collect();
+    let mut superseded = chunks;
+    superseded.retain(|held| whole.covers(&held.range));
+    units.retain(|unit| around(unit, &superseded));
+    let units = units.into_iter();
+    let units = units.map(|unit| wal_key(timeline, unit.range, true));
+    Ok((superseded, units.collect()))
+}
+
+fn overlap(one: LsnRange, other: LsnRange) -> bool {
+    one.start < other.end && one.end > other.start
 }
 
 /// Whether an object is a part that a kept backup refers to.

@@ -13,9 +13,11 @@ use super::{BackupFate, PruneError, PrunePlan, Removal, Removals, WalFate, WalRe
 use crate::retention::{RetentionPolicy, before};
 use walvault_archive::archive::{Archive, wal_key};
 use walvault_archive::catalog::{Catalog, TimelineWal, WalHeld};
+use walvault_archive::damage::left_out;
 use walvault_archive::error::Error;
 use walvault_archive::record::BackupRecord;
 use walvault_layout::{BackupId, ObjectKey, backup_prefix};
+use walvault_store::StoreError;
 
 /// By how much clocks may differ.
 const SKEW: Duration = Duration::from_secs(600);
@@ -101,16 +103,34 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
 }
 
 /// The catalog, in which nothing may be lacking: what does not open may be all that keeps a backup, or
-/// needs WAL.
+/// needs WAL. The name of a history alone, of a timeline of which no WAL opens, keeps nothing.
 async fn load(archive: &Archive) -> Result<Catalog, PruneError> {
     let (catalog, found) = Catalog::load_finding(archive).await?;
-    match found.into_iter().next() {
-        None => Ok(catalog),
-        Some((_, error)) if error.is_withheld() => Err(error.into()),
-        Some((object, error)) => Err(PruneError::Unreadable {
-            object,
-            reason: Box::new(error),
-        }),
+    let unread = catalog.unread_histories();
+    for (object, error) in found {
+        match ObjectKey::parse(&object, archive.segment_size()) {
+            Some(ObjectKey::History(timeline))
+                if !error.is_withheld() && !unread.contains(&timeline) =>
+            {
+                left_out(&object, &error);
+            }
+            _ if error.is_withheld() => return Err(error.into()),
+            _ => return Err(unreadable(object, error)),
+        }
+    }
+    // It is gone, and any backup may lead to its timeline.
+    if let Some(timeline) = unread.first() {
+        let object = archive.name(&ObjectKey::History(*timeline));
+        let gone = StoreError::missing(archive.url(), &object);
+        return Err(unreadable(object, gone.into()));
+    }
+    Ok(catalog)
+}
+
+fn unreadable(object: String, error: Error) -> PruneError {
+    PruneError::Unreadable {
+        object,
+        reason: Box::new(error),
     }
 }
 

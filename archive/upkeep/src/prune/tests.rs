@@ -2,6 +2,7 @@
 
 mod history;
 mod model;
+mod planted;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

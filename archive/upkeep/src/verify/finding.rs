@@ -37,6 +37,8 @@ fn damage(error: &OpenError) -> Option<FindingKind> {
         OpenError::Length { .. } | OpenError::Format(FormatError::Lengths(_)) => FindingKind::Cut,
         OpenError::Kind { .. } | OpenError::Authentication { .. } => FindingKind::Swapped,
         OpenError::Payload(_) => FindingKind::Content,
-        OpenError::Format(_) | OpenError::Digest => FindingKind::Altered,
+        OpenError::Format(_) | OpenError::Digest | OpenError::TooLarge { .. } => {
+            FindingKind::Altered
+        }
     })
 }

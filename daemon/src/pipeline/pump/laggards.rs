@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use walvault_config::Ack;
 
+use super::super::catch_up::Brought;
 use super::super::tail_ledger::TailLedger;
 use super::Pump;
 
@@ -72,11 +73,11 @@ impl Pump {
     /// in again, and brought once more what was on its way at that moment; then it counts.
     pub(super) fn take_back(&mut self) {
         for place in 0..self.places.len() {
-            let Some(catalog) = self.copies.take(place) else {
+            let Some(Brought { catalog, units }) = self.copies.take(place) else {
                 continue;
             };
             let mut moved = self.watermarks.learn(place, &catalog);
-            let proven = self.proven.from_here(&catalog, self.timeline, self.start);
+            let proven = self.proven.in_replica(&units, self.timeline);
             let (ledger, superfluous) = TailLedger::open(&catalog, self.timeline, &proven);
             self.places[place].ledger = ledger;
             let archive = &self.places[place].archive;

@@ -109,7 +109,11 @@ async fn pump(archive: &Archive, start: Lsn, removals: &Removals) -> Pump {
         copies: CatchUp::default(),
     };
     // Its units are the tests' own.
-    let proven = Proven::default().from_here(&catalog, TimelineId::FIRST, Lsn::INVALID);
+    let units = catalog.superseding(TimelineId::FIRST);
+    let proven = Proven {
+        units: units.map(|(unit, _)| unit).collect(),
+        ..Proven::default()
+    };
     Pump::new(
         &Destination::only(archive, &catalog),
         archive.sealer(Codec::None).await.unwrap(),

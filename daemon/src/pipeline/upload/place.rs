@@ -20,6 +20,8 @@ pub(super) struct Place {
     /// behind 16 MiB.
     units: Arc<Semaphore>,
     chunks: Arc<Semaphore>,
+    /// Nobody waits for a merge, so that it has a turn of its own: one at a time.
+    merges: Arc<Semaphore>,
 }
 
 impl Place {
@@ -33,16 +35,21 @@ impl Place {
             chunks_under_way: 0,
             units: Arc::new(Semaphore::new(uploads.max(1))),
             chunks: Arc::new(Semaphore::new(uploads.max(1))),
+            merges: Arc::new(Semaphore::new(1)),
         }
     }
 
     pub(super) fn way(&mut self, kind: WalCut) -> Way {
         self.count(kind, |count| *count += 1);
-        let is_chunk = kind == WalCut::Chunk;
+        let uploading = match kind {
+            WalCut::Chunk => &self.chunks,
+            WalCut::Merged => &self.merges,
+            WalCut::Unit => &self.units,
+        };
         Way {
             visit: self.visit,
             archive: self.archive.clone(),
-            uploading: if is_chunk { &self.chunks } else { &self.units }.clone(),
+            uploading: uploading.clone(),
             left: self.left.clone(),
         }
     }

@@ -177,6 +177,9 @@ impl Export<'_> {
         let bytes = match self.archive.store().get(name, None).await {
             Ok(bytes) => bytes,
             Err(StoreError::Missing { .. }) => return Err(ExportError::Gone(name.clone())),
+            Err(error @ StoreError::TooLarge { .. }) => {
+                return Ok(Outcome::Damaged(error.to_string()));
+            }
             Err(error) => return Err(error.into()),
         };
         if bytes.len() as u64 != *size {

@@ -224,3 +224,45 @@ async fn a_record_that_was_altered_does_not_open() {
         assert!(refused.to_string().contains(reason), "{refused}");
     }
 }
+
+/// Whoever can write to a store can put a generation of any data key.
+#[tokio::test]
+async fn a_generation_that_opens_for_nobody_hides_no_earlier_one() {
+    let store = store();
+    let id = sealing(&ring(&store, &both(1))).await;
+    let original = store.get(&epochs::name(id, 1), None).await;
+    let mut record = KeyRecord::read(id, &original.expect("the record")).expect("it reads");
+    record.recipients.clear();
+    let nobodys = serde_json::to_vec(&record).expect("JSON");
+    for (generation, bytes) in [(2, nobodys), (3, b"nonsense".to_vec())] {
+        let body = Body::new(bytes.into());
+        store
+            .put(&epochs::name(id, generation), body)
+            .await
+            .expect("put");
+        let opened = ring(&store, &both(1)).get(id).await;
+        assert_eq!(opened.expect("generation 1 opens").id, id);
+    }
+    let refused = ring(&store, &both(2)).get(id).await.err();
+    assert!(matches!(refused, Some(KeyError::CannotUnwrap { .. })));
+}
+
+/// Whoever can write to a store can wrap a key of their own by a KMS key of their own.
+#[tokio::test]
+async fn kms_is_asked_for_a_key_to_seal_under_only_by_the_keys_that_are_configured() {
+    let store = store();
+    let id = sealing(&ring(&store, &both(1))).await;
+    let original = store.get(&epochs::name(id, 1), None).await;
+    let mut record = KeyRecord::read(id, &original.expect("the record")).expect("it reads");
+    record.recipients = vec![crate::keys::wrap::WrappedKey::AwsKms {
+        key: "arn:aws:kms:xx-nowhere-9:111111111111:key/theirs".to_owned(),
+        wrapped: "Z2FyYmFnZQ==".to_owned(),
+    }];
+    let access = access(
+        vec![Recipient::KeyFile(key_file(1))],
+        vec![Identity::Kms, Identity::KeyFile(key_file(1))],
+        NEVER,
+    );
+    let refused = access.unwrap(&ARCHIVE, id, &record, true).await.err();
+    assert!(matches!(refused, Some(KeyError::CannotUnwrap { .. })));
+}

@@ -86,7 +86,7 @@ async fn apply(ring: &Keyring, add: &[Recipient], remove: &[String]) -> Result<(
     Ok(())
 }
 
-/// What is carried over is not opened, and what it supersedes is gone.
+/// What is carried over may be opened by nobody here, and what it supersedes is gone.
 #[tokio::test]
 async fn an_altered_answer_is_in_no_new_generation() {
     let bench = Bench::new().await;
@@ -94,7 +94,7 @@ async fn an_altered_answer_is_in_no_new_generation() {
     apply(&bench.with_file(), &add, &[]).await.expect("added");
     let remove = [Recipient::KeyFile(bench.file.clone()).name()];
     bench.store.damaging.store(2, Ordering::Relaxed);
-    apply(&bench.with_file(), &[], &remove)
+    apply(&bench.with_age(), &[], &remove)
         .await
         .expect("removed");
     assert_eq!(bench.store.damaging.load(Ordering::Relaxed), 0);
@@ -164,4 +164,44 @@ async fn two_that_rewrap_at_once_do_not_undo_each_other() {
         Err(RewrapError::Raced { generation: 2, .. })
     ));
     assert_eq!(bench.opens(&bench.with_age()).await, [true, true]);
+}
+
+/// Whoever can write to a store can put a generation in which what is stored for a recipient is garbage.
+#[tokio::test]
+async fn nothing_is_erased_before_what_stays_is_opened() {
+    let bench = Bench::new().await;
+    let file = Recipient::KeyFile(bench.file.clone());
+    apply(&bench.with_file(), &[bench.age()], &[])
+        .await
+        .expect("added");
+    for epoch in epochs::load(&*bench.store, epochs::ONCE)
+        .await
+        .expect("loaded")
+    {
+        let mut record = epoch.record.expect("a record");
+        for wrapped in &mut record.recipients {
+            if let crate::keys::wrap::WrappedKey::Age { wrapped, .. } = wrapped {
+                "Z2FyYmFnZQ==".clone_into(wrapped);
+            }
+        }
+        let json = serde_json::to_vec(&record).expect("JSON");
+        let body = walvault_store::Body::new(json.into());
+        let name = epochs::name(epoch.id, 3);
+        walvault_store::ObjectStore::put(&*bench.store, &name, body)
+            .await
+            .expect("planted");
+    }
+    let remove = [file.name()];
+    let before = bench.generations().await;
+    for ring in [bench.with_file(), bench.with_age()] {
+        let refused = apply(&ring, &[], &remove).await;
+        assert!(matches!(refused, Err(RewrapError::NotProven { .. })));
+        assert_eq!(bench.generations().await, before);
+    }
+    // Who has the public key of the one that stays wraps anew for it.
+    let identities = vec![Identity::KeyFile(bench.file.clone())];
+    let ring = bench.ring(vec![bench.age()], identities);
+    apply(&ring, &[], &remove).await.expect("removed");
+    assert_eq!(bench.opens(&bench.with_age()).await, [true, true]);
+    assert_eq!(bench.opens(&bench.with_file()).await, [false, false]);
 }

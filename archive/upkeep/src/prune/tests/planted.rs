@@ -1,0 +1,162 @@
+//! Names that somebody planted decide about nothing; what opens does.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
+
+use super::history::SEGMENT;
+use super::*;
+use crate::prune::{Asked, PruneError};
+use walvault_archive::archive::{Archive, wal_key};
+use walvault_archive::keys::{KeyFile, Secret};
+use walvault_store::{Body, MemoryStore, ObjectStore, Quorum, Replicas};
+
+fn tli(id: u32) -> TimelineId {
+    TimelineId::new(id).expect("not zero")
+}
+
+fn segment(number: u64) -> LsnRange {
+    LsnRange::new(Lsn(number * SEGMENT), Lsn((number + 1) * SEGMENT))
+}
+
+/// Puts what does not open under the name of `key`, in place of what is there.
+async fn plant(store: &dyn ObjectStore, archive: &Archive, key: &ObjectKey) {
+    let name = archive.name(key);
+    store.delete(&name).await.expect("removed");
+    let body = Body::new(Bytes::from_static(b"planted"));
+    store.put(&name, body).await.expect("planted");
+}
+
+async fn seal(archive: &Archive, key: &ObjectKey) {
+    let payload = Bytes::from_static(b"x");
+    archive.put_payload(key, payload).await.expect("stored");
+}
+
+fn superseded(plan: &PrunePlan) -> usize {
+    let chunks = plan.orphans.iter();
+    chunks
+        .filter(|orphan| orphan.kind == OrphanKind::SupersededChunk)
+        .count()
+}
+
+#[tokio::test]
+async fn no_chunk_goes_for_the_sake_of_a_name() {
+    let mut history = history([Event::Backup(false), Event::Wal(1)]).await;
+    // Of the segment that was begun last.
+    let (chunk, unit) = (900 * SEGMENT, wal_key(tli(1), segment(900), true));
+    let chunk = LsnRange::new(Lsn(chunk), Lsn(chunk + 0x1000));
+    seal(&history.archive, &wal_key(tli(1), chunk, false)).await;
+    plant(&**history.archive.store(), &history.archive, &unit).await;
+    history.happen(Event::Hours(49)).await.expect("it holds");
+    let plan = history.plan(&last(1)).await.expect("a plan");
+    assert_eq!(superseded(&plan), 0, "{:?}", plan.orphans);
+
+    let name = history.archive.name(&unit);
+    history.archive.store().delete(&name).await.expect("gone");
+    seal(&history.archive, &unit).await;
+    let plan = history.plan(&last(1)).await.expect("a plan");
+    assert_eq!(superseded(&plan), 1, "what opens supersedes it");
+}
+
+#[tokio::test]
+async fn a_chunk_stays_until_its_segment_opens_in_every_replica() {
+    let stores = [(); 2].map(|()| Arc::new(MemoryStore::new()));
+    let long_ago: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().expect("a time");
+    for store in &stores {
+        store.set_time(long_ago);
+    }
+    let replicas = stores.iter().map(|store| store.clone() as _).collect();
+    let replicas = Replicas::new(replicas, Quorum::All, walvault_archive::seal::reads_whole);
+    let key = KeyFile::from_secret(Secret::generate().expect("random bits"));
+    let size = SegmentSize::new(SEGMENT).expect("a size");
+    let archive = Archive::open_or_begin(Arc::new(replicas), vec![key], SystemId(1), size)
+        .await
+        .expect("an archive");
+    let unit = wal_key(tli(1), segment(3), true);
+    let chunk = LsnRange::new(Lsn(3 * SEGMENT), Lsn(3 * SEGMENT + 0x1000));
+    seal(&archive, &unit).await;
+    seal(&archive, &wal_key(tli(1), chunk, false)).await;
+    let asked = Asked {
+        policy: RetentionPolicy::default(),
+        now: long_ago + 49 * jiff::SignedDuration::from_hours(1),
+        store_now: None,
+        ignore_clock: false,
+    };
+    assert_eq!(
+        superseded(&plan(&archive, &asked).await.expect("a plan")),
+        1
+    );
+    // Here it is only a name, and there it is not at all.
+    let [one, two] = &stores;
+    plant(&**one, &archive, &unit).await;
+    assert_eq!(
+        superseded(&plan(&archive, &asked).await.expect("a plan")),
+        0
+    );
+    for store in [one, two] {
+        store.delete(&archive.name(&unit)).await.expect("removed");
+    }
+    seal(&archive.each()[0], &unit).await;
+    assert_eq!(
+        superseded(&plan(&archive, &asked).await.expect("a plan")),
+        0
+    );
+}
+
+/// A backup, one that the promotion left behind, and the timeline that began between them.
+async fn promoted() -> History {
+    use Event::{Backup, Fork, Hours, Wal};
+    history([
+        Backup(false),
+        Wal(3),
+        Hours(1),
+        Backup(false),
+        Fork(3),
+        Wal(1),
+        Hours(49),
+    ])
+    .await
+}
+
+#[tokio::test]
+async fn names_of_a_timeline_that_never_was_free_no_backup() {
+    let history = promoted().await;
+    let goes = |plan: &PrunePlan| {
+        plan.backups
+            .iter()
+            .map(|fate| fate.goes)
+            .collect::<Vec<_>>()
+    };
+    let before = history.plan(&last(1)).await.expect("a plan");
+    assert_eq!(
+        goes(&before),
+        [false, false],
+        "one leads to the newest timeline"
+    );
+    let store = &**history.archive.store();
+    for number in 0..3 {
+        let key = wal_key(tli(999), segment(number), true);
+        plant(store, &history.archive, &key).await;
+    }
+    plant(store, &history.archive, &ObjectKey::History(tli(999))).await;
+    let after = history.plan(&last(1)).await.expect("a plan");
+    assert_eq!(goes(&after), goes(&before));
+    assert_eq!(after.removals.count(), before.removals.count());
+}
+
+#[tokio::test]
+async fn a_timeline_that_exists_and_has_no_history_that_opens_stops_a_prune() {
+    let history = promoted().await;
+    let key = ObjectKey::History(tli(2));
+    let store = &**history.archive.store();
+    plant(store, &history.archive, &key).await;
+    for _ in 0..2 {
+        let refused = history.try_plan(&last(1), false).await.expect_err("stops");
+        let PruneError::Unreadable { object, .. } = refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(object, "wal/00000002.history");
+        store.delete(&object).await.expect("removed");
+    }
+}
