@@ -26,6 +26,7 @@ pub(super) struct Environment {
 
 impl Environment {
     /// That of this process.
+    #[expect(clippy::disallowed_methods, reason = "the seam")]
     pub(super) fn of_this_process() -> Result<Environment, ConfigError> {
         Environment::new(std::env::vars_os())
     }
@@ -58,6 +59,13 @@ impl Environment {
 /// An environment variable that is not walvault's own, such as libpq's `PGPASSFILE`, for code that
 /// takes its environment as a function. `None` if it is not set, empty, or not UTF-8.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "the seam")]
 pub fn env_lookup(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The names of all variables of this process.
+#[expect(clippy::disallowed_methods, reason = "the seam")]
+pub(super) fn names() -> impl Iterator<Item = String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
 }

@@ -1,5 +1,6 @@
 //! A configuration that reads an archive and says nothing else, for processes that shall not know more.
 
+use crate::environment::names;
 use std::fmt::Write;
 
 use crate::environment::PREFIX;
@@ -64,8 +65,7 @@ impl Config {
 /// process that shall read another must not be given.
 #[must_use]
 pub fn overriding_variables() -> Vec<String> {
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    names
+    names()
         .filter(|name| name.starts_with(PREFIX) || name == super::environment::CONFIG_FILE)
         .collect()
 }
@@ -81,8 +81,7 @@ pub fn needless_credentials(
     let by_aws = |place: &CopySettings| place.url.backend().credentials == Some(AWS);
     let asks_aws =
         places.iter().any(by_aws) || encryption.identities.contains(&IdentitySource::Kms);
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    names.filter(|name| is_needless(name, asks_aws)).collect()
+    names().filter(|name| is_needless(name, asks_aws)).collect()
 }
 
 fn is_needless(name: &str, asks_aws: bool) -> bool {

@@ -7,6 +7,8 @@
 //!
 //! Every key with its default stands in [`DEFAULTS`].
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 use std::path::{Path, PathBuf};
 
 mod admin;

@@ -11,6 +11,8 @@
 //! Everything is bounded, so that a store that is slow makes the server wait: plaintext by one part,
 //! sealed parts by three, whatever the size of the database. Only the list of files grows with it.
 
+use walvault_store::chance;
+use walvault_store::clock;
 use walvault_archive::record::{BackupFiles, BackupRecord, TablespaceRecord};
 use walvault_archive::{Archive, Error as ArchiveError};
 use walvault_layout::{BackupId, ObjectKey};
@@ -81,8 +83,8 @@ pub async fn take(
         }));
     }
     let server_version = session.server_version();
-    let started_at = jiff::Timestamp::now();
-    let id = BackupId::new(started_at, rand::random());
+    let started_at = clock::now();
+    let id = BackupId::new(started_at, chance::token() as u16);
     let sealer = archive.sealer(options.codec).await?;
 
     progress.stage(&Stage::Checkpoint { backup: id.clone() });

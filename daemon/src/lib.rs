@@ -1,5 +1,7 @@
 //! walvaultd, the sidecar: streams WAL and takes base backups into the archive.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod admin;
 pub mod app;
 pub mod backup;

@@ -5,6 +5,7 @@
 //! set of values, so that the number of series does not grow. Gauges of what is known at the moment are filled when
 //! somebody asks: see [`Metrics::render`].
 
+use walvault_store::clock;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,7 +158,7 @@ impl Metrics {
             "walvault_start_time_seconds",
             "When this process began, in Unix time.",
         );
-        start.set(jiff::Timestamp::now().as_microsecond() as f64 / 1e6);
+        start.set(clock::now().as_microsecond() as f64 / 1e6);
         Metrics {
             live: Live::default(),
             streaming: new.integer("walvault_streaming", "1 while WAL is streamed."),

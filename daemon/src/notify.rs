@@ -3,6 +3,8 @@
 //! Owns what is an event. That one is told at least once, in order, and signed, is [`webhook`]'s concern. `docs/notify.md`
 //! documents both for who receives them.
 
+use walvault_store::chance;
+use walvault_store::clock;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -164,8 +166,8 @@ impl Watcher {
     fn event(&self, event: EventKind, message: String) -> Event {
         Event {
             event,
-            id: format!("{:016x}", rand::random::<u64>()),
-            at: Timestamp::now(),
+            id: format!("{:016x}", chance::token()),
+            at: clock::now(),
             server: self.server.clone(),
             archive: self.archive.clone(),
             message,

@@ -1,6 +1,8 @@
 //! Data keys of a running sidecar: another one when it is due, or was asked for, and a daily look
 //! whether they open.
 
+use walvault_store::chance;
+use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,7 @@ pub async fn keep_rotating(
 ) -> Infallible {
     loop {
         // Several sidecars of one store spread.
-        let pause = every.mul_f64(0.75 + rand::random::<f64>() / 2.0);
+        let pause = every.mul_f64(0.75 + chance::fraction() / 2.0);
         tokio::time::sleep(pause).await;
         let archive = opened(&mut archive).await;
         let looked = archive.keyring().rotate_if_due().await;
@@ -37,7 +39,7 @@ pub async fn keep_rotating(
         match looked {
             Ok(None) => {}
             Ok(Some(key)) => {
-                metrics.data_key_made(jiff::Timestamp::now());
+                metrics.data_key_made(clock::now());
                 journal.note(Action::KeyRotated, Outcome::Succeeded, |event| {
                     event.keys([key])
                 });
@@ -78,7 +80,7 @@ pub async fn keep_checking(
                 AGAIN
             }
         };
-        tokio::time::sleep(pause.mul_f64(0.75 + rand::random::<f64>() / 4.0)).await;
+        tokio::time::sleep(pause.mul_f64(0.75 + chance::fraction() / 4.0)).await;
     }
 }
 
@@ -117,7 +119,7 @@ async fn check(archive: &Archive, metrics: &Metrics) -> Result<(), walvault_arch
     for (state, count) in counts {
         metrics.data_keys.with_label_values(&[state]).set(count);
     }
-    let now = jiff::Timestamp::now().as_second() as f64;
+    let now = clock::now().as_second() as f64;
     metrics.data_keys_checked_timestamp_seconds.set(now);
     Ok(())
 }

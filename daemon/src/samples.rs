@@ -1,5 +1,6 @@
 //! Telling the audit trail how old commits became before they were archived.
 
+use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,8 @@ const DAY: i64 = 24 * 3600;
 /// returns.
 pub async fn keep_telling(every: Duration, metrics: Arc<Metrics>, journal: Journal) -> Infallible {
     loop {
-        sleep_until(next(Timestamp::now(), every)).await;
-        let today = Timestamp::now().as_second().div_euclid(DAY);
+        sleep_until(next(clock::now(), every)).await;
+        let today = clock::now().as_second().div_euclid(DAY);
         let begun = metrics.live.series_begins();
         let is_over = begun.is_some_and(|begun| begun.as_second().div_euclid(DAY) < today);
         tell(&metrics, &journal, is_over);

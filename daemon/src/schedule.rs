@@ -4,6 +4,7 @@
 //! record of it; so a run that was missed while nobody was there is due at once, and only once,
 //! however many were missed.
 
+use walvault_store::clock;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ impl Schedule {
             jitter,
             seed: RandomState::new(),
         };
-        match schedule.due_after(Timestamp::now()) {
+        match schedule.due_after(clock::now()) {
             Some(_) => Ok(schedule),
             None => Err(ScheduleError::Never {
                 expression: expression.to_owned(),
@@ -111,7 +112,7 @@ impl Schedule {
 
 /// Sleeps until the clock shows `at`, however the clock is set meanwhile.
 pub async fn sleep_until(at: Timestamp) {
-    while let Ok(left) = Duration::try_from(at.duration_since(Timestamp::now()))
+    while let Ok(left) = Duration::try_from(at.duration_since(clock::now()))
         && !left.is_zero()
     {
         tokio::time::sleep(left.min(LONGEST_SLEEP)).await;

@@ -1,5 +1,6 @@
 //! `/status`: everything the sidecar knows, as one JSON object. `docs/status.md` documents its fields.
 
+use walvault_store::clock;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -140,7 +141,7 @@ impl StatusSource {
         };
         Status {
             version: env!("CARGO_PKG_VERSION"),
-            at: Timestamp::now(),
+            at: clock::now(),
             uptime_seconds: now.up.as_secs(),
             state,
             reason,

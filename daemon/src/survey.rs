@@ -3,6 +3,7 @@
 //! Owns the pace: at most one look a minute, and, however large the archive is, no more than a hundredth of the time is
 //! spent looking.
 
+use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -207,7 +208,7 @@ async fn look_once(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> 
     let catalog = Catalog::load(archive).await?;
     let windows = catalog.windows(archive).await?;
     Ok(Survey {
-        at: Timestamp::now(),
+        at: clock::now(),
         seconds: begun.elapsed().as_secs_f64(),
         system_id: archive.record().system_id,
         windows,

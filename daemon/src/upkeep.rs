@@ -4,6 +4,7 @@
 //! all at once. It holds up neither the stream nor backups. Owns when it is done and who hears of it; what is done
 //! is [`walvault_archive`]'s.
 
+use walvault_store::clock;
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ impl Upkeep {
     async fn keep<W: Work>(mut self, schedule: Schedule, work: W) -> Infallible {
         self.tell::<W>(|duty| duty.scheduled = true);
         // Without an earlier run, the first is the next by schedule and not at once.
-        let mut last = Timestamp::now();
+        let mut last = clock::now();
         let mut asked = false;
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut retry = None;
@@ -139,7 +140,7 @@ impl Upkeep {
                 () = then => {}
                 () = changed(&mut self.writing) => continue,
             }
-            last = Timestamp::now();
+            last = clock::now();
             match work.run(&archive).await {
                 Ok(done) => {
                     backoff.succeeded();
@@ -147,7 +148,7 @@ impl Upkeep {
                     self.tell::<W>(|duty| (duty.last, duty.error) = (Some(done), None));
                 }
                 Err(error) => {
-                    retry = Timestamp::now().checked_add(backoff.pause()).ok();
+                    retry = clock::now().checked_add(backoff.pause()).ok();
                     let said = error.to_string();
                     self.tell::<W>(|duty| duty.error = Some(said));
                 }

@@ -2,6 +2,8 @@
 //!
 //! Nothing that moves WAL depends on this crate's decisions.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod audit;
 pub mod drill;
 

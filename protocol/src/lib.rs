@@ -4,6 +4,8 @@
 //! [`SystemId`]), the decoders of everything PostgreSQL sends, and, behind the feature `client`,
 //! the sockets. It does not know what an archive is.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;

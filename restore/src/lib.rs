@@ -6,6 +6,8 @@
 //! PostgreSQL what it replays. [`drill`] does all of it and throws the result away. Only
 //! `keys`, `keep` and its kin, `prune`, `verify` and `drill` write to an archive, and `restore` its hold.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod access;
 pub mod cli;
 pub mod command;

@@ -4,6 +4,7 @@
 //! object that is gone from the middle cannot have been removed by walvault: then the backup is
 //! kept, whatever the others say.
 
+use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
@@ -187,7 +188,7 @@ pub async fn say(
 ) -> Result<u32, Error> {
     let record = KeepRecord {
         version: 1,
-        at: jiff::Timestamp::now(),
+        at: clock::now(),
         by: by.to_owned(),
         change,
     };

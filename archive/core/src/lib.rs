@@ -4,6 +4,8 @@
 //! catalog that reads an archive's contents off its listing. Object stores lie below it, upkeep and
 //! evidence above. It knows no sockets to PostgreSQL.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod archive;
 pub mod canary;
 pub mod catalog;

@@ -3,6 +3,8 @@
 //! A listing is the archive's index: keys carry what an object holds, so that coverage is known
 //! without opening anything. `docs/format.md` tables them.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 use std::fmt;
 
 use walvault_protocol::segment::{SegmentNumber, parse_segment, segment_name};

@@ -7,12 +7,14 @@ use crate::simulated;
 
 /// 64 random bits.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "the seam")]
 pub fn token() -> u64 {
     simulated::ask(|simulation| simulation.random.random()).unwrap_or_else(rand::random)
 }
 
 /// A number from 0 up to but not including 1, each as likely.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "the seam")]
 pub fn fraction() -> f64 {
     simulated::ask(|simulation| simulation.random.random()).unwrap_or_else(rand::random)
 }

@@ -8,6 +8,7 @@ use crate::simulated;
 ///
 /// # Panics
 /// When the work does.
+#[expect(clippy::disallowed_methods, reason = "the seam")]
 pub async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     if simulated::ask(|_| ()).is_some() {
         return work();

@@ -6,6 +6,8 @@
 //! The seams to the world lie here too, below everything that uses them: the clock, chance, work
 //! that would block, and the pause between attempts.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Objects in memory, for tests.
 
+use crate::clock;
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,7 +62,7 @@ impl MemoryStore {
 
     fn now(&self) -> jiff::Timestamp {
         let time = *self.time.lock().unwrap_or_else(PoisonError::into_inner);
-        time.unwrap_or_else(jiff::Timestamp::now)
+        time.unwrap_or_else(clock::now)
     }
 
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {

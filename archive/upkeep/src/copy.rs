@@ -6,6 +6,7 @@
 //! record last: whenever it is cut off, what was copied is a sound archive, and the next run goes
 //! on with what is missing.
 
+use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, stream};
@@ -287,7 +288,7 @@ impl Copying<'_> {
             }
         }
         let held = self.held(BACKUPS_PREFIX).await?;
-        let settled = before(Timestamp::now(), SETTLED);
+        let settled = before(clock::now(), SETTLED);
         for objects in backups.into_values() {
             let is_record = |object: &Listed| matches!(object.key, ObjectKey::BackupRecord(_));
             let complete = objects.iter().any(is_record);

@@ -1,6 +1,8 @@
 //! What keeps an archive sound and no larger than it has to be: verification, retention, pruning,
 //! the replication of what a replica lacks, and the lock of whoever changes what is kept.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod copy;
 pub mod lock;
 pub mod prune;

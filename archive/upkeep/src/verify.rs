@@ -3,6 +3,7 @@
 //! It owns what counts as damage and what is remembered of earlier looks. It repairs nothing, and
 //! an object that cannot be read because the store is away is an error, never a finding.
 
+use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
@@ -250,7 +251,7 @@ impl Run {
             let seen = Seen {
                 size,
                 sha256,
-                at: Timestamp::now(),
+                at: clock::now(),
                 depth: self.scope.depth,
             };
             self.seen.insert(name, seen);

@@ -1,5 +1,6 @@
 //! From the server's stream to stored parts: what runs side by side while a backup is copied.
 
+use walvault_store::compute;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use walvault_archive::Archive;

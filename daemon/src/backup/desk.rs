@@ -1,5 +1,6 @@
 //! Where backups are ordered and asked about while the sidecar runs.
 
+use walvault_store::clock;
 use std::sync::Mutex;
 
 use jiff::Timestamp;
@@ -154,7 +155,7 @@ impl<'a> Published<'a> {
             status.running = Some(Running {
                 id: None,
                 label: options.label.to_string(),
-                started_at: Timestamp::now(),
+                started_at: clock::now(),
                 stage: "connecting",
                 received: 0,
                 estimate: None,
@@ -177,7 +178,7 @@ impl<'a> Published<'a> {
             let ended = status.running.take();
             status.last = Some(Ended {
                 id: ended.and_then(|running| running.id),
-                at: Timestamp::now(),
+                at: clock::now(),
                 error: error.map(|error| error.to_string()),
                 warnings,
             });

@@ -1,5 +1,6 @@
 //! That a backup's WAL is in the archive before the backup counts.
 
+use walvault_store::chance;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -81,7 +82,7 @@ impl Watched {
             .patience
             .poll_max
             .saturating_sub(self.patience.poll_min);
-        self.patience.poll_min + spread.mul_f64(rand::random())
+        self.patience.poll_min + spread.mul_f64(chance::fraction())
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns when a backup is taken. What is due is told by the archive alone; only whoever writes the
 //! archive's WAL looks, so that the sidecars of standbys take no duplicates.
 
+use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,7 +209,7 @@ async fn wait_until_due(
             None => archive.insert(Archive::open(store.clone(), keys.clone()).await?),
         };
         let seen = Seen::look(archive, timeline).await?;
-        let now = jiff::Timestamp::now();
+        let now = clock::now();
         let next = match due(&seen, timeline, schedule, now) {
             Due::Now(reason) => return Ok(reason),
             Due::At(at) => Some(at),

@@ -1,5 +1,6 @@
 //! What is known of drills, and of the canaries that they look for.
 
+use walvault_store::clock;
 use jiff::Timestamp;
 use prometheus::{Gauge, GaugeVec, Opts};
 
@@ -89,7 +90,7 @@ impl Metrics {
 
     /// A canary was written just now.
     pub fn canary_written(&self) {
-        let now = seconds(Timestamp::now());
+        let now = seconds(clock::now());
         self.drills.canary_last_timestamp_seconds.set(now);
     }
 }

@@ -1,5 +1,6 @@
 //! What is known at the moment: told by the parts that know, asked by whoever looks.
 
+use walvault_store::clock;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -145,7 +146,7 @@ impl Live {
         state.beat = now;
         let age = state.rpo.age(now);
         state.worst_rpo = state.worst_rpo.max(age);
-        let at = jiff::Timestamp::now();
+        let at = clock::now();
         let (is_ours, durable) = (state.phase != Phase::Standby, state.stream.durable);
         match &mut state.series {
             Some(series) if is_ours => series.observe(at, now, age, durable),

@@ -1,5 +1,6 @@
 //! What verifying and pruning by schedule count.
 
+use walvault_store::clock;
 use jiff::Timestamp;
 use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec};
 use walvault_upkeep::prune::PruneReport;
@@ -103,7 +104,7 @@ impl Metrics {
     pub fn verified(&self, done: Option<&Verification>) {
         self.upkeep.verify_failing.set(done.is_none().into());
         if let Some(done) = done {
-            self.found(Timestamp::now(), &done.findings);
+            self.found(clock::now(), &done.findings);
             self.upkeep.verify_objects_total.inc_by(done.read);
             self.upkeep.verify_bytes_total.inc_by(done.bytes);
         }
@@ -114,7 +115,7 @@ impl Metrics {
         let upkeep = &self.upkeep;
         upkeep.prune_failing.set(report.is_none().into());
         if let Some(report) = report {
-            let now = seconds(Timestamp::now());
+            let now = seconds(clock::now());
             upkeep.prune_last_timestamp_seconds.set(now);
             upkeep.prune_removed_backups_total.inc_by(report.backups);
             upkeep.prune_removed_objects_total.inc_by(report.objects);

@@ -1,5 +1,6 @@
 //! Events on their way: in order, signed, and tried again until they are taken or too old.
 
+use walvault_store::clock;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -120,7 +121,7 @@ impl Webhook {
     /// `t=<seconds since 1970>,v1=<HMAC-SHA-256 of "<t>.<body>", hexadecimal>`: the time is signed as well, so that
     /// nobody can replay it later.
     fn sign(&self, body: &[u8]) -> HeaderValue {
-        let at = jiff::Timestamp::now().as_second();
+        let at = clock::now().as_second();
         let mut context = hmac::Context::with_key(&self.key);
         context.update(format!("{at}.").as_bytes());
         context.update(body);

@@ -4,6 +4,7 @@
 //! reads before anything of it is kept. How WAL is cut, stored and accounted for is the chunker's,
 //! the uploader's and the watermark's concern.
 
+use walvault_store::clock;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -573,7 +574,7 @@ impl Pump {
         let status = StandbyStatus {
             write: written.max(durable.lsn()),
             flush: &durable,
-            now: PgTimestamp::from(SystemTime::now()),
+            now: PgTimestamp::from(SystemTime::from(clock::now())),
             reply_requested: ask,
         };
         source.send_status(&status).await?;

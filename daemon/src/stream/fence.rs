@@ -1,5 +1,6 @@
 //! The right to write, taken before the first byte and looked after while streaming.
 
+use walvault_store::clock;
 use std::time::Duration;
 
 use walvault_archive::fence::Epoch;
@@ -28,7 +29,7 @@ pub async fn take(archive: &Archive, server: &str, timeline: TimelineId) -> Resu
         pid: std::process::id(),
         server: server.to_owned(),
         timeline,
-        taken_at: jiff::Timestamp::now(),
+        taken_at: clock::now(),
         token: u64::from_be_bytes(token).to_string(),
     };
     let epoch = Epoch::take(archive, &writer).await?;

@@ -3,6 +3,7 @@
 //! A gap is recorded in the archive, never skipped in silence: the recovery window ends before it,
 //! and only a new base backup begins another.
 
+use walvault_store::clock;
 use walvault_archive::Archive;
 use walvault_archive::record::GapRecord;
 use walvault_layout::ObjectKey;
@@ -50,7 +51,7 @@ pub async fn record_gap(
         timeline: place.timeline,
         range,
         cause: cause.to_owned(),
-        noticed_at: jiff::Timestamp::now(),
+        noticed_at: clock::now(),
     };
     let key = ObjectKey::Gap(place.timeline, range);
     match archive.put_record(&key, &record).await {

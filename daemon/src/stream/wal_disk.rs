@@ -1,5 +1,6 @@
 //! The room left on the disk of the server's `pg_wal`, where that can be seen from here.
 
+use walvault_store::compute;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,8 +34,8 @@ impl WalDisk {
     pub async fn free(&mut self) -> Option<u64> {
         let directory = self.directory.clone()?;
         // A disk that hangs must not hold up the threads that serve sockets; who asks here waits for it.
-        let looked = tokio::task::spawn_blocking(move || (free(&directory), directory));
-        match looked.await.ok()? {
+        let looked = compute::elsewhere(move || (free(&directory), directory));
+        match looked.await {
             (Ok(bytes), _) => {
                 self.complained = false;
                 Some(bytes)

@@ -1,5 +1,6 @@
 //! Pruning by schedule.
 
+use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +71,7 @@ impl Work for Pruning {
             Err(error) => tracing::error!(%error, "the archive was not pruned; it is tried again"),
         }
         pruned.map(|report| Pruned {
-            at: Timestamp::now(),
+            at: clock::now(),
             report,
         })
     }
@@ -100,7 +101,7 @@ impl Pruning {
         let done = async {
             let asked = Asked {
                 policy: self.config.retention.policy.clone(),
-                now: Timestamp::now(),
+                now: clock::now(),
                 store_now: lock.stored_at().await?,
                 ignore_clock: false,
             };

@@ -1,5 +1,6 @@
 //! Verifying by schedule, a share at a time.
 
+use walvault_store::clock;
 use std::convert::Infallible;
 use std::time::Instant;
 
@@ -93,7 +94,7 @@ impl Work for Verifying {
         Ok(Verified {
             seconds: Some(begun.elapsed().as_secs_f64()),
             read: Some(done.read),
-            ..Verified::new(Timestamp::now(), done.findings)
+            ..Verified::new(clock::now(), done.findings)
         })
     }
 }
@@ -149,7 +150,7 @@ async fn verify_once(archive: &Archive, settings: &VerifySettings) -> Result<Ver
     let scope = Scope {
         depth: settings.depth,
         choice: Choice::LongestUnread(settings.share),
-        trust_since: Some(before(Timestamp::now(), settings.again_after)),
+        trust_since: Some(before(clock::now(), settings.again_after)),
         memory: MEMORY,
         ..Scope::default()
     };

@@ -1,5 +1,6 @@
 //! Events that were stored together, signed.
 
+use walvault_store::clock;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -147,7 +148,7 @@ impl Batch {
             writer: writer.to_string(),
             number,
             previous,
-            at: Timestamp::now(),
+            at: clock::now(),
             heads,
             ephemeral: false,
             last: false,

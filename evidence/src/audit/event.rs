@@ -1,5 +1,6 @@
 //! One act, as it is remembered.
 
+use walvault_store::clock;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -152,7 +153,7 @@ impl Event {
     #[must_use]
     pub fn new(actor: &Actor, action: Action, outcome: Outcome) -> Event {
         Event {
-            at: Timestamp::now(),
+            at: clock::now(),
             operator: actor.operator.clone(),
             host: actor.host.clone(),
             program: actor.program.clone(),

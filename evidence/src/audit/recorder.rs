@@ -1,5 +1,6 @@
 //! Taking note of what a program does.
 
+use walvault_store::clock;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -155,7 +156,7 @@ impl Act {
     #[must_use]
     pub fn ended(self, failure: Option<String>) -> Event {
         let mut event = self.event;
-        event.at = jiff::Timestamp::now();
+        event.at = clock::now();
         event.outcome = match failure {
             None => Outcome::Succeeded,
             Some(_) => Outcome::Failed,

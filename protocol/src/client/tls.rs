@@ -87,6 +87,7 @@ async fn config(
 
 /// Whom to trust. As in libpq the root certificates are used in every mode when they are there;
 /// only the verifying modes insist on them.
+#[expect(clippy::disallowed_methods, reason = "this crate lies below the seam")]
 async fn trust(settings: &TlsSettings) -> Result<Trust, String> {
     let must_verify = settings.mode >= SslMode::VerifyCa;
     let certificates = match &settings.roots {

@@ -1,5 +1,6 @@
 //! `walvault keep`, `unkeep`, `hold` and `release`: what retention must leave alone.
 
+use walvault_store::clock;
 use std::path::Path;
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ impl PlaceHold {
             .map(parse_instant)
             .transpose()
             .map_err(|error| Failure::refused(error.to_string()))?;
-        let now = Timestamp::now();
+        let now = clock::now();
         if let Some(past) = until.filter(|until| *until <= now) {
             return Err(Failure::refused(format!(
                 "a hold cannot end at {}, which is past; give an end to come, or none",
@@ -232,7 +233,7 @@ impl Which {
             .await;
         let number = number?;
         let keeps = Keeps::load(archive, &self.id, record.kept).await?;
-        Ok::<_, Error>((number, change, keeps.keeps(Timestamp::now()))).map_err(Failure::from)
+        Ok::<_, Error>((number, change, keeps.keeps(clock::now()))).map_err(Failure::from)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `walvault list`: what an archive holds, and what can be restored from it.
 
+use walvault_store::clock;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -110,7 +111,7 @@ impl Listing {
 
     async fn read_once(archive: &Archive) -> Result<Listing, Error> {
         let catalog = Catalog::load(archive).await?;
-        let now = Timestamp::now();
+        let now = clock::now();
         Ok(Listing {
             backups: catalog
                 .backups()
@@ -179,7 +180,7 @@ impl Listing {
             "ID", "KIND", "LABEL", "ENDED", "TIMELINE", "FROM LSN", "TO LSN", "SIZE", "STORED",
             "SERVER", "KEY", "KEPT",
         ]);
-        let now = Timestamp::now();
+        let now = clock::now();
         for backup in &self.backups {
             table.row(vec![
                 backup.id.to_string(),

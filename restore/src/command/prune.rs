@@ -1,5 +1,6 @@
 //! `walvault prune`: removes what no rule keeps.
 
+use walvault_store::clock;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -103,7 +104,7 @@ impl Prune {
         let archive = access::open_to_change(&config).await?;
         let mut asked = Asked {
             policy: self.policy.over(&config.retention.policy),
-            now: Timestamp::now(),
+            now: clock::now(),
             store_now: None,
             ignore_clock: self.ignore_clock,
         };

@@ -1,5 +1,6 @@
 //! `walvault show`: everything that is known of one backup.
 
+use walvault_store::clock;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -103,7 +104,7 @@ impl Shown {
             })
             .collect();
         Ok(Shown {
-            backup: Backup::of(catalog, record, Timestamp::now()),
+            backup: Backup::of(catalog, record, clock::now()),
             file_count: record.file_count,
             tablespaces: record.tablespaces.clone(),
             objects: archive.list(&backup_prefix(&record.id)).await?.len(),
@@ -156,7 +157,7 @@ impl Shown {
             );
         }
         line("Key", backup.keys.join(" "));
-        line("Kept", backup.kept_word(Timestamp::now()).to_owned());
+        line("Kept", backup.kept_word(clock::now()).to_owned());
         for hold in &backup.holds {
             let until = hold.until.map_or_else(|| "released".to_owned(), instant);
             line(

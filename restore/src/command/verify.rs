@@ -1,6 +1,7 @@
 //! `walvault verify`: whether the archive is sound. Exits 0 when it is, 1 with findings, 2 when it
 //! could not be looked at.
 
+use walvault_store::clock;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -105,7 +106,7 @@ impl Verify {
             backup: self.backup.clone(),
             since,
             choice: self.sample.map_or(Choice::All, Choice::Sample),
-            trust_since: (!self.again).then(|| before(Timestamp::now(), TRUST)),
+            trust_since: (!self.again).then(|| before(clock::now(), TRUST)),
             accept: self.accept,
             ..Scope::default()
         };

@@ -1,5 +1,7 @@
 //! What is told of a drill, gathered while it is carried out.
 
+use walvault_store::chance;
+use walvault_store::clock;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -37,8 +39,8 @@ impl Account {
         reason: Option<String>,
         objectives: &ObjectiveSettings,
     ) -> Option<Account> {
-        let started = Timestamp::now();
-        let random = (walvault_store::chance::fraction() * 65_536.0) as u16;
+        let started = clock::now();
+        let random = (chance::fraction() * 65_536.0) as u16;
         // How it went is not known before its end.
         let id = DrillId::new(started, scenario.name(), false, random)?;
         Some(Account {
@@ -165,7 +167,7 @@ impl Account {
         };
         record.outcome = DrillOutcome::of(error.is_none());
         record.error = error;
-        record.ended = Timestamp::now();
+        record.ended = clock::now();
         record.seconds = self.begun.elapsed().as_secs_f64();
         let passed = record.outcome == DrillOutcome::Passed;
         // Its parts have been checked when it began.

@@ -4,6 +4,7 @@
 //! that leads from it to the end of what can be recovered, or to an instant. That the copy restores is
 //! not hoped for: the plan of the restore is made on what is chosen alone.
 
+use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
@@ -87,7 +88,7 @@ pub async fn choose(archive: &Archive, choice: &Choice) -> Result<Chosen, Export
         version: 1,
         archive_id: archive.record().archive_id.clone(),
         system_id: archive.record().system_id.to_string(),
-        begun_at: jiff::Timestamp::now(),
+        begun_at: clock::now(),
         made_by: concat!("walvault ", env!("CARGO_PKG_VERSION")).to_owned(),
         choice: choice.words.clone(),
         backups: None,

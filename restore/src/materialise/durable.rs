@@ -1,5 +1,6 @@
 //! Permissions, owners, and everything on disk.
 
+use walvault_store::compute;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,7 @@ pub(super) async fn make_durable(
     // One flush of each file system first, so that the many below find little to do.
     for root in site.roots() {
         let directory = File::open(&root).map_err(MaterialiseError::io("open", &root))?;
-        let flush = tokio::task::spawn_blocking(move || rustix::fs::syncfs(&directory));
-        let flushed = flush.await.expect("flushing does not panic");
+        let flushed = compute::elsewhere(move || rustix::fs::syncfs(&directory)).await;
         flushed.map_err(|error| {
             MaterialiseError::io("flush the file system of", &root)(error.into())
         })?;

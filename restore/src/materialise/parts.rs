@@ -1,5 +1,6 @@
 //! Fetching parts side by side, and writing what they hold to where it belongs.
 
+use walvault_store::compute;
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
@@ -187,7 +188,7 @@ impl Writer {
             let flushes = self.flushes.clone();
             flushing.spawn(async move {
                 let _turn = flushes.acquire().await;
-                let _ = tokio::task::spawn_blocking(move || file.sync_data()).await;
+                let _ = compute::elsewhere(move || file.sync_data()).await;
             });
         }
         while flushing.try_join_next().is_some() {}

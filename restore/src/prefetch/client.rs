@@ -95,6 +95,8 @@ impl<'a> Prefetch<'a> {
             if !is_under_way || begun.elapsed() >= PATIENCE || !helper_lives()? {
                 return Ok(false);
             }
+            // Its own process and thread: nothing else waits for it.
+            #[expect(clippy::disallowed_methods, reason = "no task runs on this thread")]
             thread::sleep(POLL);
         }
     }

@@ -1,5 +1,6 @@
 //! Everything a report is made of, read once.
 
+use walvault_store::clock;
 use jiff::Timestamp;
 use walvault_archive::archive::Listed;
 use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow};
@@ -75,7 +76,7 @@ impl Sources {
         let (drills, drills_unread) = drills(trail, vouched).await?;
         Ok(Sources {
             archive: archive.clone(),
-            read_at: Timestamp::now(),
+            read_at: clock::now(),
             listing: archive.list("").await?,
             trail: report,
             events,

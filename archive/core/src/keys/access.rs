@@ -3,6 +3,7 @@
 //! Shared by every archive and every task of a process, and with it the data keys that were opened:
 //! whoever can only seal would otherwise begin a new one each time an archive is opened.
 
+use walvault_store::compute;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -240,9 +241,7 @@ impl KeyAccess {
                     let name = public.name().to_owned();
                     // A plugin is another process, and RSA takes its time.
                     let work = move || public.wrap(&archive, key.id, key.secret());
-                    let file = tokio::task::spawn_blocking(work).await;
-                    let file = file.unwrap_or_else(|_| Err("its key was not used".to_owned()));
-                    let file = file.map_err(|reason| KeyError::CannotWrap {
+                    let file = compute::elsewhere(work).await.map_err(|reason| KeyError::CannotWrap {
                         recipient: name.clone(),
                         reason,
                     })?;
@@ -394,8 +393,7 @@ impl KeyAccess {
                 };
                 let (access, archive, name) = (self.clone(), *archive, recipient.clone());
                 let work = move || access.try_age(&archive, id, &name, &file);
-                let tried = tokio::task::spawn_blocking(work).await;
-                tried.expect("unwrapping does not panic")
+                compute::elsewhere(work).await
             }
             WrappedKey::AwsKms { key, wrapped } => {
                 let allowed = |identity: &Identity| matches!(identity, Identity::Kms);

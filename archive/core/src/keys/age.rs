@@ -4,6 +4,7 @@
 //! A public key lets a host wrap what it cannot unwrap. What is wrapped for it is an age file of its
 //! own, so that recipients can be told apart, added and removed one by one.
 
+use walvault_store::clock;
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -189,7 +190,7 @@ impl AgeIdentity {
         let secret = key.to_string();
         let text = Zeroizing::new(format!(
             "# created: {}\n# public key: {public}\n{}\n",
-            jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            clock::now().strftime("%Y-%m-%dT%H:%M:%SZ"),
             secret.expose_secret()
         ));
         write_new(path, &text)?;

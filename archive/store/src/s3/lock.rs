@@ -1,5 +1,6 @@
 //! Locks on objects that are there: until when, and longer.
 
+use crate::clock;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode,
 };
@@ -43,7 +44,7 @@ pub(super) async fn until(
         .object_lock_retain_until_date()
         .copied()
         .map(timestamp);
-    Ok(until.filter(|until| *until > jiff::Timestamp::now()))
+    Ok(until.filter(|until| *until > clock::now()))
 }
 
 /// Locks an object until `until`.

@@ -1,5 +1,6 @@
 //! What a PUT says besides the bytes: storage class, encryption by the store, Object Lock.
 
+use crate::clock;
 use std::time::Duration;
 
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
@@ -53,7 +54,7 @@ pub(super) fn as_configured(
             // PutObject with a lock needs a checksum, and some stores look for its name alone.
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .object_lock_mode(mode(lock.mode))
-            .object_lock_retain_until_date(whole_second(jiff::Timestamp::now() + length));
+            .object_lock_retain_until_date(whole_second(clock::now() + length));
     }
     request
 }

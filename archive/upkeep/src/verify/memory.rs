@@ -6,6 +6,7 @@
 //! delete objects can make walvault forget the newest, as everything else that is newest, unless the
 //! bucket forbids it.
 
+use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use jiff::Timestamp;
@@ -112,7 +113,7 @@ impl Memory {
         }
         let mut record = VerifiedRecord {
             version: 1,
-            at: Timestamp::now(),
+            at: clock::now(),
             by: by.to_owned(),
             depth: scope.depth,
             replaces: 0,

@@ -1,5 +1,6 @@
 //! What is tried of the archive. What is written for that is removed again.
 
+use walvault_store::chance;
 use bytes::Bytes;
 use walvault_archive::{Archive, Error};
 use walvault_layout::probe_key;
@@ -12,7 +13,7 @@ use crate::app::App;
 /// Writes, reads, lists and removes, and opens the archive if there is one.
 pub(super) async fn check(app: &App, server: Option<&Found>, findings: &mut Findings) {
     let store = &*app.store;
-    let probe = probe_key(rand::random());
+    let probe = probe_key(chance::token());
     let body = || Body::new(Bytes::from_static(b"walvaultd check"));
     if let Err(error) = store.put(&probe, body()).await {
         findings.error("archive: write", &error);
@@ -78,7 +79,7 @@ pub(super) async fn check(app: &App, server: Option<&Found>, findings: &mut Find
 /// Writes and removes in each place by itself, where there are several.
 async fn check_copies(app: &App, findings: &mut Findings) {
     for place in app.store.replicas() {
-        let probe = probe_key(rand::random());
+        let probe = probe_key(chance::token());
         let body = Body::new(Bytes::from_static(b"walvaultd check"));
         let written = match place.put(&probe, body).await {
             Ok(()) => place.delete(&probe).await,

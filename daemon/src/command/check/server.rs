@@ -1,5 +1,6 @@
 //! What is tried of the server.
 
+use walvault_store::clock;
 use jiff::Timestamp;
 use walvault_protocol::client::{ClientError, Mode, Session};
 use walvault_protocol::replication::SystemIdentity;
@@ -226,11 +227,11 @@ async fn ask_slot(
 }
 
 async fn ask_clock(sql: &mut Session, findings: &mut Findings) -> Result<(), ClientError> {
-    let before = Timestamp::now();
+    let before = clock::now();
     let answer = sql
         .query("select extract(epoch from pg_catalog.clock_timestamp())")
         .await?;
-    let after = Timestamp::now();
+    let after = clock::now();
     let seconds = |at: Timestamp| at.as_microsecond() as f64 / 1e6;
     let server: f64 = answer
         .text(0, 0)

@@ -1,5 +1,6 @@
 //! The segments after the one that was asked for last, and the fetches that bring them.
 
+use walvault_store::compute;
 use std::collections::HashMap;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -133,7 +134,7 @@ impl Ahead {
         if let Some(file) = file {
             // PostgreSQL flushes it before it replays it: the earlier that begins, the less it waits.
             let _permit = self.flushes.acquire().await;
-            let _ = tokio::task::spawn_blocking(move || file.sync_data()).await;
+            let _ = compute::elsewhere(move || file.sync_data()).await;
         }
     }
 
