@@ -1,8 +1,9 @@
 //! `[archive]`: where the archive is.
 
+use walvault_store::{ArchiveUrl, StoreOptions};
+
 use crate::reader::{Field, Section};
 use crate::{ConfigError, Place, s3, values};
-use walvault_store::{ArchiveUrl, StoreOptions};
 
 /// `[archive]`
 #[derive(Debug, Clone, PartialEq, Eq)]

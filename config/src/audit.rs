@@ -1,9 +1,10 @@
 //! `[audit]`: what is done is taken note of.
 
-use crate::reader::Section;
-use crate::{ConfigError, values};
 use walvault_archive::keys::PublicKey;
 use walvault_evidence::audit::AuditSettings;
+
+use crate::reader::Section;
+use crate::{ConfigError, values};
 
 pub(super) fn read(mut section: Section) -> Result<AuditSettings, ConfigError> {
     let mut path = |name| section.take(name).map(values::path).transpose();

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::reader::{Field, Section};
-use crate::{ConfigError, values};
 use walvault_archive::keys::identity::KMS_IDENTITY;
 use walvault_archive::keys::{EncryptionSettings, IdentitySource, KmsSettings};
 use walvault_store::endpoint::is_encrypted_or_local;
+
+use crate::reader::{Field, Section};
+use crate::{ConfigError, values};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

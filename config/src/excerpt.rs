@@ -1,11 +1,12 @@
 //! A configuration that reads an archive and says nothing else, for processes that shall not know more.
 
-use crate::environment::names;
 use std::fmt::Write;
 
-use crate::environment::PREFIX;
-use crate::{Config, CopySettings, EncryptionSettings, IdentitySource, S3Settings};
 use walvault_archive::keys::identity::KMS_IDENTITY;
+
+use crate::environment::PREFIX;
+use crate::environment::names;
+use crate::{Config, CopySettings, EncryptionSettings, IdentitySource, S3Settings};
 
 /// What the names of AWS's variables begin with.
 const AWS: &str = "AWS_";

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
+use walvault_store::endpoint::is_loopback;
 
 use crate::reader::{Field, Section};
 use crate::{ConfigError, Secret, values};
-use walvault_store::endpoint::is_loopback;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

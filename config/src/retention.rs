@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use walvault_upkeep::retention::RetentionPolicy;
+
 use crate::reader::Section;
 use crate::{ConfigError, values};
-use walvault_upkeep::retention::RetentionPolicy;
 
 /// A century: longer is a mistake.
 const MOST_DAYS: u64 = 36_525;

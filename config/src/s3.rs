@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use crate::reader::{Field, Section, TextOrSection};
-use crate::{ConfigError, values};
 use walvault_store::s3::{
     ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses,
 };
+
+use crate::reader::{Field, Section, TextOrSection};
+use crate::{ConfigError, values};
 
 /// A century: longer is a mistake.
 const MOST_DAYS: u64 = 36_525;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use walvault_archive::record::Depth;
+
 use crate::reader::Section;
 use crate::{ConfigError, values};
-use walvault_archive::record::Depth;
 
 /// `[verify]`
 #[derive(Debug, Clone, PartialEq)]

@@ -11,14 +11,13 @@
 //! Everything is bounded, so that a store that is slow makes the server wait: plaintext by one part,
 //! sealed parts by three, whatever the size of the database. Only the list of files grows with it.
 
-use walvault_store::chance;
-use walvault_store::clock;
 use walvault_archive::record::{BackupFiles, BackupRecord, TablespaceRecord};
 use walvault_archive::{Archive, Error as ArchiveError};
 use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::LsnRange;
 use walvault_protocol::client::{BackupStream, Session, Tablespace};
 use walvault_protocol::manifest::BackupManifest;
+use walvault_store::{chance, clock};
 
 pub mod attempt;
 pub mod bring_along;
@@ -105,7 +104,7 @@ pub async fn take(
         progress,
     )
     .await?;
-    let stopped_at = jiff::Timestamp::now();
+    let stopped_at = clock::now();
     for notice in stream.take_notices() {
         // Of a symbolic link, for one, which PostgreSQL leaves out of every backup.
         if notice.severity == "WARNING" {

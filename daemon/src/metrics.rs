@@ -5,7 +5,6 @@
 //! set of values, so that the number of series does not grow. Gauges of what is known at the moment are filled when
 //! somebody asks: see [`Metrics::render`].
 
-use walvault_store::clock;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use prometheus::{
 };
 use walvault_archive::WalCut;
 use walvault_store::StoreError;
+use walvault_store::clock;
 use walvault_store::metered::{Observer, Operation};
 
 use crate::observed::{Backup, Interruption, StreamState, Survey};

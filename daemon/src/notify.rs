@@ -3,8 +3,6 @@
 //! Owns what is an event. That one is told at least once, in order, and signed, is [`webhook`]'s concern. `docs/notify.md`
 //! documents both for who receives them.
 
-use walvault_store::chance;
-use walvault_store::clock;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,6 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
 use walvault_layout::DrillId;
+use walvault_store::{chance, clock};
 use walvault_upkeep::verify::{Finding, FindingKind};
 
 use crate::backup::desk::BackupStatus;
@@ -152,7 +151,7 @@ impl Watcher {
             differs_since: None,
             last_backup: None,
             gaps: None,
-            begun: Timestamp::now(),
+            begun: clock::now(),
             conflict: false,
             key_trouble: false,
             findings: None,

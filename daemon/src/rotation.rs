@@ -1,8 +1,6 @@
 //! Data keys of a running sidecar: another one when it is due, or was asked for, and a daily look
 //! whether they open.
 
-use walvault_store::chance;
-use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +10,7 @@ use walvault_archive::Archive;
 use walvault_archive::keys::health::KeyState;
 use walvault_archive::seal::Sealer;
 use walvault_evidence::audit::{Action, Outcome};
+use walvault_store::{chance, clock};
 
 use crate::journal::Journal;
 use crate::metrics::Metrics;

@@ -1,12 +1,12 @@
 //! Telling the audit trail how old commits became before they were archived.
 
-use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use walvault_evidence::audit::{Action, Outcome};
+use walvault_store::clock;
 
 use crate::journal::Journal;
 use crate::metrics::Metrics;

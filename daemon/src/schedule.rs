@@ -4,7 +4,6 @@
 //! record of it; so a run that was missed while nobody was there is due at once, and only once,
 //! however many were missed.
 
-use walvault_store::clock;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::Timestamp;
+use walvault_store::clock;
 
 /// The longest sleep before the clock is read again: a clock that is set, or a machine that was
 /// suspended, is noticed after that long.

@@ -1,11 +1,11 @@
 //! `/status`: everything the sidecar knows, as one JSON object. `docs/status.md` documents its fields.
 
-use walvault_store::clock;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 use walvault_config::Config;
 use walvault_protocol::{Lsn, TimelineId};
+use walvault_store::clock;
 
 use crate::backup::desk::BackupStatus;
 use crate::health::{self, Condition};

@@ -3,12 +3,10 @@
 //! Owns the pace: at most one look a minute, and, however large the archive is, no more than a hundredth of the time is
 //! spent looking.
 
-use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 use walvault_archive::catalog::Hole;
 use walvault_archive::catalog::seen::{backup_names, backup_stored_at};
@@ -19,6 +17,7 @@ use walvault_config::Config;
 use walvault_layout::ObjectKey;
 use walvault_protocol::{LsnRange, TimelineId};
 use walvault_store::SharedStore;
+use walvault_store::clock;
 
 use crate::backup::desk::{BackupStatus, Ended};
 use crate::drills::Drills;

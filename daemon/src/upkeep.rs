@@ -4,7 +4,6 @@
 //! all at once. It holds up neither the stream nor backups. Owns when it is done and who hears of it; what is done
 //! is [`walvault_archive`]'s.
 
-use walvault_store::clock;
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use tokio::sync::watch;
 use walvault_archive::Archive;
 use walvault_protocol::TimelineId;
 use walvault_store::Backoff;
+use walvault_store::clock;
 
 use crate::metrics::Metrics;
 use crate::schedule::{Schedule, sleep_until};

@@ -7,14 +7,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-
-use crate::audit::AuditLog;
 use walvault_archive::archive::{Archive, kind_of};
 use walvault_archive::error::Error;
 use walvault_archive::format::{Codec, footer_digest};
 use walvault_archive::keys::{PublicKey, SigningKey};
 use walvault_archive::record::DrillRecord;
 use walvault_layout::{DRILLS_PREFIX, DrillId, ObjectKey};
+
+use crate::audit::AuditLog;
 
 /// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;

@@ -8,14 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walvault_protocol::wal::{MarkKind, Parameters, WalMark};
-use walvault_protocol::{
-    Lsn, LsnRange, PgTimestamp, SegmentSize, ServerVersion, SystemId, TimelineId,
-};
-use zeroize::Zeroizing;
-
-use crate::audit::{self, Action, Actor, Batch, Event, Head, Outcome};
-use crate::drill;
 use walvault_archive::archive::{kind_of, wal_key};
 use walvault_archive::catalog::Catalog;
 use walvault_archive::format::Codec;
@@ -29,8 +21,16 @@ use walvault_archive::record::{
 use walvault_archive::seal::Sealer;
 use walvault_archive::{Archive, Error};
 use walvault_layout::{BackupId, DrillId, KeyId, ObjectKey, unit_containing};
+use walvault_protocol::wal::{MarkKind, Parameters, WalMark};
+use walvault_protocol::{
+    Lsn, LsnRange, PgTimestamp, SegmentSize, ServerVersion, SystemId, TimelineId,
+};
 use walvault_store::SharedStore;
 use walvault_store::directory::DirectoryStore;
+use zeroize::Zeroizing;
+
+use crate::audit::{self, Action, Actor, Batch, Event, Head, Outcome};
+use crate::drill;
 
 const ARCHIVE_ID: [u8; 16] = *b"golden archive 1";
 const SIZE: fn() -> SegmentSize = || SegmentSize::new(1 << 20).expect("a size");

@@ -4,7 +4,6 @@ use std::fs;
 
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-
 use walvault_harness::user::{server_command, write_as_server_user};
 use walvault_harness::{Outcome, Postgres, Shutdown, cache, test};
 use walvault_protocol::segment::{parse_segment, segment_name};

@@ -63,7 +63,7 @@ pub trait MarkSource {
 /// An object: its timeline, start and end, and whether it is a whole unit.
 type Name = (TimelineId, Lsn, Lsn, bool);
 
-/// Marks out of an archive. Those that were read last are kept, up to [`KEPT`].
+/// Marks out of an archive. Those that were read last are kept, up to a limit.
 pub struct ArchiveMarks<'a> {
     archive: &'a Archive,
     catalog: &'a Catalog,

@@ -172,6 +172,14 @@ impl Prepared<'_> {
         self.tree.needed_parts(&self.found.kept)
     }
 
+    /// Whether this user may write where everything goes.
+    ///
+    /// # Errors
+    /// With the first directory that is not for this user to write.
+    pub fn check_writable(&self) -> Result<(), MaterialiseError> {
+        self.site.check_writable()
+    }
+
     /// Whether every file system has room for what goes there.
     ///
     /// # Errors

@@ -252,7 +252,7 @@ fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// The value that [`quote`] or a person wrote, and what may follow on its line is left out.
+/// The value that `quote` or a person wrote, and what may follow on its line is left out.
 #[must_use]
 pub fn unquoted(text: &str) -> String {
     let Some(quoted) = text.trim().strip_prefix('\'') else {

@@ -7,16 +7,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use walvault_layout::{KeyId, ObjectKey};
 use walvault_protocol::{SegmentSize, SystemId};
+use walvault_store::{Naming, ObjectMeta, SharedStore, compute, next_page};
 
 use crate::error::Error;
 use crate::format::{Codec, Header, Kind, footer_digest};
 use crate::keys::{DataKey, KeyAccess, Keyring};
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
 use crate::seal::{FrameError, OpenError, Opened, Sealed, SealedObject, Sealer, check_digest};
-use walvault_layout::{KeyId, ObjectKey};
-use walvault_store::compute;
-use walvault_store::{Naming, ObjectMeta, SharedStore, next_page};
 
 pub mod again;
 mod begin;

@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
+use walvault_layout::{
+    BackupId, GAPS_PREFIX, KeyId, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject,
+};
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, TimelineHistory, TimelineId};
 
@@ -15,9 +18,6 @@ use crate::damage::{Damage, left_out};
 use crate::error::Error;
 use crate::keep::Keeps;
 use crate::record::{BackupRecord, GapRecord, commit_index};
-use walvault_layout::{
-    BackupId, GAPS_PREFIX, KeyId, ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject,
-};
 
 mod backups;
 pub mod holes;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use walvault_layout::KeyId;
+
 use crate::error::Error;
 use crate::keys::KeyError;
-use walvault_layout::KeyId;
 
 /// Either refuses damage, as whoever relies on the catalog must, or collects it, for who looks for it.
 #[derive(Debug, Default)]
@@ -73,6 +74,6 @@ pub fn is_damage(error: &Error, keys: &BTreeSet<KeyId>) -> bool {
 }
 
 /// Says that an object does not count, since it does not open.
-pub(crate) fn left_out(object: &str, error: &Error) {
+pub fn left_out(object: &str, error: &Error) {
     tracing::warn!(object, %error, "an object does not open and is left out");
 }

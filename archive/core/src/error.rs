@@ -1,10 +1,10 @@
 //! What goes wrong with an archive, sorted by what the caller does next.
 
 use walvault_protocol::{LsnRange, SystemId, TimelineId};
+use walvault_store::StoreError;
 
 use crate::keys::{AccessError, KeyError, KeyFileError};
 use crate::seal::OpenError;
-use walvault_store::StoreError;
 
 /// Why an archive did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -6,11 +6,12 @@
 //! two may take the same one; each reads its record back, so that all but the last notice, and
 //! what both write is still never mixed: the same bytes are harmless, and others are refused.
 
+use walvault_layout::{ObjectKey, WRITERS_PREFIX, numbers};
+use walvault_store::StoreError;
+
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::record::WriterRecord;
-use walvault_layout::{ObjectKey, WRITERS_PREFIX, numbers};
-use walvault_store::StoreError;
 
 /// The right to write WAL, until somebody takes a higher one.
 #[derive(Debug, Clone)]

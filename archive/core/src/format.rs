@@ -3,9 +3,8 @@
 //! An object is a [`Header`], frames, a meta frame and a [`Footer`]; `docs/format.md` tables every
 //! byte. Numbers are little-endian.
 
-use walvault_protocol::codec::{CodecError, Reader};
-
 use walvault_layout::KeyId;
+use walvault_protocol::codec::{CodecError, Reader};
 
 pub mod meta;
 

@@ -4,18 +4,18 @@
 //! object that is gone from the middle cannot have been removed by walvault: then the backup is
 //! kept, whatever the others say.
 
-use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use serde::Serialize;
+use walvault_layout::{BackupId, ObjectKey, keep_prefix, numbers};
+use walvault_store::StoreError;
+use walvault_store::clock;
 
 use crate::archive::Archive;
 use crate::damage::{Damage, left_out};
 use crate::error::Error;
 use crate::record::{KeepChange, KeepRecord};
-use walvault_layout::{BackupId, ObjectKey, keep_prefix, numbers};
-use walvault_store::StoreError;
 
 /// What keeps one backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

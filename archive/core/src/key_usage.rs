@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use walvault_layout::{BackupId, KeyId, ObjectKey, WalObject};
 use walvault_protocol::TimelineId;
+use walvault_store::StoreError;
 
 use crate::archive::{Archive, Listed};
 use crate::coverage::Coverage;
 use crate::error::Error;
 use crate::format::{HEADER_LEN, Header};
-use walvault_layout::{BackupId, KeyId, ObjectKey, WalObject};
-use walvault_store::StoreError;
 
 /// How many headers are read at once.
 const READS: usize = 64;

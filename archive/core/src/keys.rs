@@ -7,10 +7,10 @@
 
 use hkdf::Hkdf;
 use sha2::Sha256;
+use walvault_layout::KeyId;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::format::SALT_LEN;
-use walvault_layout::KeyId;
 
 pub mod access;
 pub mod age;

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+use walvault_layout::KeyId;
 
 use crate::format::{HEADER_LEN, Header};
 use crate::keys::wrap::KeyRecord;
 use crate::keys::{DataKey, Identity, KeyAccess, Recipient, RotationPolicy, Secret};
 use crate::seal::Sealed;
-use walvault_layout::KeyId;
 
 fn vectors() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md");

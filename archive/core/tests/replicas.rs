@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use walvault_layout::ObjectKey;
-use walvault_protocol::{SegmentSize, SystemId};
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use walvault_archive::archive::Archive;
 use walvault_archive::keys::{KeyFile, Secret};
+use walvault_layout::ObjectKey;
+use walvault_protocol::{SegmentSize, SystemId};
 use walvault_store::hooked::{Hooked, Hooks};
 use walvault_store::metered::Operation;
 use walvault_store::{Body, ObjectStore, Quorum, Replicas, StoreError};

@@ -5,8 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::compute;
-use crate::{ObjectStore, StoreError};
+use crate::{ObjectStore, StoreError, compute};
 
 /// How many reads have to agree before something is written by them.
 pub const ALIKE: u32 = 3;

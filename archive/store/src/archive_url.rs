@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::backends::{BACKENDS, Backend};
+use super::backends::{BACKENDS, Backend, StoreOptions};
+use super::{SharedStore, StoreError};
 
 /// The URL of an archive; it holds no secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,6 +53,16 @@ impl fmt::Display for ArchiveUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.backend.scheme, self.place)
     }
+}
+
+/// Opens the store at `url`. Nothing is asked of it yet, and nothing is retried: wrap it in
+/// [`Retrying`](super::Retrying).
+///
+/// # Errors
+/// [`StoreError::Refused`] when the options cannot work: a directory that is not there, an
+/// endpoint without TLS, an unreadable CA file.
+pub async fn open_at(url: &ArchiveUrl, options: &StoreOptions) -> Result<SharedStore, StoreError> {
+    (url.backend().open)(url.place(), options).await
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{ArchiveUrl, S3Settings, SharedStore, StoreError};
+use super::{S3Settings, SharedStore, StoreError};
 
 mod directory;
 mod s3;
@@ -42,13 +42,3 @@ impl PartialEq for Backend {
 }
 
 impl Eq for Backend {}
-
-/// Opens the store at `url`. Nothing is asked of it yet, and nothing is retried: wrap it in
-/// [`Retrying`](super::Retrying).
-///
-/// # Errors
-/// [`StoreError::Refused`] when the options cannot work: a directory that is not there, an
-/// endpoint without TLS, an unreadable CA file.
-pub async fn open_at(url: &ArchiveUrl, options: &StoreOptions) -> Result<SharedStore, StoreError> {
-    (url.backend().open)(url.place(), options).await
-}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::metered::Operation;
+use super::operation::Operation;
 use super::through::{Around, through};
 use super::write_once::{Conditional, ConditionalPuts};
 use super::{

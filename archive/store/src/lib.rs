@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-
 use walvault_layout::stored_limit;
 
 pub mod aws;
@@ -38,6 +37,7 @@ pub mod memory;
 pub mod metered;
 #[cfg(any(test, feature = "testing"))]
 pub mod on_the_way;
+mod operation;
 pub mod read_only;
 mod reaffirm;
 pub mod replicas;
@@ -47,9 +47,9 @@ mod through;
 pub mod write_once;
 
 pub use alike::{ALIKE, read_alike};
-pub use archive_url::ArchiveUrl;
+pub use archive_url::{ArchiveUrl, open_at};
+pub use backends::{BACKENDS, Backend, StoreOptions};
 pub use backoff::Backoff;
-pub use backends::{BACKENDS, Backend, StoreOptions, open_at};
 pub use capabilities::{
     BATCH, Batches, Capabilities, Leftover, Leftovers, Locks, Overwrites, Versions,
 };
@@ -256,7 +256,7 @@ impl StoreError {
     ///
     /// # Errors
     /// [`StoreError::TooLarge`].
-    pub(crate) fn check_size(store: &str, key: &str, size: u64) -> Result<(), StoreError> {
+    pub fn check_size(store: &str, key: &str, size: u64) -> Result<(), StoreError> {
         let limit = stored_limit(key);
         if size <= limit {
             return Ok(());
@@ -364,7 +364,7 @@ pub async fn list_all(
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] when the next page would not begin after the last.
-pub(crate) fn next_page(
+pub fn next_page(
     store: &dyn ObjectStore,
     prefix: &str,
     after: Option<&str>,

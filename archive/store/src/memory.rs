@@ -1,6 +1,5 @@
 //! Objects in memory, for tests.
 
-use crate::clock;
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-
-use crate::{Body, Capabilities, ListPage, Locks, ObjectMeta, ObjectStore, StoreError, key};
 use walvault_layout::{Purpose, purpose};
+
+use crate::{Body, Capabilities, ListPage, Locks, ObjectMeta, ObjectStore, StoreError, clock, key};
 
 /// How many objects a page of a listing holds.
 const PAGE: usize = 1000;

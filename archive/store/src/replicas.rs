@@ -15,12 +15,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use walvault_layout::ObjectKey;
 
 use crate::{
     Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, Overwrites,
     SharedStore, StoreError, Versions,
 };
-use walvault_layout::ObjectKey;
 
 mod member;
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
-use crate::metered::Operation;
+use crate::operation::Operation;
 use crate::through::{Around, through};
 use crate::{
     Body, Capabilities, ListPage, Naming, ObjectMeta, ObjectStore, SharedStore, StoreError,

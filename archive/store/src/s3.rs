@@ -22,7 +22,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use crate::write_once::{Conditional, ConditionalPuts};
-use crate::{Batches, Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, StoreError, Versions, WriteOnce, key};
+use crate::{
+    Batches, Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore,
+    StoreError, Versions, WriteOnce, key,
+};
 
 mod client;
 mod delete;

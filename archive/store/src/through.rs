@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::metered::Operation;
+use super::operation::Operation;
 use super::{Batches, Versions};
 use super::{Body, Capabilities, Leftover, Leftovers, Locks, Overwrites, SharedStore, StoreError};
 

@@ -10,11 +10,11 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
+use walvault_layout::CONDITIONAL_PROBE;
 
 use super::{
     Body, Capabilities, ListPage, Naming, ObjectMeta, ObjectStore, Overwrites, StoreError,
 };
-use walvault_layout::CONDITIONAL_PROBE;
 
 /// How a store answered a PUT whose condition was that there be no object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,15 +6,10 @@
 //! record last: whenever it is cut off, what was copied is a sound archive, and the next run goes
 //! on with what is missing.
 
-use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, stream};
-use jiff::Timestamp;
 use serde::Serialize;
-use walvault_protocol::{Lsn, TimelineId};
-
-use crate::retention::before;
 use walvault_archive::archive::{Archive, Listed, wal_key};
 use walvault_archive::error::Error;
 use walvault_archive::record::{ArchiveRecord, PruneRecord};
@@ -23,8 +18,10 @@ use walvault_layout::{
     AUDIT_PREFIX, BACKUPS_PREFIX, BackupId, DRILLS_PREFIX, GAPS_PREFIX, KEYS_PREFIX, ObjectKey,
     PRUNED_PREFIX, TAIL_PREFIX, WAL_PREFIX, WRITERS_PREFIX, unit_containing,
 };
-use walvault_store::compute;
-use walvault_store::{ALIKE, Body, SharedStore, StoreError, read_alike};
+use walvault_protocol::{Lsn, TimelineId};
+use walvault_store::{ALIKE, Body, SharedStore, StoreError, clock, compute, read_alike};
+
+use crate::retention::before;
 
 /// How many objects are on their way at once: of the largest, 128 MiB.
 const AT_ONCE: usize = 4;

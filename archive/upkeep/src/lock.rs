@@ -15,8 +15,7 @@ use walvault_archive::error::Error;
 use walvault_archive::record::LockRecord;
 use walvault_layout::{LOCKS_PREFIX, ObjectKey, numbers};
 use walvault_store::StoreError;
-use walvault_store::chance;
-use walvault_store::clock;
+use walvault_store::{chance, clock};
 
 /// How long a lock is good for when it is neither renewed nor released: its holder was killed.
 const LIFETIME: Duration = Duration::from_secs(600);

@@ -7,11 +7,11 @@
 //! locked are counted.
 
 use serde::Serialize;
+use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::{Lsn, TimelineId};
+use walvault_store::Leftover;
 
 use crate::retention::{RetentionPolicy, Rule};
-use walvault_layout::{BackupId, ObjectKey};
-use walvault_store::Leftover;
 
 mod apply;
 mod certify;

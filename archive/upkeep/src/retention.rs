@@ -10,7 +10,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
-
 use walvault_layout::BackupId;
 
 /// What stays. A rule that is not set keeps nothing; a policy without any rule frees nothing.

@@ -3,18 +3,17 @@
 //! It owns what counts as damage and what is remembered of earlier looks. It repairs nothing, and
 //! an object that cannot be read because the store is away is an error, never a finding.
 
-use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
-
 use walvault_archive::archive::Archive;
 use walvault_archive::catalog::Catalog;
 use walvault_archive::damage::{Damage, is_damage};
 use walvault_archive::error::Error;
 use walvault_archive::record::Seen;
 use walvault_layout::{BackupId, KeyId, ObjectKey};
+use walvault_store::clock;
 
 mod backup;
 mod choice;

@@ -1,6 +1,5 @@
 //! From the server's stream to stored parts: what runs side by side while a backup is copied.
 
-use walvault_store::compute;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use walvault_archive::Archive;
@@ -9,6 +8,7 @@ use walvault_archive::seal::Sealer;
 use walvault_layout::BackupId;
 use walvault_protocol::ServerVersion;
 use walvault_protocol::client::{BackupEnd, BackupEvent, BackupStream, Tablespace};
+use walvault_store::compute;
 use walvault_store::compute::unfinished;
 
 use super::error::of_client;
@@ -51,7 +51,9 @@ pub(super) async fn copy(
     };
     let (pieces, input) = pipe();
     let (feed, sealed, threads) = seal::start(archive, id, sealer, part_size);
-    let parser = tokio::task::spawn_blocking(move || parse(input, end_mark, part_size, feed));
+    let parser = tokio::spawn(compute::elsewhere(move || {
+        parse(input, end_mark, part_size, feed)
+    }));
     let ((end, manifest, warnings), files, parts, ()) = tokio::try_join!(
         receive(stream, pieces, progress),
         joined(parser),

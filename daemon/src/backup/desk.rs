@@ -1,12 +1,12 @@
 //! Where backups are ordered and asked about while the sidecar runs.
 
-use walvault_store::clock;
 use std::sync::Mutex;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use walvault_layout::BackupId;
+use walvault_store::clock;
 
 use super::progress::{Progress, Stage};
 use super::{BackupOptions, Label};

@@ -1,6 +1,5 @@
 //! That a backup's WAL is in the archive before the backup counts.
 
-use walvault_store::chance;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +9,7 @@ use walvault_layout::TAIL_PREFIX;
 use walvault_protocol::client::{ClientError, Session};
 use walvault_protocol::replication::SlotName;
 use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
+use walvault_store::chance;
 
 use super::BackupError;
 use crate::stream::overlap::IN_FLIGHT;

@@ -3,7 +3,6 @@
 //! Owns when a backup is taken. What is due is told by the archive alone; only whoever writes the
 //! archive's WAL looks, so that the sidecars of standbys take no duplicates.
 
-use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use walvault_archive::{Archive, Error as ArchiveError};
 use walvault_protocol::TimelineId;
 use walvault_store::Backoff;
 use walvault_store::SharedStore;
+use walvault_store::clock;
 
 use super::attempt::{AttemptError, BackupSource, attempt};
 use super::desk::{self, BackupStatus, Counter, Desk, Order, Published, RequestError};

@@ -1,8 +1,8 @@
 //! What is known of drills, and of the canaries that they look for.
 
-use walvault_store::clock;
 use jiff::Timestamp;
 use prometheus::{Gauge, GaugeVec, Opts};
+use walvault_store::clock;
 
 use super::{Metrics, New, registered};
 use crate::drills::DrillSeen;

@@ -1,6 +1,5 @@
 //! What is known at the moment: told by the parts that know, asked by whoever looks.
 
-use walvault_store::clock;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use tokio::time::Instant;
 use walvault_archive::record::RpoSeries;
 use walvault_protocol::{Lsn, TimelineId};
 use walvault_store::StoreError;
+use walvault_store::clock;
 
 use super::Metrics;
 use super::rpo::{Commits, Rpo};

@@ -1,8 +1,8 @@
 //! What verifying and pruning by schedule count.
 
-use walvault_store::clock;
 use jiff::Timestamp;
 use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec};
+use walvault_store::clock;
 use walvault_upkeep::prune::PruneReport;
 use walvault_upkeep::verify::{Finding, FindingKind, Verification};
 

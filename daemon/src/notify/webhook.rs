@@ -1,6 +1,5 @@
 //! Events on their way: in order, signed, and tried again until they are taken or too old.
 
-use walvault_store::clock;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use walvault_config::{NotifySettings, Secret, SigningSecret};
 use walvault_store::Backoff;
+use walvault_store::clock;
 
 use super::Event;
 use super::http::Client;

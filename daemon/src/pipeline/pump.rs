@@ -4,7 +4,6 @@
 //! reads before anything of it is kept. How WAL is cut, stored and accounted for is the chunker's,
 //! the uploader's and the watermark's concern.
 
-use walvault_store::clock;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +19,7 @@ use walvault_protocol::client::{ClientError, WalMessage};
 use walvault_protocol::replication::StandbyStatus;
 use walvault_protocol::wal::{ScanStart, WalError, WalScanner};
 use walvault_protocol::{Lsn, LsnRange, PgTimestamp, TimelineId};
+use walvault_store::clock;
 
 use super::Settings;
 use super::catch_up::CatchUp;

@@ -1,13 +1,12 @@
 //! The right to write, taken before the first byte and looked after while streaming.
 
-use walvault_store::clock;
 use std::time::Duration;
 
 use walvault_archive::fence::Epoch;
 use walvault_archive::record::WriterRecord;
 use walvault_archive::{Archive, Error};
 use walvault_protocol::TimelineId;
-use walvault_store::chance;
+use walvault_store::{chance, clock};
 
 /// How often it is looked whether somebody took over.
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -3,12 +3,12 @@
 //! A gap is recorded in the archive, never skipped in silence: the recovery window ends before it,
 //! and only a new base backup begins another.
 
-use walvault_store::clock;
 use walvault_archive::Archive;
 use walvault_archive::record::GapRecord;
 use walvault_layout::ObjectKey;
 use walvault_protocol::{LsnRange, SegmentNumber};
 use walvault_store::StoreError;
+use walvault_store::clock;
 
 use super::connect::{Reserved, Server, recreate_slot, reserved};
 use super::follow::{Context, StreamError};

@@ -17,13 +17,12 @@ use walvault_protocol::client::{ClientError, ConnInfo, Mode, Session};
 use walvault_protocol::replication::SlotName;
 use walvault_store::Backoff;
 
-use crate::metrics::Metrics;
-use crate::metrics::live::Slot;
-use crate::observed::{Outlook, SlotState, WalStatus};
-
 use super::canary::Canary;
 use super::slot_guard::{judge, rate};
 use super::wal_disk::WalDisk;
+use crate::metrics::Metrics;
+use crate::metrics::live::Slot;
+use crate::observed::{Outlook, SlotState, WalStatus};
 
 /// How soon after the first look comes the second: a stream that has just begun counts as a
 /// synchronous one once the server has heard a position from it.

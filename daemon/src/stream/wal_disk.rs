@@ -1,8 +1,9 @@
 //! The room left on the disk of the server's `pg_wal`, where that can be seen from here.
 
-use walvault_store::compute;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use walvault_store::compute;
 
 /// Bytes that the server may still write to the disk of this directory: not those kept for root (statvfs(3), `f_bavail`).
 ///

@@ -11,6 +11,7 @@ use walvault_archive::catalog::seen::{backup_names, backup_stored_at};
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_config::Config;
 use walvault_layout::{BackupId, GAPS_PREFIX, ObjectKey, TAIL_PREFIX, WAL_PREFIX};
+use walvault_store::clock;
 
 use super::timelines;
 use crate::drills::Drills;
@@ -50,7 +51,7 @@ impl Names {
             stored_at: *stored_at,
         });
         Ok(Survey {
-            at: Timestamp::now(),
+            at: clock::now(),
             seconds: begun.elapsed().as_secs_f64(),
             system_id: archive.record().system_id,
             windows: Vec::new(),

@@ -1,6 +1,5 @@
 //! Pruning by schedule.
 
-use walvault_store::clock;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use walvault_archive::{Archive, Error};
 use walvault_config::Config;
 use walvault_evidence::audit::{Act, Action, Actor, AuditError, Event, Outcome, Recorder};
 use walvault_layout as layout;
+use walvault_store::clock;
 use walvault_upkeep::lock::Lock;
 use walvault_upkeep::prune::{self, Asked, PruneError, PrunePlan, PruneReport};
 

@@ -1,6 +1,5 @@
 //! Verifying by schedule, a share at a time.
 
-use walvault_store::clock;
 use std::convert::Infallible;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 use walvault_archive::{Archive, Error};
 use walvault_config::VerifySettings;
 use walvault_evidence::audit::{Action, Outcome};
+use walvault_store::clock;
 use walvault_upkeep::retention::before;
 use walvault_upkeep::verify::{self, Choice, Finding, Scope, Verification};
 

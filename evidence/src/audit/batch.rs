@@ -1,14 +1,14 @@
 //! Events that were stored together, signed.
 
-use walvault_store::clock;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-
-use super::Event;
 use walvault_archive::keys::{PublicKey, SigningKey};
 use walvault_layout::AuditWriter;
+use walvault_store::clock;
+
+use super::Event;
 
 /// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;

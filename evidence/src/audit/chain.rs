@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-
-use super::Event;
-use super::batch::{Batch, BatchError};
 use walvault_archive::archive::Archive;
 use walvault_archive::error::Error;
 use walvault_archive::keys::{KeyError, PublicKey};
 use walvault_layout::{AUDIT_PREFIX, AuditWriter, ObjectKey};
+
+use super::Event;
+use super::batch::{Batch, BatchError};
 
 /// How many batches are read at once: a sidecar leaves some dozens a day, for years.
 pub(super) const READS_AT_ONCE: usize = 16;

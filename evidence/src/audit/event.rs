@@ -1,11 +1,10 @@
 //! One act, as it is remembered.
 
-use walvault_store::clock;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
 use walvault_layout::{BackupId, KeyId};
+use walvault_store::clock;
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

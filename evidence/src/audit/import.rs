@@ -1,7 +1,6 @@
 //! Bringing home what a host that may not write the archive noted: its chain, and records of drills.
 
 use serde::Serialize;
-
 use walvault_archive::archive::Archive;
 use walvault_archive::error::Error;
 use walvault_layout::{AUDIT_PREFIX, DRILLS_PREFIX, KEYS_PREFIX, ObjectKey};

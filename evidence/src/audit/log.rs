@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
-
-use super::Event;
-use super::batch::{Batch, Head};
 use walvault_archive::archive::{Archive, kind_of};
 use walvault_archive::error::Error;
 use walvault_archive::format::{Codec, footer_digest};
 use walvault_archive::keys::SigningKey;
 use walvault_layout::{AUDIT_PREFIX, AuditWriter, ObjectKey, audit_prefix, numbers};
 use walvault_store::StoreError;
+
+use super::Event;
+use super::batch::{Batch, Head};
 
 /// How often a place is looked for when another process with the same key took it.
 const ATTEMPTS: u32 = 16;

@@ -1,16 +1,17 @@
 //! Taking note of what a program does.
 
-use walvault_store::clock;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Action, Actor, AuditLog, AuditSettings, Event, Head, Outcome};
 use walvault_archive::archive::Archive;
 use walvault_archive::error::Error;
 use walvault_archive::keys::{EncryptionSettings, KeyAccess, KeyFileError, SigningKey};
+use walvault_store::clock;
 use walvault_store::directory::DirectoryStore;
 use walvault_store::{SharedStore, StoreError};
+
+use super::{Action, Actor, AuditLog, AuditSettings, Event, Head, Outcome};
 
 /// Why nothing is taken note of.
 #[derive(Debug, thiserror::Error)]

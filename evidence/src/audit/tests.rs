@@ -1,9 +1,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walvault_protocol::{SegmentSize, SystemId};
-
-use super::*;
 use walvault_archive::archive::Archive;
 use walvault_archive::error::Error;
 use walvault_archive::format::{Codec, footer_digest};
@@ -12,8 +9,11 @@ use walvault_archive::keys::{
     Identity, KeyAccess, KeyFile, KeyPurpose, Recipient, RotationPolicy, Secret, SigningKey,
 };
 use walvault_layout::{AuditWriter, ObjectKey};
+use walvault_protocol::{SegmentSize, SystemId};
 use walvault_store::memory::MemoryStore;
 use walvault_store::{Body, SharedStore};
+
+use super::*;
 
 const NEVER: RotationPolicy = RotationPolicy {
     after: std::time::Duration::ZERO,

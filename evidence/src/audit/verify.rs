@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
-
-use super::batch::{BatchError, Head};
-use super::chain::{Fault, Loaded, Position, READS_AT_ONCE, Recorded, chains, load};
-use super::{Action, Outcome};
 use walvault_archive::archive::Archive;
 use walvault_archive::error::Error;
 use walvault_archive::keys::PublicKey;
 use walvault_layout::{AuditWriter, BACKUPS_PREFIX, BackupId, ObjectKey, WRITERS_PREFIX};
+
+use super::batch::{BatchError, Head};
+use super::chain::{Fault, Loaded, Position, READS_AT_ONCE, Recorded, chains, load};
+use super::{Action, Outcome};
 
 /// What may be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

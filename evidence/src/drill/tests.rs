@@ -1,16 +1,16 @@
 use std::sync::Arc;
 
-use walvault_protocol::{SegmentSize, SystemId};
-
-use super::*;
-use crate::audit::import::import;
 use walvault_archive::keys::KmsSettings;
 use walvault_archive::keys::{
     Identity, KeyAccess, KeyFile, KeyPurpose, Recipient, RotationPolicy, Secret, SigningKey,
 };
 use walvault_archive::record::{DrillObjectives, DrillOutcome, DrillTarget};
+use walvault_protocol::{SegmentSize, SystemId};
 use walvault_store::memory::MemoryStore;
 use walvault_store::{Body, SharedStore, StoreError};
+
+use super::*;
+use crate::audit::import::import;
 
 fn access(purpose: KeyPurpose, byte: u8) -> KeyAccess {
     let secret = zeroize::Zeroizing::new([byte; 32]);

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,7 +21,6 @@ use super::socket::{self, Socket};
 use super::tls;
 use crate::auth::{Credentials, Password, Transport};
 use crate::handshake::{HandshakeStep, Startup, TlsAnswer, tls_answer, tls_request};
-use std::sync::Arc;
 
 /// Connects to the first host that will have us.
 pub(super) async fn connect(info: &ConnInfo, mode: Mode) -> Result<Session, ClientError> {

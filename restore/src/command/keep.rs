@@ -1,10 +1,8 @@
 //! `walvault keep`, `unkeep`, `hold` and `release`: what retention must leave alone.
 
-use walvault_store::clock;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::keep::{self, Keeps};
 use walvault_archive::record::{BackupRecord, KeepChange};
@@ -12,6 +10,7 @@ use walvault_archive::{Archive, Error};
 use walvault_config::Config;
 use walvault_evidence::audit::{Action, Event};
 use walvault_layout::{BackupId, ObjectKey};
+use walvault_store::clock;
 use walvault_upkeep::lock::Lock;
 
 use super::restore::parse_backup;

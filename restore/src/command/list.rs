@@ -1,6 +1,5 @@
 //! `walvault list`: what an archive holds, and what can be restored from it.
 
-use walvault_store::clock;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -9,6 +8,7 @@ use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow, Unreadable};
 use walvault_archive::{Archive, Error};
 use walvault_config::Config;
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
+use walvault_store::clock;
 
 use crate::access;
 use crate::exit::Failure;

@@ -1,14 +1,13 @@
 //! `walvault prune`: removes what no rule keeps.
 
-use walvault_store::clock;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use walvault_config::{Config, parse_days};
 use walvault_evidence::audit::{Action, Event};
+use walvault_store::clock;
 use walvault_upkeep::lock::Lock;
 use walvault_upkeep::prune::{self, Asked, PrunePlan, PruneReport, WalReason};
 use walvault_upkeep::retention::RetentionPolicy;

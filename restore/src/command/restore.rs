@@ -301,6 +301,10 @@ impl Restore {
             let text = describe::plan(&plan, &job, &work, &estimate, &configuration);
             report::print(format_args!("{text}"))?;
         }
+        // Whoever plans may be another user than whoever restores.
+        if !self.dry_run {
+            prepared.check_writable()?;
+        }
         if !self.ignore_space {
             prepared.check_space()?;
         }

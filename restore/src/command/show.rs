@@ -1,17 +1,16 @@
 //! `walvault show`: everything that is known of one backup.
 
-use walvault_store::clock;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::record::{BackupFiles, BackupRecord, TablespaceRecord};
 use walvault_archive::{Archive, Catalog};
 use walvault_config::Config;
 use walvault_layout::{BackupId, ObjectKey, backup_prefix};
 use walvault_protocol::{Lsn, TimelineId};
+use walvault_store::clock;
 
 use super::keep::unknown_backup;
 use super::list::backup::{Backup, server_version};

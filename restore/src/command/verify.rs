@@ -1,15 +1,14 @@
 //! `walvault verify`: whether the archive is sound. Exits 0 when it is, 1 with findings, 2 when it
 //! could not be looked at.
 
-use walvault_store::clock;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use walvault_config::{Config, parse_share};
 use walvault_evidence::audit::{Action, Event};
 use walvault_layout::BackupId;
+use walvault_store::clock;
 use walvault_upkeep::retention::before;
 use walvault_upkeep::verify::{Choice, Depth, Scope, Verification, verify};
 

@@ -1,16 +1,14 @@
 //! What is told of a drill, gathered while it is carried out.
 
-use walvault_store::chance;
-use walvault_store::clock;
 use std::time::Instant;
 
-use jiff::Timestamp;
 use walvault_archive::record::{
     DrillCheck, DrillMeasures, DrillObjectives, DrillOutcome, DrillRecord, DrillStep, DrillTarget,
 };
 use walvault_config::ObjectiveSettings;
 use walvault_evidence::audit::Actor;
 use walvault_layout::DrillId;
+use walvault_store::{chance, clock};
 
 use super::{DrillError, Scenario};
 

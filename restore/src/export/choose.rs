@@ -4,7 +4,6 @@
 //! that leads from it to the end of what can be recovered, or to an instant. That the copy restores is
 //! not hoped for: the plan of the restore is made on what is chosen alone.
 
-use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
@@ -14,6 +13,7 @@ use walvault_archive::record::{BackupRecord, PartRecord};
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_layout::{BackupId, ObjectKey, wal_unit};
 use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
+use walvault_store::clock;
 
 use super::error::ExportError;
 use super::record::{ExportRecord, Exported};

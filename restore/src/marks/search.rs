@@ -11,11 +11,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::Error;
 use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, PgTimestamp};
-
-use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{AT_ONCE, MarkSource, changes_of_piece, is_transaction_end, marks_of, marks_of_all};
 use crate::line::Piece;

@@ -1,10 +1,11 @@
 //! Permissions, owners, and everything on disk.
 
-use walvault_store::compute;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use walvault_store::compute;
 
 use super::site::Site;
 use super::tree::{Place, Tree};

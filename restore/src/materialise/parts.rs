@@ -1,6 +1,5 @@
 //! Fetching parts side by side, and writing what they hold to where it belongs.
 
-use walvault_store::compute;
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
@@ -13,6 +12,7 @@ use tokio::sync::{Mutex, Semaphore};
 use walvault_archive::record::{BackupRecord, PartRecord};
 use walvault_archive::{Archive, Error};
 use walvault_layout::ObjectKey;
+use walvault_store::compute;
 
 use super::MaterialiseError;
 use super::tree::{Place, Tree};

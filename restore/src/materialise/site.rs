@@ -97,8 +97,7 @@ impl Site {
         Ok(site)
     }
 
-    /// Refuses what would fail only after something was fetched: a directory for WAL within another
-    /// one, and directories that this user may not write.
+    /// Refuses a directory for WAL within another one, or around it.
     fn check_places(&self) -> Result<(), MaterialiseError> {
         let tablespaces = self.tablespaces.iter().map(|(_, root)| root);
         let others: Vec<&Root> = tablespaces.chain([&self.pgdata]).collect();
@@ -115,7 +114,13 @@ impl Site {
                 ),
             });
         }
-        for root in others.into_iter().chain(&self.wal) {
+        Ok(())
+    }
+
+    /// Refuses directories that this user may not write, before anything is fetched.
+    pub(super) fn check_writable(&self) -> Result<(), MaterialiseError> {
+        let tablespaces = self.tablespaces.iter().map(|(_, root)| root);
+        for root in tablespaces.chain([&self.pgdata]).chain(&self.wal) {
             let (_, existing) = root.file_system()?;
             rustix::fs::access(&existing, Access::WRITE_OK | Access::EXEC_OK)
                 .map_err(|error| MaterialiseError::io("write into", &existing)(error.into()))?;

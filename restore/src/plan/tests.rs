@@ -759,10 +759,8 @@ fn a_newest_timeline_without_a_history_is_not_passed_over_unsaid() {
             plan.warnings
         );
 
-        let (unit, wal) = (
-            LsnRange::new(Lsn(START), Lsn(START + SEGMENT)),
-            [7; 1 << 20],
-        );
+        let unit = LsnRange::new(Lsn(START), Lsn(START + SEGMENT));
+        let wal = vec![7; 1 << 20];
         testing::put_wal(&archive, testing::tli(2), unit, true, &wal, &[]).await;
         let refused = planned(TimelineChoice::Latest)
             .await

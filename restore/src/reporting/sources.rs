@@ -1,6 +1,5 @@
 //! Everything a report is made of, read once.
 
-use walvault_store::clock;
 use jiff::Timestamp;
 use walvault_archive::archive::Listed;
 use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow};
@@ -11,6 +10,7 @@ use walvault_archive::{Archive, Error};
 use walvault_evidence::audit::{self, AuditReport, Recorded};
 use walvault_evidence::drill;
 use walvault_layout::{ObjectKey, VERIFIED_PREFIX};
+use walvault_store::clock;
 
 use super::ReportError;
 

@@ -64,7 +64,18 @@ fn code(text: &str) -> Vec<String> {
 /// What the programs may say: the source of all crates without comments, with strings that were broken over lines made whole.
 fn source() -> String {
     let mut all = String::new();
-    for name in ["protocol", "archive", "daemon", "restore"] {
+    const CRATES: [&str; 9] = [
+        "protocol",
+        "archive/layout",
+        "archive/store",
+        "archive/core",
+        "archive/upkeep",
+        "evidence",
+        "config",
+        "daemon",
+        "restore",
+    ];
+    for name in CRATES {
         for file in files(&root().join(name).join("src"), ".rs") {
             let text = read(&file);
             let is_code = |line: &&str| !line.trim_start().starts_with("//");

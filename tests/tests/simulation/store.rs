@@ -9,9 +9,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use walvault_layout::{ObjectKey, unit_containing};
-use walvault_store::clock;
 use walvault_store::{
-    Body, Capabilities, ListPage, ObjectMeta, ObjectStore, Overwrites, StoreError,
+    Body, Capabilities, ListPage, ObjectMeta, ObjectStore, Overwrites, StoreError, clock,
 };
 
 use crate::world::{Planted, State, World};

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
+use walvault_layout::ObjectKey;
 use walvault_protocol::{SegmentSize, SystemId};
+use walvault_store::{ALIKE, Body, SharedStore, StoreError, clock, read_alike, reaffirm};
 
 use super::again::again;
 use crate::error::Error;
 use crate::record::{ARCHIVE_FORMAT, ArchiveRecord};
-use walvault_layout::ObjectKey;
-use walvault_store::clock;
-use walvault_store::{ALIKE, Body, SharedStore, StoreError, read_alike, reaffirm};
 
 /// How long a record that somebody else writes in the same moment is waited for, on a store that lets
 /// it take the place of ours.

@@ -1,14 +1,14 @@
 //! Looking at objects to verify them, not to use them.
 
 use bytes::Bytes;
+use walvault_layout::ObjectKey;
+use walvault_store::compute;
 
 use crate::archive::again::again;
 use crate::archive::{Archive, kind_of};
 use crate::error::Error;
 use crate::format::{FOOTER_LEN, HEADER_LEN, Header};
 use crate::seal::{Digests, OpenError, Opened, SealedMeta, check_digest};
-use walvault_layout::ObjectKey;
-use walvault_store::compute;
 
 impl Archive {
     /// Reads an object whole, and checks its SHA-256 and that its end was sealed for this name in

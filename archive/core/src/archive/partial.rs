@@ -6,6 +6,9 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use walvault_layout::ObjectKey;
+use walvault_store::StoreError;
+use walvault_store::compute;
 
 use super::again::{Again, again};
 use super::{META_GUESS, kind_of};
@@ -13,9 +16,6 @@ use crate::format::{FOOTER_LEN, FRAME_SIZE, HEADER_LEN, Meta};
 use crate::keys::DataKey;
 use crate::seal::{FrameError, OpenError, SealedMeta};
 use crate::{Archive, Error};
-use walvault_layout::ObjectKey;
-use walvault_store::StoreError;
-use walvault_store::compute;
 
 /// Frames between two that are needed are fetched with them up to this many: a request costs more.
 const GAP: usize = 4;

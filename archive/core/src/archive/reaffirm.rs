@@ -8,12 +8,13 @@
 //! What is put again takes the place of what is stored, so it has to be that: it is opened under its name,
 //! or, where it cannot be, read alike several times.
 
+use walvault_layout::ObjectKey;
+use walvault_store::{ALIKE, StoreError, put_again, read_alike};
+
 use super::Archive;
 use super::again::again;
 use crate::error::Error;
 use crate::seal::check_whole;
-use walvault_layout::ObjectKey;
-use walvault_store::{ALIKE, StoreError, put_again, read_alike};
 
 impl Archive {
     /// Returns once the store has answered for an object that was found in it. A store that enforces

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
+use walvault_store::hooked::{Hooked, Hooks};
+use walvault_store::metered::Operation;
+use walvault_store::{Body, MemoryStore, ObjectStore, StoreError};
 
 use super::*;
 use crate::Catalog;
 use crate::keys::{KeyFile, Secret};
-use walvault_store::hooked::{Hooked, Hooks};
-use walvault_store::metered::Operation;
-use walvault_store::{Body, MemoryStore, ObjectStore, StoreError};
 
 async fn archive_in(store: SharedStore) -> Archive {
     let key = KeyFile::from_secret(Secret::generate().expect("random bits"));

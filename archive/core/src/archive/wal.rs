@@ -1,14 +1,14 @@
 //! WAL on its way into the archive, the receipt for it, and what is there of a timeline.
 
+use walvault_layout::{
+    ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject, unit_containing, wal_prefix, wal_unit,
+};
 use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
+use walvault_store::{Naming, StoreError, next_page};
 
 use super::{Archive, Listed};
 use crate::error::Error;
 use crate::seal::SealedObject;
-use walvault_layout::{
-    ObjectKey, TAIL_PREFIX, WAL_PREFIX, WalObject, unit_containing, wal_prefix, wal_unit,
-};
-use walvault_store::{Naming, StoreError, next_page};
 
 /// How often WAL is put whose name is taken by an object that is gone when it is read.
 const PUTS: u32 = 4;

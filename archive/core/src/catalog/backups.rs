@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use walvault_layout::{BACKUPS_PREFIX, BackupId, KeyId, ObjectKey, PRUNED_PREFIX};
+use walvault_store::next_page;
 
 use super::BackupNotes;
 use crate::archive::Archive;
@@ -10,8 +12,6 @@ use crate::damage::Damage;
 use crate::error::Error;
 use crate::keep::Keeps;
 use crate::record::{BackupRecord, PruneRecord};
-use walvault_layout::{BACKUPS_PREFIX, BackupId, KeyId, ObjectKey, PRUNED_PREFIX};
-use walvault_store::next_page;
 
 /// How many small objects are read at once.
 const READS_AT_ONCE: usize = 16;

@@ -1,5 +1,6 @@
 //! Holes in the WAL that is held, and what made them.
 
+use walvault_layout::PRUNED_PREFIX;
 use walvault_protocol::{LsnRange, TimelineId};
 
 use super::Catalog;
@@ -8,7 +9,6 @@ use crate::coverage::Coverage;
 use crate::damage::left_out;
 use crate::error::Error;
 use crate::record::PruneRecord;
-use walvault_layout::PRUNED_PREFIX;
 
 /// A run of WAL that is not held, between what is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 
+use walvault_layout::ObjectKey;
 use walvault_protocol::{LsnRange, TimelineHistory};
 
 use super::Catalog;
 use crate::archive::wal_key;
-use walvault_layout::ObjectKey;
 
 impl Catalog {
     /// The objects that hold the newest of `range` on the timelines of `history`, newest first: as many

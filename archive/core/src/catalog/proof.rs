@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use walvault_layout::{ObjectKey, unit_containing};
 use walvault_protocol::{Lsn, TimelineId};
 
 use super::{Catalog, WalHeld};
 use crate::archive::{Archive, wal_key};
 use crate::error::Error;
-use walvault_layout::{ObjectKey, unit_containing};
 
 /// How many whole units are opened at once.
 const AT_ONCE: usize = 4;
@@ -60,7 +60,11 @@ impl Catalog {
         let opened = open_all(archive, keys).await?;
         let proven = starts.into_iter().zip(opened);
         let proven = proven.filter_map(|(unit, opens)| opens.then_some(unit));
-        Ok(known.into_iter().map(|(unit, _)| unit).chain(proven).collect())
+        Ok(known
+            .into_iter()
+            .map(|(unit, _)| unit)
+            .chain(proven)
+            .collect())
     }
 
     /// Whether WAL of `timeline` opens, so that the timeline exists.

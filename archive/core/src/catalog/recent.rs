@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::try_join_all;
+use walvault_layout::{GAPS_PREFIX, ObjectKey, TAIL_PREFIX, WAL_END, WAL_PREFIX, unit_containing};
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineHistory, TimelineId};
 
 use super::Catalog;
 use crate::archive::{Archive, Listed, wal_key};
 use crate::damage::{Damage, left_out};
 use crate::error::Error;
-use walvault_layout::{GAPS_PREFIX, ObjectKey, TAIL_PREFIX, WAL_END, WAL_PREFIX, unit_containing};
 
 /// Units older than that of which chunks are still there are looked for, the newest; the chunks of
 /// others stay for a prune.
@@ -51,9 +51,7 @@ impl Catalog {
         let listing = wal.iter().chain(&tail).chain(&gaps);
         let mut catalog = Catalog::from_listing(size, listing);
         let damage = Damage::left_out();
-        let doubtful = catalog
-            .read_histories(archive, &wal, true, &damage)
-            .await?;
+        let doubtful = catalog.read_histories(archive, &wal, true, &damage).await?;
         catalog.prove(archive, doubtful, true).await?;
         for (object, error) in damage.into_found() {
             left_out(&object, &error);

@@ -3,6 +3,7 @@
 //! Where a record may be read, it tells. Where it is withheld, names and times have to do.
 
 use jiff::Timestamp;
+use walvault_layout::{BackupId, GAPS_PREFIX, ObjectKey};
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::backups::name_backups;
@@ -10,7 +11,6 @@ use crate::archive::{Archive, Listed};
 use crate::damage::left_out;
 use crate::error::Error;
 use crate::record::{BackupRecord, GapRecord};
-use walvault_layout::{BackupId, GAPS_PREFIX, ObjectKey};
 
 /// What tells whether another backup is due.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

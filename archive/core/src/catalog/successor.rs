@@ -3,13 +3,13 @@
 //! Where commits wait for the archive, the sidecar merges and removes chunks every second. A reader
 //! of the newest segment would list it again and again. It reads what took a chunk's place instead.
 
+use walvault_layout::{ObjectKey, WalObject, tail_prefix};
 use walvault_protocol::{LsnRange, TimelineId};
 
 use super::WalHeld;
 use crate::archive::{Archive, Listed, wal_key};
 use crate::error::Error;
 use crate::format::Meta;
-use walvault_layout::{ObjectKey, WalObject, tail_prefix};
 
 /// How often what took an object's place may go as well.
 const LOOKS: usize = 20;

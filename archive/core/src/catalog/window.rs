@@ -1,6 +1,7 @@
 //! Recovery windows: unbroken spans in which every instant can be restored.
 
 use serde::Serialize;
+use walvault_layout::BackupId;
 use walvault_protocol::wal::{MarkKind, WalMark};
 use walvault_protocol::{Lsn, TimelineId};
 
@@ -8,7 +9,6 @@ use super::{Catalog, WalHeld};
 use crate::archive::Archive;
 use crate::damage::left_out;
 use crate::error::Error;
-use walvault_layout::BackupId;
 
 /// A span in which every instant can be restored, from a backup's consistency point on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -3,7 +3,6 @@
 //! Shared by every archive and every task of a process, and with it the data keys that were opened:
 //! whoever can only seal would otherwise begin a new one each time an archive is opened.
 
-use walvault_store::compute;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +10,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use walvault_layout::KeyId;
+use walvault_store::compute;
 
 use super::kms::{KeyArn, Kms};
 use super::recipient::RecipientError;
@@ -20,7 +21,6 @@ use super::{
     DataKey, EncryptionSettings, Identity, IdentitySource, KeyError, KeyFile, KeyFileError,
     KmsSettings, Recipient, Secret,
 };
-use walvault_layout::KeyId;
 
 /// When a data key has served long enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,10 +241,13 @@ impl KeyAccess {
                     let name = public.name().to_owned();
                     // A plugin is another process, and RSA takes its time.
                     let work = move || public.wrap(&archive, key.id, key.secret());
-                    let file = compute::elsewhere(work).await.map_err(|reason| KeyError::CannotWrap {
-                        recipient: name.clone(),
-                        reason,
-                    })?;
+                    let file =
+                        compute::elsewhere(work)
+                            .await
+                            .map_err(|reason| KeyError::CannotWrap {
+                                recipient: name.clone(),
+                                reason,
+                            })?;
                     WrappedKey::Age {
                         recipient: name,
                         wrapped: STANDARD.encode(file),

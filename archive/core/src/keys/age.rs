@@ -4,7 +4,6 @@
 //! A public key lets a host wrap what it cannot unwrap. What is wrapped for it is an age file of its
 //! own, so that recipients can be told apart, added and removed one by one.
 
-use walvault_store::clock;
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -14,11 +13,12 @@ use age::{Decryptor, EncryptError, Encryptor, NoCallbacks, plugin, ssh, x25519};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::digest::{SHA256, digest};
+use walvault_layout::KeyId;
+use walvault_store::clock;
 use zeroize::Zeroizing;
 
 use super::private_file::{malformed, write_new};
 use super::{KeyFileError, Secret};
-use walvault_layout::KeyId;
 
 /// What an age file holds here: a data key, and what it is bound to.
 const PLAIN_LEN: usize = 32 + 16 + 16;

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-
-use super::wrap::KeyRecord;
 use walvault_layout::{KEYS_PREFIX, KeyId, ObjectKey, numbers};
 use walvault_store::{ObjectStore, StoreError, list_all, read_alike};
+
+use super::wrap::KeyRecord;
 
 /// How often a record is read alike that has to open anyway.
 pub(super) const ONCE: u32 = 1;

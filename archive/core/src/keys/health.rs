@@ -1,10 +1,11 @@
 //! Whether data keys are there, intact, and open.
 
+use walvault_layout::KeyId;
+use walvault_store::StoreError;
+
 use super::epochs::KeyEpoch;
 use super::wrap::KeyRecord;
 use super::{KeyError, Keyring, Recipient};
-use walvault_layout::KeyId;
-use walvault_store::StoreError;
 
 /// What was found of one data key.
 #[derive(Debug)]

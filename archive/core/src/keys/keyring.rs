@@ -9,6 +9,8 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use tracing::{info, warn};
+use walvault_layout::KeyId;
+use walvault_store::{ALIKE, Body, SharedStore, StoreError, clock, reaffirm};
 
 use super::access::{KeyAccess, Opened, Unwrapped};
 use super::epochs::{self, KeyEpoch, ONCE};
@@ -16,9 +18,6 @@ use super::kms::KmsError;
 use super::sealing_key::SealingKey;
 use super::wrap::KeyRecord;
 use super::{DataKey, KeyPurpose, Recipient};
-use walvault_layout::KeyId;
-use walvault_store::clock;
-use walvault_store::{ALIKE, Body, SharedStore, StoreError, reaffirm};
 
 /// How many generations before the newest are tried where that one does not open.
 const EARLIER: usize = 8;

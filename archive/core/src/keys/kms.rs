@@ -22,12 +22,12 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use tokio::sync::Mutex;
 use url::Url;
-use zeroize::Zeroizing;
-
-use super::{KmsSettings, Secret};
 use walvault_layout::KeyId;
 use walvault_store::aws;
 use walvault_store::endpoint::is_loopback;
+use zeroize::Zeroizing;
+
+use super::{KmsSettings, Secret};
 
 /// How often a request is tried that was throttled or got no answer.
 const ATTEMPTS: u32 = 4;

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use walvault_layout::{KeyId, numbers};
+use walvault_store::StoreError;
+
 use super::epochs::{self, KeyEpoch};
 use super::wrap::KeyRecord;
 use super::{DataKey, KeyError, Keyring, Recipient};
-use walvault_layout::{KeyId, numbers};
-use walvault_store::StoreError;
 
 /// Why recipients are not changed. Nothing was written, unless it says so.
 #[derive(Debug, thiserror::Error)]

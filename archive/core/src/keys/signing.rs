@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use walvault_layout::AuditWriter;
 use zeroize::Zeroizing;
 
 use super::{KeyFileError, Secret, private_file};
-use walvault_layout::AuditWriter;
 
 /// What the line that holds the key begins with.
 const PREFIX: &str = "walvault-signing-1-";

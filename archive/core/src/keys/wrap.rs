@@ -8,11 +8,11 @@ use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use walvault_layout::KeyId;
 use zeroize::Zeroizing;
 
 use super::recipient::key_file_name;
 use super::{DataKey, KeyFile, Secret};
-use walvault_layout::KeyId;
 
 /// The newest version of [`KeyRecord`] that this build reads. Version 1 had no check and knew key files
 /// only; version 2 had no purpose, and is still what is written for [`KeyPurpose::Data`].

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use walvault_layout::BackupId;
 use walvault_protocol::{
     Lsn, LsnRange, SegmentNumber, SegmentSize, ServerVersion, SystemId, TimelineId,
 };
-
-use walvault_layout::BackupId;
 
 /// `backups/<id>/record`: written last, after everything it speaks of and the WAL up to its end
 /// are stored. Without it there is no backup.

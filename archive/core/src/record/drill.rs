@@ -2,9 +2,8 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use walvault_protocol::Lsn;
-
 use walvault_layout::{BackupId, DrillId};
+use walvault_protocol::Lsn;
 
 /// `drills/<id>`: a restore that was started, checked and thrown away. Durations are those of a clock
 /// that nobody sets; instants are by the clock of the host, but for those that WAL tells.

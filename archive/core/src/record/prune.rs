@@ -1,9 +1,8 @@
 //! What a prune leaves behind: a record of what it set out to remove.
 
 use serde::{Deserialize, Serialize};
-use walvault_protocol::{LsnRange, TimelineId};
-
 use walvault_layout::{BackupId, ObjectKey};
+use walvault_protocol::{LsnRange, TimelineId};
 
 /// `pruned/<number>`: written before the first object is removed, so that nothing that walvault
 /// removed is ever missed without an explanation.

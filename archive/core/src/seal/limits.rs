@@ -1,7 +1,8 @@
 //! How much an object may hold, by its kind.
 
-use crate::format::Kind;
 use walvault_layout::MAX_WAL_OBJECT;
+
+use crate::format::Kind;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

@@ -7,6 +7,7 @@ use aes_gcm::aead::array::Array;
 use aes_gcm::{AeadInOut, Aes256Gcm};
 use bytes::Bytes;
 use ring::digest::{Context, SHA256, digest};
+use walvault_layout::KeyId;
 
 use super::compress::decompress;
 use super::limits::payload_limit;
@@ -15,7 +16,6 @@ use crate::format::{
     Codec, FOOTER_LEN, FRAME_SIZE, Footer, FormatError, HEADER_LEN, Header, Kind, Meta, TAG_LEN,
 };
 use crate::keys::DataKey;
-use walvault_layout::KeyId;
 
 /// A stored object whose bytes are not believed yet.
 #[derive(Debug, Clone)]

@@ -2,12 +2,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use walvault_layout::KeyId;
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::format::{Codec, FRAME_SIZE};
 use crate::keys::Secret;
-use walvault_layout::KeyId;
 
 const ARCHIVE: [u8; 16] = [7; 16];
 

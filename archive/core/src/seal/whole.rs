@@ -1,12 +1,12 @@
 //! Whether bytes are all of an object, as far as that shows without its data key.
 
 use bytes::Bytes;
+use walvault_layout::{KEYS_PREFIX, ObjectKey, Purpose, purpose};
 use walvault_protocol::SegmentSize;
+use walvault_store::Body;
 
 use super::Sealed;
 use crate::format::Kind;
-use walvault_layout::{KEYS_PREFIX, ObjectKey, Purpose, purpose};
-use walvault_store::Body;
 
 /// Checks, as far as that needs no key, that `bytes` are a whole object of the kind that `key` names.
 ///

@@ -6,6 +6,7 @@ use aes_gcm::aead::array::Array;
 use aes_gcm::{AeadInOut, Aes256Gcm};
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
+use walvault_store::{Body, Naming};
 
 use super::compress::compress;
 use super::{associated_data, cipher, nonce};
@@ -14,7 +15,6 @@ use crate::format::{
     TAG_LEN,
 };
 use crate::keys::{DataKey, SealingKey};
-use walvault_store::{Body, Naming};
 
 /// Seals objects of one archive, each under the data key that is current when it begins.
 #[derive(Clone)]

@@ -1,14 +1,13 @@
 //! Locks on objects that are there: until when, and longer.
 
-use crate::clock;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode,
 };
 
-use crate::StoreError;
-
 use super::error::Answer;
 use super::{ANSWER_TIMEOUT, ObjectLockMode, S3Store, put, timestamp, within};
+use crate::StoreError;
+use crate::clock;
 
 /// Until when the store does not let an object, or one version of it, go. A legal hold has no end:
 /// it is the end of time.

@@ -1,15 +1,14 @@
 //! What a PUT says besides the bytes: storage class, encryption by the store, Object Lock.
 
-use crate::clock;
 use std::time::Duration;
 
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockMode, ServerSideEncryption, StorageClass};
-
 use walvault_layout::{Purpose, purpose};
 
 use super::{ObjectLockMode as Mode, S3PutSettings, S3Store, Sse};
+use crate::clock;
 
 /// For how long an object is locked that is put under `key`.
 pub(super) fn retention(settings: &S3PutSettings, key: &str) -> Option<Duration> {

@@ -2,14 +2,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
-
-use super::*;
 use walvault_archive::archive::wal_key;
 use walvault_archive::keys::{KeyFile, Secret};
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
 use walvault_store::hooked::{Hooked, Hooks};
 use walvault_store::metered::Operation;
 use walvault_store::{MemoryStore, ObjectStore, list_all};
+
+use super::*;
 
 const SEGMENT: u64 = 16 << 20;
 
@@ -136,7 +136,7 @@ async fn what_was_pruned_does_not_come_back() {
     let archive = filled(&from).await;
     let record = PruneRecord {
         version: 1,
-        at: Timestamp::now(),
+        at: jiff::Timestamp::now(),
         by: "test".to_owned(),
         backups: vec![id(1)],
         wal: Vec::new(),

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use walvault_protocol::{LsnRange, TimelineId};
-
-use super::extend::extend;
-use super::{PruneError, PrunePlan, Removal};
-use crate::lock::Lock;
 use walvault_archive::archive::Archive;
 use walvault_archive::error::Error;
 use walvault_archive::record::{PruneRecord, PrunedWal};
 use walvault_layout::{BackupId, ObjectKey, PRUNED_PREFIX, numbers};
+use walvault_protocol::{LsnRange, TimelineId};
 use walvault_store::StoreError;
+
+use super::extend::extend;
+use super::{PruneError, PrunePlan, Removal};
+use crate::lock::Lock;
 
 /// How many objects are removed at once.
 const AT_ONCE: usize = 16;

@@ -3,12 +3,12 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
-
-use super::{PrunePlan, Removal};
 use walvault_archive::archive::Archive;
 use walvault_archive::catalog::Catalog;
 use walvault_archive::error::Error;
 use walvault_layout::BackupId;
+
+use super::{PrunePlan, Removal};
 
 /// How many objects are looked for at once.
 const AT_ONCE: usize = 16;

@@ -1,7 +1,6 @@
 //! Why nothing was pruned.
 
 use jiff::Timestamp;
-
 use walvault_archive::error::Error;
 
 /// Why a prune was not planned, or stopped.

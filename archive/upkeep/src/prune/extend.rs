@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-
-use super::PrunePlan;
-use crate::lock::Lock;
 use walvault_archive::archive::{Archive, Listed};
 use walvault_archive::error::Error;
 use walvault_layout::ObjectKey;
+
+use super::PrunePlan;
+use crate::lock::Lock;
 
 /// How many objects are looked at at once.
 const AT_ONCE: usize = 16;

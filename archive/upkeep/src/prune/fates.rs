@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
-
-use super::BackupFate;
-use crate::retention::{Candidate, RetentionPolicy, Rule};
 use walvault_archive::catalog::Catalog;
 use walvault_archive::keep::Keeps;
 use walvault_archive::record::BackupRecord;
 use walvault_layout::BackupId;
+use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
+
+use super::BackupFate;
+use crate::retention::{Candidate, RetentionPolicy, Rule};
 
 /// Judges every complete backup of `catalog`. `locked` are those whose record the store does not
 /// let go.

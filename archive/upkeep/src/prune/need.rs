@@ -1,10 +1,9 @@
 //! Which WAL the backups that stay are restored with.
 
-use walvault_protocol::{Lsn, LsnRange, TimelineId};
-
 use walvault_archive::catalog::Catalog;
 use walvault_archive::record::BackupRecord;
 use walvault_layout::BackupId;
+use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 /// The WAL that one backup needs.
 #[derive(Debug, Clone)]

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use walvault_protocol::{LsnRange, TimelineId};
-
-use super::{Orphan, OrphanKind, Removal, Removals};
 use walvault_archive::archive::{Archive, Listed, wal_key};
 use walvault_archive::catalog::{Catalog, TimelineWal, WalHeld, open_all};
 use walvault_archive::coverage::Coverage;
 use walvault_archive::error::Error;
 use walvault_archive::record::PartRecord;
 use walvault_layout::{BackupId, ObjectKey};
+use walvault_protocol::{LsnRange, TimelineId};
+
+use super::{Orphan, OrphanKind, Removal, Removals};
 
 /// Parts by the backup under whose name they are stored.
 pub(super) type Parts = BTreeSet<(BackupId, u32)>;

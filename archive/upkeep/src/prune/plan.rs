@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
-
-use super::need::Needs;
-use super::orphans::{self, is_borrowed};
-use super::under_way::UnderWay;
-use super::{BackupFate, PruneError, PrunePlan, Removal, Removals, WalFate, WalReason, fates};
-use crate::retention::{RetentionPolicy, before};
 use walvault_archive::archive::{Archive, wal_key};
 use walvault_archive::catalog::{Catalog, TimelineWal, WalHeld};
 use walvault_archive::damage::left_out;
 use walvault_archive::error::Error;
 use walvault_archive::record::BackupRecord;
 use walvault_layout::{BackupId, ObjectKey, backup_prefix};
+use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
 use walvault_store::StoreError;
+
+use super::need::Needs;
+use super::orphans::{self, is_borrowed};
+use super::under_way::UnderWay;
+use super::{BackupFate, PruneError, PrunePlan, Removal, Removals, WalFate, WalReason, fates};
+use crate::retention::{RetentionPolicy, before};
 
 /// By how much clocks may differ.
 const SKEW: Duration = Duration::from_secs(600);

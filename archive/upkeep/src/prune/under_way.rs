@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walvault_protocol::{Lsn, SegmentNumber};
-
-use crate::retention::before;
 use walvault_archive::archive::{Archive, Listed};
 use walvault_archive::catalog::{Catalog, TimelineWal};
 use walvault_archive::error::Error;
 use walvault_layout::backup_prefix;
+use walvault_protocol::{Lsn, SegmentNumber};
+
+use crate::retention::before;
 
 /// Backups without a record, told apart by whether they still grow.
 #[derive(Debug, Default)]

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use walvault_protocol::manifest::{BackupManifest, FileChecksum};
-use walvault_protocol::{ControlFile, Lsn, data_page};
-
-use super::pages::{self, Pages};
-use super::{Choice, FindingKind, Run};
 use walvault_archive::archive::Archive;
 use walvault_archive::damage::is_damage;
 use walvault_archive::error::Error;
 use walvault_archive::record::{BackupFiles, BackupRecord, FileKind, FilePath, PartRecord};
 use walvault_layout::{BackupId, ObjectKey, backup_prefix};
+use walvault_protocol::manifest::{BackupManifest, FileChecksum};
+use walvault_protocol::{ControlFile, Lsn, data_page};
 use walvault_store::compute;
+
+use super::pages::{self, Pages};
+use super::{Choice, FindingKind, Run};
 
 /// How many parts are under way at most.
 const AT_ONCE: usize = 3;

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
-
-use super::{Depth, Run, is_lasting, names};
 use walvault_archive::archive::Listed;
 use walvault_archive::catalog::Catalog;
 use walvault_store::chance;
+
+use super::{Depth, Run, is_lasting, names};
 
 /// Which of the objects in question are read. Shares are above 0 and at most 1, of all objects.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Finding, FindingKind};
 use walvault_archive::archive::Archive;
 use walvault_archive::error::Error;
 use walvault_archive::keys::health::KeyState;
 use walvault_layout::{KeyId, ObjectKey};
+
+use super::{Finding, FindingKind};
 
 /// What is wrong with data keys.
 pub(super) struct Checked {

@@ -6,12 +6,8 @@
 //! delete objects can make walvault forget the newest, as everything else that is newest, unless the
 //! bucket forbids it.
 
-use walvault_store::clock;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use jiff::Timestamp;
-
-use super::{Run, Scope, names};
 use walvault_archive::archive::Archive;
 use walvault_archive::catalog::Catalog;
 use walvault_archive::damage::is_damage;
@@ -19,6 +15,9 @@ use walvault_archive::error::Error;
 use walvault_archive::record::{Finding, FindingKind, PruneRecord, Seen, VerifiedRecord};
 use walvault_layout::{KeyId, ObjectKey, PRUNED_PREFIX, VERIFIED_PREFIX, numbers};
 use walvault_store::StoreError;
+use walvault_store::clock;
+
+use super::{Run, Scope, names};
 
 /// How many records there may be before they become one.
 const MOST_RECORDS: usize = 32;

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use walvault_protocol::{LsnRange, TimelineId};
-
-use super::{Digest, FindingKind, Run};
 use walvault_archive::archive::Listed;
 use walvault_archive::catalog::Catalog;
 use walvault_archive::coverage::Coverage;
 use walvault_archive::error::Error;
 use walvault_archive::record::{BackupRecord, PartRecord, PruneRecord};
 use walvault_layout::{BackupId, ObjectKey, wal_prefix};
+use walvault_protocol::{LsnRange, TimelineId};
+
+use super::{Digest, FindingKind, Run};
 
 /// As much of a backup's file list as says which parts it is made of.
 #[derive(Deserialize)]

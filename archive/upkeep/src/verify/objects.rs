@@ -5,14 +5,14 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
-
-use super::{Depth, Digest, Finding, Run};
 use walvault_archive::archive::again::again;
 use walvault_archive::archive::{Archive, Listed};
 use walvault_archive::error::Error;
 use walvault_archive::keys::wrap::KeyRecord;
 use walvault_archive::record::ArchiveRecord;
 use walvault_layout::ObjectKey;
+
+use super::{Depth, Digest, Finding, Run};
 
 /// The most memory for objects under way, in KiB; within what a semaphore can count.
 const MOST_KIB: u32 = 1 << 28;

@@ -3,10 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walvault_protocol::wal::synthetic::SYSTEM;
-use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, TimelineId};
-
-use super::*;
 use walvault_archive::archive::wal_key;
 use walvault_archive::keep;
 use walvault_archive::keys::{KeyFile, Secret};
@@ -15,7 +11,11 @@ use walvault_archive::record::{
     PartRecord,
 };
 use walvault_layout::VERIFIED_PREFIX;
+use walvault_protocol::wal::synthetic::SYSTEM;
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, TimelineId};
 use walvault_store::{Body, MemoryStore, ObjectStore};
+
+use super::*;
 
 mod deep;
 mod sample;

@@ -2,15 +2,15 @@
 //! and timelines.
 
 use futures_util::{StreamExt, stream};
-use walvault_protocol::wal::{ScanStart, WalScanner};
-use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
-
-use super::{Finding, FindingKind, Run};
 use walvault_archive::archive::wal_key;
 use walvault_archive::catalog::{Catalog, WalHeld};
 use walvault_archive::error::Error;
 use walvault_layout::ObjectKey;
+use walvault_protocol::wal::{ScanStart, WalScanner};
+use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
 use walvault_store::compute;
+
+use super::{Finding, FindingKind, Run};
 
 /// How many objects are fetched ahead at most.
 const AHEAD: usize = 4;

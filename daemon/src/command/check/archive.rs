@@ -1,10 +1,9 @@
 //! What is tried of the archive. What is written for that is removed again.
 
-use walvault_store::chance;
 use bytes::Bytes;
 use walvault_archive::{Archive, Error};
 use walvault_layout::probe_key;
-use walvault_store::{Body, ObjectStore, StoreError};
+use walvault_store::{Body, ObjectStore, StoreError, chance};
 
 use super::Findings;
 use super::server::Found;

@@ -1,10 +1,10 @@
 //! What is tried of the server.
 
-use walvault_store::clock;
 use jiff::Timestamp;
 use walvault_protocol::client::{ClientError, Mode, Session};
 use walvault_protocol::replication::SystemIdentity;
 use walvault_protocol::{Lsn, SegmentSize};
+use walvault_store::clock;
 
 use super::Findings;
 use crate::app::App;

@@ -13,6 +13,7 @@ use walvault_archive::keep::{self, Keeps};
 use walvault_archive::record::{BackupRecord, KeepChange};
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_layout::{BackupId, ObjectKey};
+use walvault_store::clock;
 use walvault_upkeep::lock::{LOOK_EVERY, Lock};
 
 use crate::access;
@@ -76,7 +77,7 @@ async fn hold(
     pgdata: &Path,
     estimated: f64,
 ) -> Result<Option<Protection>, Error> {
-    let now = Timestamp::now();
+    let now = clock::now();
     let after = |time: Duration| {
         let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
         now.checked_add(time).unwrap_or(Timestamp::MAX)

@@ -1,6 +1,5 @@
 //! The segments after the one that was asked for last, and the fetches that bring them.
 
-use walvault_store::compute;
 use std::collections::HashMap;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +10,7 @@ use tokio::task::AbortHandle;
 use walvault_archive::Archive;
 use walvault_protocol::WalFileName;
 use walvault_protocol::segment::segment_name;
+use walvault_store::compute;
 
 use crate::prefetch::site::{Asked, Spool};
 use crate::prefetch::window::{Outcome, Position, Window};

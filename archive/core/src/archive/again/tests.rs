@@ -2,13 +2,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use walvault_layout::ObjectKey;
 use walvault_protocol::{SegmentSize, SystemId, TimelineId};
+use walvault_store::on_the_way::OnTheWay;
 
 use crate::format::FRAME_SIZE;
 use crate::keys::{KeyFile, Secret};
 use crate::{Archive, Error};
-use walvault_layout::ObjectKey;
-use walvault_store::on_the_way::OnTheWay;
 
 const KEY: ObjectKey = ObjectKey::History(TimelineId::FIRST);
 

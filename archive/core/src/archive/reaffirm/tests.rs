@@ -4,16 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
-
-use super::*;
-use crate::format::Codec;
-use crate::keys::{KeyFile, Secret};
 use walvault_layout::BackupId;
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
 use walvault_store::hooked::{Hooked, Hooks};
 use walvault_store::{
     Body, ObjectMeta, ObjectStore, RetryPolicy, Retrying, SharedStore, WriteOnce, list_all,
 };
+
+use super::*;
+use crate::format::Codec;
+use crate::keys::{KeyFile, Secret};
 
 /// What a GET is answered with instead of what is stored.
 #[derive(Debug, Clone)]

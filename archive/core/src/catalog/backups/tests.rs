@@ -2,12 +2,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use walvault_protocol::{SegmentSize, SystemId};
+use walvault_store::MemoryStore;
 
 use super::*;
 use crate::Catalog;
 use crate::catalog::tests::backup;
 use crate::keys::{KeyFile, Secret};
-use walvault_store::MemoryStore;
 
 /// A PUT that was repeated until it was answered brings the record of a pruned backup back. One whose
 /// list of files was lost otherwise is a damaged backup, and has to be seen.

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use walvault_protocol::{SegmentSize, SystemId};
-
-use super::*;
-use crate::keys::{KeyFile, Secret};
 use walvault_store::hooked::{Hooked, Hooks};
 use walvault_store::metered::Operation;
 use walvault_store::{Body, ObjectStore, StoreError};
+
+use super::*;
+use crate::keys::{KeyFile, Secret};
 
 const SIZE: SegmentSize = SegmentSize::DEFAULT;
 

@@ -1,13 +1,13 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
+use walvault_layout::KEYS_PREFIX;
+use walvault_store::list_all;
+use walvault_store::memory::MemoryStore;
 
 use super::*;
 use crate::keys::KmsSettings;
 use crate::keys::{AgeIdentity, Identity, KeyFile, RotationPolicy, Secret};
-use walvault_layout::KEYS_PREFIX;
-use walvault_store::list_all;
-use walvault_store::memory::MemoryStore;
 
 const ARCHIVE: [u8; 16] = *b"an archive of us";
 const NEVER: RotationPolicy = RotationPolicy {

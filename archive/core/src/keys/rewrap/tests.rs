@@ -1,12 +1,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::*;
-use crate::keys::KmsSettings;
-use crate::keys::{AgeIdentity, Identity, KeyAccess, KeyFile, RotationPolicy, Secret};
 use walvault_layout::KEYS_PREFIX;
 use walvault_store::list_all;
 use walvault_store::on_the_way::OnTheWay;
+
+use super::*;
+use crate::keys::KmsSettings;
+use crate::keys::{AgeIdentity, Identity, KeyAccess, KeyFile, RotationPolicy, Secret};
 
 const ARCHIVE: [u8; 16] = *b"an archive of us";
 

@@ -8,21 +8,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use proptest::test_runner::TestCaseError;
-use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, SystemId, TimelineId};
-
-use super::model::{Backup, Model};
-use crate::lock::Lock;
-use crate::prune::{Asked, PruneError, PrunePlan, apply, plan};
-use crate::retention::RetentionPolicy;
 use walvault_archive::archive::{Archive, wal_key};
 use walvault_archive::catalog::Catalog;
 use walvault_archive::keep;
 use walvault_archive::keys::{KeyFile, Secret};
 use walvault_archive::record::{BackupFiles, BackupRecord, GapRecord, KeepChange, PartRecord};
 use walvault_layout::{BackupId, ObjectKey};
+use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, SystemId, TimelineId};
 use walvault_store::hooked::{Hooked, Hooks};
 use walvault_store::metered::Operation;
 use walvault_store::{MemoryStore, ObjectStore, StoreError};
+
+use super::model::{Backup, Model};
+use crate::lock::Lock;
+use crate::prune::{Asked, PruneError, PrunePlan, apply, plan};
+use crate::retention::RetentionPolicy;
 
 /// Bytes of a segment.
 pub const SEGMENT: u64 = 1 << 20;

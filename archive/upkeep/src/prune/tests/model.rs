@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use jiff::Timestamp;
 use proptest::test_runner::TestCaseError;
+use walvault_archive::archive::wal_key;
+use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::{Lsn, LsnRange, TimelineId};
 
 use super::history::SEGMENT;
 use crate::retention::{RetentionPolicy, before};
-use walvault_archive::archive::wal_key;
-use walvault_layout::{BackupId, ObjectKey};
 
 /// Where in a segment a timeline is left.
 const SWITCH: u64 = 0x8_0000;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use walvault_archive::archive::{Archive, wal_key};
+use walvault_archive::keys::{KeyFile, Secret};
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
+use walvault_store::{Body, MemoryStore, ObjectStore, Quorum, Replicas};
 
 use super::history::SEGMENT;
 use super::*;
 use crate::prune::{Asked, PruneError};
-use walvault_archive::archive::{Archive, wal_key};
-use walvault_archive::keys::{KeyFile, Secret};
-use walvault_store::{Body, MemoryStore, ObjectStore, Quorum, Replicas};
 
 fn tli(id: u32) -> TimelineId {
     TimelineId::new(id).expect("not zero")

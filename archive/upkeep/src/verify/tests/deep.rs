@@ -1,12 +1,12 @@
 //! What only a look into objects finds.
 
+use walvault_layout::backup_prefix;
 use walvault_protocol::TimelineHistory;
 use walvault_protocol::data_page;
 use walvault_protocol::wal::synthetic::{MAGICS, RM_HEAP, Writer};
 
 use super::sample::file;
 use super::*;
-use walvault_layout::backup_prefix;
 
 const MIB: u64 = 1 << 20;
 
