@@ -87,10 +87,12 @@ impl Past {
         let ends: Vec<PgTimestamp> = before
             .filter_map(|record| Some(record.ends_transaction()?.0))
             .collect();
-        match ends.is_empty() {
-            true => None,
-            false => Some(ends.iter().any(|time| target.is_past(*time))),
-        }
+        let last = ends.last()?;
+        let past = ends.iter().rev().find(|time| target.is_past(**time));
+        // A clock that was set back by more since reaches the target's time a second time.
+        let within_tolerance =
+            |past: &PgTimestamp| past.0 - last.0 <= crate::marks::TOLERANCE_MICROS;
+        Some(past.is_some_and(within_tolerance))
     }
 
     /// Whether a backup was begun after the target's time: as the WAL tells, or by its own clock.
