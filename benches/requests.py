@@ -231,8 +231,12 @@ listen = "127.0.0.1:{port}"
     process = Process([bench.target / "walvaultd", "--config", conf, "run"], bench.home / "standby.log")
     try:
         def requests():
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-                text = answer.read().decode()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                    text = answer.read().decode()
+            except OSError:
+                # It does not listen yet.
+                return 0, False
             counts = re.findall(r'^walvault_store_request_seconds_count\{operation="\w+"\} (\d+)$', text, re.M)
             looked = float(re.search(r"^walvault_survey_timestamp_seconds (\S+)$", text, re.M)[1]) > 0
             return sum(map(int, counts)), looked
