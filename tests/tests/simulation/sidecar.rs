@@ -12,6 +12,7 @@ use walvault_archive::format::Codec;
 use walvault_archive::keys::{KeyFile, Secret};
 use walvault_archive::record::WriterRecord;
 use walvault_archive::{Archive, Error};
+use walvault_daemon::copies::Look;
 use walvault_daemon::metrics::Metrics;
 use walvault_daemon::observed::StreamState;
 use walvault_daemon::pipeline::{
@@ -100,7 +101,9 @@ impl Process {
                 let slot = &mut state.nodes[self.node].slot;
                 (slot.get_or_insert(begin).to_owned(), end)
             };
-            let catalog = held(archive, &history, Some(reserved), end).await?;
+            let copies = CatchUp::default();
+            let look = Look::new(archive, &copies, &history);
+            let (catalog, _) = held(look, Some(reserved), end).await?;
             let place = match resume::resume(&catalog, &history, Some(reserved), end) {
                 Ok(place) => place,
                 Err(superseded) => {
@@ -129,6 +132,7 @@ impl Process {
                 state: watch::Sender::new(StreamState::default()),
                 metrics: Arc::new(Metrics::new()),
                 copies: CatchUp::default(),
+                impassable: tokio::sync::mpsc::unbounded_channel().0,
             };
             let waits = self.commits_wait.clone();
             // Every world has one server to each line of WAL, so that nothing has to be compared.
