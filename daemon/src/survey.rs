@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use walvault_archive::catalog::Hole;
 use walvault_archive::catalog::seen::{backup_names, backup_stored_at};
+use walvault_archive::catalog::{Hole, WindowStarts};
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;
 use walvault_archive::{Archive, Catalog, Error};
@@ -73,6 +73,7 @@ struct Eye {
     /// Set once it was found to be one that may not.
     withheld: Option<Names>,
     drills: Drills,
+    starts: WindowStarts,
 }
 
 /// Looks at the archive for as long as it runs.
@@ -205,7 +206,7 @@ async fn look_once(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> 
             .await;
     }
     let catalog = Catalog::load(archive).await?;
-    let windows = catalog.windows(archive).await?;
+    let windows = catalog.windows_since(archive, &mut eye.starts).await?;
     Ok(Survey {
         at: clock::now(),
         seconds: begun.elapsed().as_secs_f64(),

@@ -27,6 +27,7 @@ mod recent;
 pub mod seen;
 mod successor;
 pub mod window;
+pub mod window_start;
 
 use backups::load_backups;
 pub use proof::open_all;
@@ -35,6 +36,7 @@ pub use holes::Hole;
 pub use seen::{BackupSeen, GapSeen, Seen};
 pub use successor::successor;
 pub use window::RecoveryWindow;
+pub use window_start::WindowStarts;
 
 /// How many histories are read at once: there is one for each promotion.
 const HISTORIES_AT_ONCE: usize = 16;

@@ -181,7 +181,7 @@ impl Run {
             ObjectKey::Key(id, _) => rewrapped.contains(id),
             ObjectKey::Verified(number) => *number <= replaces,
             // What chunks held is looked for by coverage.
-            ObjectKey::Tail(..) | ObjectKey::Lock(_) => true,
+            ObjectKey::Tail(..) | ObjectKey::Lock(_) | ObjectKey::Lease(..) => true,
             key => pruned.iter().any(|record| record.explains(key, name)),
         };
         for (name, seen) in &self.memory.objects {
