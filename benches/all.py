@@ -2,7 +2,7 @@
 """Every whole-job comparison, and what came out: a table and a plot in docs/performance.md.
 
 Needs the release build, Debian's pgbackrest, and matplotlib for the plot (benches/requirements.txt).
-Usage: benches/all.py [--only streaming|backup|restore|pgbackrest] [--from FILE.json]
+Usage: benches/all.py [--only streaming|backup|restore|archive|pgbackrest] [--from FILE.json]
 """
 
 import argparse
@@ -18,7 +18,7 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 DOCUMENT, PLOT = HERE.parent / "docs/performance.md", HERE.parent / "docs/performance.png"
 BEGIN, END = "<!-- begin of what `make bench` writes -->", "<!-- end of what `make bench` writes -->"
-PARTS = ["streaming", "backup", "restore", "pgbackrest"]
+PARTS = ["streaming", "backup", "restore", "archive", "pgbackrest"]
 
 
 def machine():

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use walvault_archive::catalog::seen::{backup_names, backup_stored_at};
+use walvault_archive::catalog::WindowStarts;
 use walvault_archive::inventory::Inventory;
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;
@@ -70,6 +71,7 @@ struct Eye {
     /// Where it may not: the backups that were found complete.
     complete: BTreeMap<BackupId, Timestamp>,
     drills: Drills,
+    starts: WindowStarts,
 }
 
 /// Looks at the archive for as long as it runs.
@@ -187,7 +189,7 @@ async fn look(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> {
     }
     let mut inventory = match &eye.withheld {
         Some(why) => Inventory::of_names(archive, &mut eye.complete, why).await?,
-        None => Inventory::load(archive).await?,
+        None => Inventory::load_since(archive, &mut eye.starts).await?,
     };
     // What a prune left on purpose is nobody's gap.
     inventory.gaps.retain(|gap| !gap.pruned);

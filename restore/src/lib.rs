@@ -24,6 +24,7 @@ pub mod plan;
 pub mod prediction;
 pub mod prefetch;
 pub mod program;
+pub mod protect;
 pub mod report;
 pub mod reporting;
 pub mod runtime;

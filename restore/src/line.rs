@@ -60,6 +60,12 @@ impl<'a> Line<'a> {
         self.catalog.reach_from(&self.history, backup)
     }
 
+    /// Where the unbroken WAL before `lsn` begins: see [`Catalog::unbroken_before`].
+    #[must_use]
+    pub fn unbroken_before(&self, lsn: Lsn, segments: u64) -> Option<Lsn> {
+        self.catalog.unbroken_before(&self.history, lsn, segments)
+    }
+
     /// The end of everything held on it, holes or not.
     #[must_use]
     pub fn end(&self) -> Lsn {

@@ -55,6 +55,8 @@ impl RestorePlan {
             (Point::Time(_), StopReason::AfterRecord, Some(last)) => {
                 Target::inclusive(Point::Lsn(last.lsn))
             }
+            // Nothing ended after the backup either.
+            (Point::Time(_), StopReason::Consistent, _) => Target::inclusive(Point::Immediate),
             _ => asked.clone(),
         }
     }

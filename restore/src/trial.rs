@@ -156,6 +156,17 @@ pub enum TrialError {
         /// The end of its log.
         log: String,
     },
+    /// It took too long.
+    #[error(
+        "the server was not at its target within {} s, and was stopped; give more with --time-limit, or start the directory again: recovery goes on. What it logged last:\n{log}",
+        limit.as_secs()
+    )]
+    TooLong {
+        /// How long it was given.
+        limit: Duration,
+        /// The end of its log.
+        log: String,
+    },
     /// The operator, or the machine going down.
     #[error("interrupted; the server was stopped, and the directory can be started again")]
     Interrupted,
@@ -177,9 +188,13 @@ impl Trial<'_> {
     /// Starts the server, waits until it is at the target, and stops it.
     ///
     /// # Errors
-    /// When it does not get there, with what it logged.
-    pub async fn run(&self, interrupted: impl Future<Output = ()>) -> Result<Reached, TrialError> {
-        let standing = self.bring(interrupted).await?;
+    /// When it does not get there within `limit`, with what it logged.
+    pub async fn run(
+        &self,
+        limit: Duration,
+        interrupted: impl Future<Output = ()>,
+    ) -> Result<Reached, TrialError> {
+        let standing = self.bring_within(Some(limit), interrupted).await?;
         let reached = standing.reached.clone();
         // A server that stops at its target has stopped already.
         standing.stop().await?;
@@ -194,10 +209,18 @@ impl Trial<'_> {
         &self,
         interrupted: impl Future<Output = ()>,
     ) -> Result<Standing, TrialError> {
+        self.bring_within(None, interrupted).await
+    }
+
+    async fn bring_within(
+        &self,
+        limit: Option<Duration>,
+        interrupted: impl Future<Output = ()>,
+    ) -> Result<Standing, TrialError> {
         let mut interrupted = std::pin::pin!(interrupted);
         let begun = Instant::now();
         let refused = match self
-            .attempt(Settings::Own, begun, interrupted.as_mut())
+            .attempt(Settings::Own, begun, limit, interrupted.as_mut())
             .await
         {
             // A library, a group or memory that only the original's host has says nothing of what was
@@ -207,7 +230,9 @@ impl Trial<'_> {
             }) if self.has_configuration() => log,
             outcome => return outcome,
         };
-        let mut standing = self.attempt(Settings::Bare, begun, interrupted).await?;
+        let mut standing = self
+            .attempt(Settings::Bare, begun, limit, interrupted)
+            .await?;
         standing.reached.without_own_settings = Some(complaint(&refused));
         Ok(standing)
     }
@@ -216,11 +241,12 @@ impl Trial<'_> {
         &self,
         settings: Settings,
         begun: Instant,
+        limit: Option<Duration>,
         interrupted: impl Future<Output = ()>,
     ) -> Result<Standing, TrialError> {
         let mut server = Server::start(self, settings)?;
         let outcome = tokio::select! {
-            outcome = self.watch(&mut server, begun) => outcome,
+            outcome = self.watch(&mut server, begun, limit) => outcome,
             () = interrupted => Err(TrialError::Interrupted),
         };
         match outcome {
@@ -245,6 +271,7 @@ impl Trial<'_> {
         &self,
         server: &mut Server,
         begun: Instant,
+        limit: Option<Duration>,
     ) -> Result<(Reached, Option<String>), TrialError> {
         let mut consistent = None;
         let mut unseen = 0;
@@ -294,6 +321,12 @@ impl Trial<'_> {
                 return Err(TrialError::Ended {
                     status,
                     began: began(&log),
+                    log: last_lines(&log),
+                });
+            }
+            if let Some(limit) = limit.filter(|limit| begun.elapsed() > *limit) {
+                return Err(TrialError::TooLong {
+                    limit,
                     log: last_lines(&log),
                 });
             }

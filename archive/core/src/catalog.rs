@@ -28,6 +28,7 @@ pub mod seen;
 mod successor;
 mod union;
 pub mod window;
+pub mod window_start;
 
 use backups::load_backups;
 pub use proof::open_all;
@@ -36,6 +37,7 @@ pub use holes::Hole;
 pub use seen::{BackupSeen, GapSeen, Seen};
 pub use successor::successor;
 pub use window::RecoveryWindow;
+pub use window_start::WindowStarts;
 
 /// How many histories are read at once: there is one for each promotion.
 const HISTORIES_AT_ONCE: usize = 16;

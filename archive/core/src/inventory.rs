@@ -14,7 +14,7 @@ use walvault_store::clock;
 
 use crate::archive::{Archive, Listed};
 use crate::catalog::seen::{backup_names, backup_stored_at};
-use crate::catalog::{Catalog, Hole, RecoveryWindow, Unreadable};
+use crate::catalog::{Catalog, Hole, RecoveryWindow, Unreadable, WindowStarts};
 use crate::error::Error;
 use crate::keep::Hold;
 use crate::record::{BackupRecord, GapRecord};
@@ -157,10 +157,28 @@ impl Inventory {
     /// # Errors
     /// As [`Catalog::load`].
     pub async fn load(archive: &Archive) -> Result<Inventory, Error> {
-        unpruned(|| Inventory::read(archive)).await
+        Inventory::load_since(archive, &mut WindowStarts::default()).await
     }
 
-    async fn read(archive: &Archive) -> Result<Inventory, Error> {
+    /// The same for whoever reads again and again: `starts` keeps what was found of windows before.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`].
+    pub async fn load_since(
+        archive: &Archive,
+        starts: &mut WindowStarts,
+    ) -> Result<Inventory, Error> {
+        let mut again = 1..ATTEMPTS;
+        loop {
+            match Inventory::read(archive, starts).await {
+                // A prune removed what was listed a moment ago.
+                Err(error) if error.is_missing() && again.next().is_some() => {}
+                read => return read,
+            }
+        }
+    }
+
+    async fn read(archive: &Archive, starts: &mut WindowStarts) -> Result<Inventory, Error> {
         let catalog = &Catalog::load(archive).await?;
         let now = clock::now();
         let backups = catalog.backups().iter();
@@ -171,7 +189,7 @@ impl Inventory {
         gaps.sort_by_key(|gap| (gap.timeline, gap.start_lsn));
         Ok(Inventory {
             backups: backups.collect(),
-            windows: catalog.windows(archive).await?,
+            windows: catalog.windows_since(archive, starts).await?,
             gaps,
             timelines: timelines(catalog),
             tail: tail(catalog, now),
@@ -217,23 +235,6 @@ impl Inventory {
             withheld: Some(why.to_owned()),
             ..Inventory::default()
         })
-    }
-}
-
-/// Reads anew for as long as a prune removes what was listed a moment ago, and not for ever.
-///
-/// # Errors
-/// Those of `read`.
-pub async fn unpruned<T, F>(mut read: impl FnMut() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    let mut again = 1..ATTEMPTS;
-    loop {
-        match read().await {
-            Err(error) if error.is_missing() && again.next().is_some() => {}
-            read => return read,
-        }
     }
 }
 

@@ -31,6 +31,8 @@ pub const WRITERS_PREFIX: &str = "writers/";
 pub const GAPS_PREFIX: &str = "gaps/";
 /// Where the lock of whoever changes what is kept lies.
 pub const LOCKS_PREFIX: &str = "locks/";
+/// Prefix of leases.
+pub const LEASES_PREFIX: &str = "locks/read/";
 /// Where it is recorded what was pruned.
 pub const PRUNED_PREFIX: &str = "pruned/";
 /// Where it is recorded what was verified, and when.
@@ -332,6 +334,9 @@ pub enum ObjectKey {
     Keep(BackupId, u32),
     /// `locks/upkeep/<number>`: who changes what is kept; the highest has it.
     Lock(u32),
+    /// `locks/read/<backup>/<until>-<number>`: that a backup is read, until this second since 1970 UTC;
+    /// the number is random.
+    Lease(BackupId, u64, u32),
     /// `pruned/<number>`: what a prune removed; numbered from 1.
     Pruned(u32),
     /// `verified/<number>`: what a verification read, and when; numbered from 1.
@@ -404,6 +409,9 @@ impl ObjectKey {
             ObjectKey::BackupRecord(id) => format!("{BACKUPS_PREFIX}{id}/record"),
             ObjectKey::Keep(id, number) => format!("{}{number:08}", keep_prefix(id)),
             ObjectKey::Lock(number) => format!("{LOCKS_PREFIX}upkeep/{number:08}"),
+            ObjectKey::Lease(id, until, number) => {
+                format!("{LEASES_PREFIX}{id}/{until:016}-{number:08}")
+            }
             ObjectKey::Pruned(number) => format!("{PRUNED_PREFIX}{number:08}"),
             ObjectKey::Verified(number) => format!("{VERIFIED_PREFIX}{number:08}"),
             ObjectKey::Audit(writer, number) => format!("{}{number:08}", audit_prefix(*writer)),
@@ -451,7 +459,16 @@ impl ObjectKey {
                     _ => ObjectKey::BackupPart(id, parse_number(file.strip_prefix("part-")?)?),
                 }
             }
-            "locks" => ObjectKey::Lock(parse_number(rest.strip_prefix("upkeep/")?)?),
+            "locks" => match rest.split_once('/')? {
+                ("read", lease) => {
+                    let (id, name) = lease.split_once('/')?;
+                    let (until, number) = name.split_once('-')?;
+                    let until = numbers::parse(until, EPOCH_DIGITS)?;
+                    ObjectKey::Lease(BackupId::parse(id)?, until, parse_number(number)?)
+                }
+                ("upkeep", number) => ObjectKey::Lock(parse_number(number)?),
+                _ => return None,
+            },
             "pruned" => ObjectKey::Pruned(parse_number(rest)?),
             "verified" => ObjectKey::Verified(parse_number(rest)?),
             "audit" => {

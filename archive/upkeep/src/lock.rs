@@ -64,6 +64,9 @@ impl Lock {
     /// When the store cannot be asked.
     pub async fn is_held(archive: &Archive) -> Result<bool, Error> {
         for object in archive.list(LOCKS_PREFIX).await? {
+            if !matches!(object.key, ObjectKey::Lock(_)) {
+                continue;
+            }
             let lifetime = match archive.get_record::<LockRecord>(&object.key).await {
                 Ok(held) => Some(held.expires_at),
                 Err(error) if error.is_missing() => continue,

@@ -133,6 +133,8 @@ pub enum OrphanKind {
     SupersededChunk,
     /// A file or an upload that was never finished.
     UnfinishedWrite,
+    /// A lease whose time is over.
+    ExpiredLease,
 }
 
 /// Objects to remove, with the sizes that were listed. Each field goes before the next.

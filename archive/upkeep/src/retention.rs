@@ -74,6 +74,11 @@ pub enum Rule {
         /// Why.
         reason: String,
     },
+    /// A restore or a drill reads it.
+    Leased {
+        /// When the lease ends.
+        until: Timestamp,
+    },
     /// What was said about keeping it was removed in part.
     KeepsMissing,
     /// The newest that can be restored is never removed.
@@ -98,6 +103,7 @@ impl fmt::Display for Rule {
             Rule::Yearly => f.write_str("yearly"),
             Rule::Kept => f.write_str("kept"),
             Rule::Hold { number, reason } => write!(f, "hold {number} ({reason})"),
+            Rule::Leased { until } => write!(f, "leased by who reads it until {until}"),
             Rule::KeepsMissing => f.write_str("records of keeps are missing or do not open"),
             Rule::Newest => f.write_str("newest"),
             Rule::NoPolicy => f.write_str("no retention is set"),

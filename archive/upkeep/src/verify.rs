@@ -258,9 +258,9 @@ impl Run {
     }
 }
 
-/// Whether an object can be looked at by itself: all but locks, which come and go.
+/// Whether an object can be looked at by itself: all but locks and leases, which come and go.
 fn is_lasting(key: &ObjectKey) -> bool {
-    !matches!(key, ObjectKey::Lock(_))
+    !matches!(key, ObjectKey::Lock(_) | ObjectKey::Lease(..))
 }
 
 #[cfg(test)]

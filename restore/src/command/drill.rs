@@ -144,6 +144,7 @@ impl Drill {
         for source in &sources {
             let work = Work {
                 config: &config,
+                archive: &archive,
                 source,
                 choice: &choice,
                 options: &options,
@@ -371,7 +372,8 @@ fn urls(source: &Source) -> Vec<String> {
     places.map(|place| place.url.to_string()).collect()
 }
 
-fn parse_limit(text: &str) -> Result<Duration, String> {
+/// Reads how long something may take.
+pub(super) fn parse_limit(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok();
     let parsed = parsed.and_then(|parsed| Duration::try_from(parsed).ok());
     parsed

@@ -13,7 +13,7 @@ use walvault_store::clock;
 use crate::access;
 use crate::exit::Failure;
 use crate::place::Place;
-use crate::report::{self, Table, bytes, instant, span};
+use crate::report::{self, Table, bytes, exact_instant, instant, span};
 
 /// Shows what the archive holds.
 #[derive(Debug, clap::Args)]
@@ -131,10 +131,10 @@ impl Listing<'_> {
         ]);
         for window in &self.0.windows {
             table.row(vec![
-                instant(window.start_time),
+                exact_instant(window.start_time),
                 window
                     .end_time
-                    .map_or_else(|| "none since".to_owned(), instant),
+                    .map_or_else(|| "none since".to_owned(), exact_instant),
                 window.timeline.get().to_string(),
                 window.start_lsn.to_string(),
                 window.end_lsn.to_string(),

@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use walvault_archive::{Archive, Catalog};
@@ -19,6 +21,7 @@ use crate::materialise::{Job, Made, Owner, Prepared, TablespaceMapping, Work};
 use crate::noted::Said;
 use crate::place::{Place, absolute};
 use crate::plan::{PlanError, Request, RestorePlan, plan};
+use crate::protect::{protect, release};
 use crate::report;
 use crate::settings::{RecoverySettings, StandbySettings, restore_command, timeline_setting};
 use crate::target::{
@@ -28,15 +31,17 @@ use crate::trial::{self, Programs, Reached, Trial, roles};
 
 mod describe;
 mod next;
-mod protect;
 mod started;
 
 use next::Configuration;
-use protect::{Protection, protect};
 
 /// How many times as long as `[restore] retry_for` an archive that cannot be reached is tried again
 /// while files are fetched.
 const FETCH_FACTOR: u32 = 10;
+/// How long the lease on the backup lasts at least.
+const LEAST_LEASE: Duration = Duration::from_secs(24 * 3600);
+/// How many times as long as estimated a restore or its replay may take.
+const MARGIN: f64 = 4.0;
 
 /// Rebuilds a data directory.
 #[derive(Debug, clap::Args)]
@@ -86,6 +91,10 @@ pub struct Restore {
     /// The directory of PostgreSQL's programs, for --start
     #[arg(long, value_name = "DIR", requires = "start")]
     pg_bindir: Option<PathBuf>,
+    /// End --start when the target is not reached within this time, such as 90m or 12h; otherwise
+    /// [drill] time_limit, or four times the estimate if that is longer
+    #[arg(long, value_name = "TIME", requires = "start", value_parser = super::drill::parse_limit)]
+    time_limit: Option<Duration>,
     /// Put the tablespace that was at OLD to NEW; may be given several times
     #[arg(long = "tablespace-map", value_name = "OLD=NEW")]
     tablespace_map: Vec<TablespaceMapping>,
@@ -154,12 +163,21 @@ struct Outcome<'a> {
     standby: bool,
     work: &'a Work,
     estimate: Estimate,
-    /// What keeps the backup from a prune meanwhile; `null` where nothing has to, or none was placed.
-    hold: Option<Protection>,
+    /// What keeps the backup from a prune meanwhile; `null` where there is none.
+    lease: Option<Leased>,
     /// Files, bytes and seconds; `null` when nothing was done.
     restored: Option<Restored>,
     /// What the started server reached; `null` without --start.
     started: Option<Reached>,
+}
+
+/// A lease on the backup.
+#[derive(Debug, Serialize)]
+struct Leased {
+    /// Its object's name.
+    object: String,
+    /// When it ends by itself.
+    until: Timestamp,
 }
 
 /// What was done.
@@ -308,12 +326,28 @@ impl Restore {
         if !self.ignore_space {
             prepared.check_space()?;
         }
-        let hold = match self.dry_run || config.archive.read_only {
+        let lease = match self.dry_run || config.archive.read_only {
             true => None,
-            false => protect(archive, &catalog, backup, &job.pgdata, &estimate).await?,
+            false => {
+                let lasts = times(estimate.restore_seconds + estimate.replay_seconds);
+                protect(
+                    archive,
+                    &backup.id,
+                    "walvault restore",
+                    lasts.max(LEAST_LEASE),
+                )
+                .await?
+            }
         };
-        if let (Some(hold), false) = (&hold, self.json) {
-            report::print(format_args!("{}", describe::held(hold, backup)))?;
+        let leased = lease.as_ref().map(|lease| Leased {
+            object: lease.object(),
+            until: lease.until(),
+        });
+        if let (Some(leased), false) = (&leased, self.json) {
+            report::print(format_args!(
+                "{}",
+                describe::leased(leased.until, &backup.id)
+            ))?;
         }
         let restored = match self.dry_run {
             true => None,
@@ -329,7 +363,15 @@ impl Restore {
         let started = match &programs {
             Some(programs) => {
                 started::look_again(&job, &plan, &request).await?;
-                Some(self.try_out(&job, programs, config, &plan).await?)
+                let limit = self
+                    .time_limit
+                    .unwrap_or_else(|| config.drill.time_limit.max(times(estimate.replay_seconds)));
+                let reached = self.try_out(&job, programs, config, &plan, limit).await?;
+                // A server that was not promoted replays its last WAL again when it is started.
+                if let Some(lease) = lease.filter(|_| reached.promoted) {
+                    release(lease).await;
+                }
+                Some(reached)
             }
             None => None,
         };
@@ -341,7 +383,7 @@ impl Restore {
                 standby: self.standby,
                 work: &work,
                 estimate,
-                hold,
+                lease: leased,
                 restored: restored.map(Restored::from),
                 started: started.clone(),
             })?,
@@ -383,6 +425,7 @@ impl Restore {
         programs: &Programs,
         config: &Config,
         plan: &RestorePlan,
+        limit: Duration,
     ) -> Result<Reached, Failure> {
         let trial = Trial {
             pgdata: &job.pgdata,
@@ -394,7 +437,7 @@ impl Restore {
             needed: &plan.settings,
             without: needless_credentials(&config.archive.places(), &config.encryption),
         };
-        let mut reached = trial.run(interrupted()?).await?;
+        let mut reached = trial.run(limit, interrupted()?).await?;
         // A server that was not promoted is where the plan leads.
         let planned = plan.timelines.last().unwrap_or(&plan.timeline);
         reached.timeline = reached.timeline.or(Some(planned.get()));
@@ -411,6 +454,11 @@ impl Restore {
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::new(0).with_style(style).with_message(message)
     }
+}
+
+/// Four times as long as estimated.
+fn times(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds * MARGIN).unwrap_or(Duration::MAX)
 }
 
 /// Completes when the operator, or the machine going down, wants an end.

@@ -18,6 +18,7 @@ use crate::line::Line;
 use crate::materialise::{DiskSpace, Job, Owner, TablespaceMapping};
 use crate::plan::{PlanError, RestorePlan};
 use crate::prediction::{self, Verdict, scan};
+use crate::protect::{protect, release};
 use crate::report::{bytes, exact_instant};
 use crate::settings::{RecoverySettings, restore_command, timeline_setting};
 use crate::target::{Point, Target, TargetAction};
@@ -30,6 +31,8 @@ const MOST_WAL: u64 = 4 << 30;
 pub struct Drill<'a> {
     /// The whole configuration.
     pub config: &'a Config,
+    /// The archive as it is configured, in which the backup gets a lease.
+    pub archive: &'a Archive,
     /// What is left to restore from.
     pub source: &'a Source,
     /// Where to stop.
@@ -102,8 +105,32 @@ impl Drill<'_> {
         });
         let planned = planned?;
         self.note_plan(&planned, account);
+        let lease = match self.config.archive.read_only {
+            true => None,
+            false => {
+                let (id, lasts) = (&planned.backup.id, self.options.time_limit);
+                protect(self.archive, id, "walvault drill", lasts).await?
+            }
+        };
+        let done = self
+            .restored(&planned, room, &config_path, owner, account)
+            .await;
+        if let Some(lease) = lease {
+            release(lease).await;
+        }
+        done
+    }
 
-        let job = self.job(&planned, room, &config_path, owner)?;
+    /// Restores what was planned, starts it and looks at it.
+    async fn restored(
+        &self,
+        planned: &Planned,
+        room: &Room,
+        config_path: &Path,
+        owner: Option<Owner>,
+        account: &mut Account,
+    ) -> Result<(), DrillError> {
+        let job = self.job(planned, room, config_path, owner)?;
         let step = account.step("space");
         let hidden = ProgressBar::hidden();
         let prepared = self
@@ -126,11 +153,11 @@ impl Drill<'_> {
         });
         let _ = made?;
 
-        let mut standing = self.start(&planned, room, owner, account).await?;
+        let mut standing = self.start(planned, room, owner, account).await?;
         let step = account.step("checks");
         let looked = self
             .ending
-            .unless(self.look(&mut standing, &planned, owner, account))
+            .unless(self.look(&mut standing, planned, owner, account))
             .await
             .map_err(|error| account.during(error));
         account.ended(&step, &looked, |()| String::new());

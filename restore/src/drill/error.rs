@@ -7,6 +7,7 @@ use walvault_config::ConfigError;
 use crate::exit::{CommandError, REFUSED};
 use crate::materialise::MaterialiseError;
 use crate::plan::{NewTablespace, PlanError};
+use crate::protect::Pruned;
 use crate::settings::SettingsError;
 use crate::trial::TrialError;
 
@@ -84,6 +85,9 @@ pub enum DrillError {
     /// The target cannot be reached.
     #[error(transparent)]
     Plan(Box<PlanError>),
+    /// The backup is gone.
+    #[error(transparent)]
+    Pruned(#[from] Pruned),
     /// The cluster could not be restored.
     #[error(transparent)]
     Materialise(Box<MaterialiseError>),

@@ -160,7 +160,11 @@ fn by_names(archive: &Archive, listing: &[Listed]) -> Vec<Exported> {
 fn is_copied(key: &ObjectKey) -> bool {
     !matches!(
         key,
-        ObjectKey::Lock(_) | ObjectKey::Verified(_) | ObjectKey::Archive | ObjectKey::Key(..)
+        ObjectKey::Lock(_)
+            | ObjectKey::Lease(..)
+            | ObjectKey::Verified(_)
+            | ObjectKey::Archive
+            | ObjectKey::Key(..)
     )
 }
 

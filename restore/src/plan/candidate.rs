@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 use walvault_archive::Error;
+use walvault_archive::catalog::window_start::{LOOK_BACK, whole_micros};
 use walvault_archive::record::BackupRecord;
 use walvault_protocol::wal::{MarkKind, WalMark};
-use walvault_protocol::{Lsn, PgTimestamp, SegmentNumber};
+use walvault_protocol::{Lsn, PgTimestamp};
 
 use super::way::Way;
 use super::{Stop, StopMark, StopReason};
@@ -12,8 +13,6 @@ use crate::line::{Line, Piece};
 use crate::marks::{MarkSource, Search, TOLERANCE_MICROS, is_transaction_end};
 use crate::target::{Point, Target};
 
-/// How many segments before a backup are looked through for transactions that its files hold.
-pub(super) const LOOK_BACK: u64 = 16;
 /// How many of the last objects are looked through for the time of the newest transaction.
 const NEAR_END: usize = 512;
 /// No record of a change is longer, page headers included: a path has at most 1024 bytes.
@@ -173,12 +172,16 @@ impl<'a> Candidate<'a> {
         target: &Target,
         source: &impl MarkSource,
     ) -> Result<Found, Error> {
-        let Some(last) = self.last_transaction(source).await? else {
+        if !target.inclusive {
             return Ok(Found::Nothing);
+        }
+        let last = self.last_transaction(source).await?;
+        let Some(last) = last.filter(|last| last.start >= self.backup.stop_lsn) else {
+            return self.at_beginning(time, source).await;
         };
         let wanted = PgTimestamp::from_unix_micros(time.as_microsecond());
         // Not to look for a time that is long after.
-        if !target.inclusive || last.time.0.saturating_add(TOLERANCE_MICROS) < wanted.0 {
+        if last.time.0.saturating_add(TOLERANCE_MICROS) < wanted.0 {
             return Ok(Found::Nothing);
         }
         let near = &self.pieces[self.pieces.len().saturating_sub(NEAR_END)..];
@@ -187,6 +190,28 @@ impl<'a> Candidate<'a> {
         Ok(match search.last(is_it).await? {
             Some(_) => Found::after(last),
             None => Found::Nothing,
+        })
+    }
+
+    /// No transaction ended after the backup, so that its consistent state is that of the time at
+    /// which the recovery window begins, and of no other that is known.
+    async fn at_beginning(
+        &self,
+        time: Timestamp,
+        source: &impl MarkSource,
+    ) -> Result<Found, Error> {
+        let wanted = PgTimestamp::from_unix_micros(time.as_microsecond());
+        let from = self.unbroken_before().unwrap_or(self.backup.start_lsn);
+        let pieces = self.line.pieces(from, self.backup.stop_lsn);
+        let search = Search::new(source, &pieces, from);
+        let is_it = |mark: &WalMark| is_transaction_end(mark) && mark.time == wanted;
+        let is_beginning = match search.last(is_transaction_end).await? {
+            Some(_) => search.last(is_it).await?.is_some(),
+            None => time == whole_micros(self.backup.stopped_at),
+        };
+        Ok(match is_beginning {
+            true => Found::Stop(self.backup.stop_lsn, StopReason::Consistent, None),
+            false => Found::Nothing,
         })
     }
 
@@ -216,30 +241,26 @@ impl<'a> Candidate<'a> {
         target: &Target,
         source: &impl MarkSource,
     ) -> Result<Option<bool>, Error> {
-        let size = self.line.segment_size();
-        let redo = self.backup.start_lsn;
-        let segment = SegmentNumber::containing(redo, size).start(size);
-        for segments in (0..=LOOK_BACK).rev() {
-            let Some(from) = segment.0.checked_sub(segments * size.bytes()) else {
-                continue;
-            };
-            let pieces = self.line.pieces(Lsn(from), redo);
-            // What lies before a hole is not the last that was committed.
-            if pieces.last().is_some_and(|piece| piece.span.end == redo) {
-                let is_past =
-                    |mark: &WalMark| is_transaction_end(mark) && target.is_past(mark.time);
-                let search = Search::new(source, &pieces, Lsn(from));
-                let Some(last) = search.last(is_transaction_end).await? else {
-                    return Ok(None);
-                };
-                // Was the clock set back since, that time came again later.
-                let past = search.last(is_past).await?;
-                return Ok(Some(past.is_some_and(|past| {
-                    past.time.0.saturating_sub(last.time.0) <= TOLERANCE_MICROS
-                })));
-            }
-        }
-        Ok(None)
+        // What lies before a hole is not the last that was committed.
+        let Some(from) = self.unbroken_before() else {
+            return Ok(None);
+        };
+        let is_past = |mark: &WalMark| is_transaction_end(mark) && target.is_past(mark.time);
+        let pieces = self.line.pieces(from, self.backup.start_lsn);
+        let search = Search::new(source, &pieces, from);
+        let Some(last) = search.last(is_transaction_end).await? else {
+            return Ok(None);
+        };
+        // Was the clock set back since, that time came again later.
+        let past = search.last(is_past).await?;
+        Ok(Some(past.is_some_and(|past| {
+            past.time.0.saturating_sub(last.time.0) <= TOLERANCE_MICROS
+        })))
+    }
+
+    /// Where the WAL begins that is looked through for transactions that the backup's files hold.
+    fn unbroken_before(&self) -> Option<Lsn> {
+        self.line.unbroken_before(self.backup.start_lsn, LOOK_BACK)
     }
 
     /// What replay meets on its way to `stop`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use walvault_archive::catalog::WalHeld;
+use walvault_archive::catalog::window_start::LOOK_BACK;
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_protocol::wal::Parameters;
 use walvault_protocol::{LsnRange, PgTimestamp, SegmentSize};
@@ -76,7 +77,7 @@ impl Past {
     fn holds_past(&self, timeline: u32, backup: &BackupRecord, target: &Target) -> Option<bool> {
         let segment = backup.start_lsn.0 / SEGMENT;
         let held = |from: &Lsn| self.held_from(timeline, *from) >= backup.start_lsn;
-        let looked_at = (0..=candidate::LOOK_BACK).rev();
+        let looked_at = (0..=LOOK_BACK).rev();
         let mut looked_at =
             looked_at.filter_map(|back| Some(Lsn(segment.checked_sub(back)? * SEGMENT)));
         let from = looked_at.find(held)?;
@@ -93,6 +94,46 @@ impl Past {
         let within_tolerance =
             |past: &PgTimestamp| past.0 - last.0 <= crate::marks::TOLERANCE_MICROS;
         Some(past.is_some_and(within_tolerance))
+    }
+
+    /// Whether `time` is that of a transaction that a backup holds, as far as is looked at before it,
+    /// or of its end where no transaction ended there.
+    fn begins_at(&self, timeline: u32, backup: &BackupRecord, time: Timestamp) -> bool {
+        let segment = backup.start_lsn.0 / SEGMENT;
+        let held = |from: &Lsn| self.held_from(timeline, *from) >= backup.start_lsn;
+        let from = (0..=LOOK_BACK)
+            .rev()
+            .filter_map(|back| Some(Lsn(segment.checked_sub(back)? * SEGMENT)))
+            .find(held)
+            .unwrap_or(backup.start_lsn);
+        let line = self.line(timeline);
+        let held = |record: &&Record| from <= record.start && record.end <= backup.stop_lsn;
+        let mut ends = line
+            .iter()
+            .filter(held)
+            .filter_map(Record::ends_transaction)
+            .map(|(ended, _)| ended.unix_micros())
+            .peekable();
+        match ends.peek() {
+            Some(_) => ends.any(|ended| ended == time.as_microsecond()),
+            None => time == backup.stopped_at,
+        }
+    }
+
+    /// What PostgreSQL does from a backup on, with what a plan makes of the times that a window shows.
+    fn outcome(&self, timeline: u32, backup: &BackupRecord, target: &Target) -> Recovery {
+        let (line, reach) = (self.line(timeline), self.reach(timeline, backup));
+        match (recover(&line, backup, reach, target), &target.point) {
+            (Recovery::EndsBeforeTarget, Point::Time(time)) if target.inclusive => {
+                match at_last(&line, backup, reach, *time) {
+                    None if self.begins_at(timeline, backup, *time) => {
+                        Recovery::Stops(backup.stop_lsn)
+                    }
+                    stops => stops.unwrap_or(Recovery::EndsBeforeTarget),
+                }
+            }
+            (recovery, _) => recovery,
+        }
     }
 
     /// Whether a backup was begun after the target's time: as the WAL tells, or by its own clock.
@@ -265,13 +306,18 @@ fn recover(line: &[Record], backup: &BackupRecord, reach: Lsn, target: &Target) 
     }
     match target.point {
         Point::End => Recovery::Stops(reach),
-        Point::Time(time) if target.inclusive => at_last(line, backup, reach, time),
         _ => Recovery::EndsBeforeTarget,
     }
 }
 
 /// The time of the last transaction is reached by its place, though PostgreSQL would not reach it.
-fn at_last(line: &[Record], backup: &BackupRecord, reach: Lsn, time: Timestamp) -> Recovery {
+/// `None` where none ended after the backup.
+fn at_last(
+    line: &[Record],
+    backup: &BackupRecord,
+    reach: Lsn,
+    time: Timestamp,
+) -> Option<Recovery> {
     let replayed = |record: &&Record| record.start >= backup.start_lsn && record.end <= reach;
     let ends = line.iter().filter(replayed).filter_map(|record| {
         let (ended, _) = record.ends_transaction()?;
@@ -279,18 +325,13 @@ fn at_last(line: &[Record], backup: &BackupRecord, reach: Lsn, time: Timestamp) 
     });
     let ends: Vec<(i64, Lsn)> = ends.collect();
     let time = time.as_microsecond();
-    match ends.last() {
-        Some((last, end))
-            if ends.iter().any(|(ended, _)| *ended == time)
-                && last + crate::marks::TOLERANCE_MICROS >= time =>
-        {
-            match *end >= backup.stop_lsn {
-                true => Recovery::Stops(*end),
-                false => Recovery::BeforeConsistency,
-            }
-        }
-        _ => Recovery::EndsBeforeTarget,
-    }
+    let (last, end) = ends.last().filter(|(_, end)| *end > backup.stop_lsn)?;
+    let is_it = ends.iter().any(|(ended, _)| *ended == time)
+        && last + crate::marks::TOLERANCE_MICROS >= time;
+    Some(match is_it {
+        true => Recovery::Stops(*end),
+        false => Recovery::EndsBeforeTarget,
+    })
 }
 
 /// Marks out of the archive; whether there is a record is asked of the model, as its objects hold
@@ -476,7 +517,7 @@ proptest! {
 
             let reach = |backup: &BackupRecord| past.reach(timeline, backup);
             let usable = |backup: &&BackupRecord| past.leads_to(timeline, backup) && reach(backup) >= backup.stop_lsn;
-            let outcome = |backup: &BackupRecord| recover(&line, backup, reach(backup), &target);
+            let outcome = |backup: &BackupRecord| past.outcome(timeline, backup, &target);
             // Where the WAL before a backup's end stops, nothing tells one record from another.
             // And before it was begun, PostgreSQL would stop at a state of later.
             let too_early = |backup: &BackupRecord| match target.point {
@@ -729,6 +770,33 @@ fn another_timeline_that_has_the_target_is_named() {
         refused.ends_with("timeline 1 does reach it: give --target-timeline 1"),
         "{refused}"
     );
+}
+
+/// Nothing was committed since the backup: where its window begins, it ends.
+#[test]
+fn the_time_at_which_a_window_begins_is_reached_though_nothing_follows() {
+    let mut past = quiet_past();
+    for record in &mut past.first[3..] {
+        record.mark = None;
+    }
+    let begins = planned(&past, time_at(3)).expect("within reach");
+    let consistent = past.backups[0].stop_lsn;
+    assert_eq!(
+        (begins.stop.lsn, begins.stop.reason),
+        (consistent, StopReason::Consistent)
+    );
+    let target = begins.recovery_target(&Target::inclusive(time_at(3)));
+    assert_eq!(target.point, Point::Immediate);
+    for other in [2, 4] {
+        assert!(planned(&past, time_at(other)).is_err(), "{other}");
+    }
+    // Where no transaction tells, the backup's own time does.
+    for record in &mut past.first {
+        record.mark = None;
+    }
+    past.backups[0].stopped_at = at(30);
+    assert!(planned(&past, time_at(30)).is_ok());
+    assert!(planned(&past, time_at(31)).is_err());
 }
 
 /// Recovery would end on timeline 1, and what a promoted server wrote would be lost unsaid.

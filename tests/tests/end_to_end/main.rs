@@ -32,6 +32,7 @@ mod outages;
 mod packaging;
 mod page;
 mod planted;
+mod recovery_outages;
 mod report;
 mod restore_after;
 mod restore_instants;

@@ -41,6 +41,9 @@ fn a_settled_primary_has_its_settings_back_and_standbys_of_it_start() {
     // PostgreSQL writes the file anew, without its comments.
     restored.query("ALTER SYSTEM SET work_mem = '5MB'");
     assert_eq!(restored.query("SHOW walvault.restore"), "recovery");
+    scenario.configure_for(&restored);
+    let check = || scenario.walvaultd(&["check"]).stdout;
+    assert!(check().contains("walvault settle --pgdata"), "{}", check());
     let settled = settle().succeeded().stdout;
     for said in [
         "recovery_target_timeline",
@@ -61,6 +64,7 @@ fn a_settled_primary_has_its_settings_back_and_standbys_of_it_start() {
     ] {
         assert_eq!(restored.query(&format!("SHOW {name}")), value);
     }
+    assert!(!check().contains("walvault settle"), "{}", check());
     let standby = restored.standby();
     wait_for("the standby's stream", || {
         restored.query("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1"

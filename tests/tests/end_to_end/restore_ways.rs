@@ -24,11 +24,7 @@ struct Source {
 
 impl Source {
     fn new(server: Postgres) -> Source {
-        Source::archived_in(ArchiveKind::Directory, server)
-    }
-
-    fn archived_in(kind: ArchiveKind, server: Postgres) -> Source {
-        let scenario = Scenario::new(kind);
+        let scenario = Scenario::new(ArchiveKind::Directory);
         let mut config = scenario.config(&server.url());
         config.set("backup", "part_size", "1MiB");
         scenario.configure(&config);
@@ -182,52 +178,6 @@ fn a_standby_recovers_from_the_archive_and_then_follows() {
     standby.promote();
     assert_eq!(standby.query("SHOW archive_mode"), "off");
     assert!(daemon.stop().success());
-}
-
-/// PostgreSQL asks the archive first whenever its stream breaks, and once more when it is promoted.
-#[test]
-fn a_standby_follows_and_is_promoted_while_the_archive_is_away() {
-    follow_and_promote_without_an_archive(Postgres::start_new());
-}
-
-/// As the first; a timeline that came from another has a history, which PostgreSQL asks for.
-#[test]
-fn a_standby_of_a_promoted_server_is_promoted_while_the_archive_is_away() {
-    let first = Postgres::start_new();
-    let second = first.standby();
-    second.promote();
-    follow_and_promote_without_an_archive(second);
-}
-
-fn follow_and_promote_without_an_archive(server: Postgres) {
-    let mut source = Source::archived_in(ArchiveKind::Garage, server);
-    let daemon = source.scenario.run_and_back_up(&source.server);
-    let slot = "SELECT pg_create_physical_replication_slot('standby')";
-    source.server.query(slot);
-    let url = source.server.url();
-    let options = ["--standby", "--primary-conninfo", &url];
-    let options = [&options[..], &["--primary-slot-name", "standby"]].concat();
-    let _ = source.restore("standby", &options).succeeded();
-    let standby = source.start("standby");
-    let active = "SELECT active FROM pg_replication_slots WHERE slot_name = 'standby'";
-    wait_for("the standby's stream", || {
-        source.server.query(active) == "t"
-    });
-    let before = source.log.commit(&source.server);
-
-    source.scenario.archive_mut().garage().kill();
-    daemon.kill();
-    source.server.kill();
-    source.server.start();
-    let after = source.log.commit(&source.server);
-    wait_for("the row that was streamed after the restart", || {
-        source.log.rows(&standby) == [before.id, after.id]
-    });
-
-    source.server.lose();
-    standby.promote();
-    let own = source.log.commit(&standby);
-    assert_eq!(source.log.rows(&standby), [before.id, after.id, own.id]);
 }
 
 /// Each major version, restored to an instant, started, and asked what it reached; as an ordinary

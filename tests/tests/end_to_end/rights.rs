@@ -335,6 +335,19 @@ fn each_program_has_the_rights_it_needs_and_no_other() {
     let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
     assert!(log.rows(&restored).contains(&last));
     drop(restored);
+    let tried = scenario.path("tried").display().to_string();
+    let bin = cache::server_bin(cache::DEBIAN_MAJOR).display().to_string();
+    let tried = [
+        "restore",
+        "--pgdata",
+        &tried,
+        "--start",
+        "--pg-bindir",
+        &bin,
+    ];
+    let tried = scenario.walvault(&tried).succeeded();
+    assert!(tried.stdout.contains("Leases    backup"), "{tried}");
+    assert!(!tried.stderr.contains("no lease"), "{tried}");
     let _ = scenario.walvault(&["keys", "verify"]).succeeded();
     restore.needed_all(&mut scenario);
     refused(

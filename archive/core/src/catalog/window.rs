@@ -5,6 +5,7 @@ use walvault_layout::BackupId;
 use walvault_protocol::wal::{MarkKind, WalMark};
 use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
 
+use super::window_start::WindowStarts;
 use super::{Catalog, WalHeld};
 use crate::archive::Archive;
 use crate::damage::left_out;
@@ -21,7 +22,8 @@ pub struct RecoveryWindow {
     pub start_lsn: Lsn,
     /// The end of what can be replayed without a hole.
     pub end_lsn: Lsn,
-    /// When the backup had been read, in whole microseconds, which are what a target may have.
+    /// The first instant in it, by the server's clock: the time of the newest transaction that the
+    /// backup holds. Where WAL tells of none, when the backup had been read.
     pub start_time: jiff::Timestamp,
     /// The newest commit within it, when it holds one.
     pub end_time: Option<jiff::Timestamp>,
@@ -34,6 +36,20 @@ impl Catalog {
     /// # Errors
     /// When a commit index cannot be read.
     pub async fn windows(&self, archive: &Archive) -> Result<Vec<RecoveryWindow>, Error> {
+        self.windows_since(archive, &mut WindowStarts::default())
+            .await
+    }
+
+    /// As [`Catalog::windows`], for who looks again and again: what was read before is in `starts`.
+    ///
+    /// # Errors
+    /// As [`Catalog::windows`].
+    pub async fn windows_since(
+        &self,
+        archive: &Archive,
+        starts: &mut WindowStarts,
+    ) -> Result<Vec<RecoveryWindow>, Error> {
+        starts.keep_only(self.backups());
         let mut windows: Vec<RecoveryWindow> = Vec::new();
         for backup in self.backups() {
             for timeline in self.tips_from(backup.timeline, backup.stop_lsn) {
@@ -50,12 +66,15 @@ impl Catalog {
                     let end_time = self
                         .last_commit(archive, timeline, backup.stop_lsn, end)
                         .await?;
+                    let start_time = self
+                        .window_start(archive, &history, backup, end, starts)
+                        .await?;
                     windows.push(RecoveryWindow {
                         backup: backup.id.clone(),
                         timeline,
                         start_lsn: backup.stop_lsn,
                         end_lsn: end,
-                        start_time: whole_micros(backup.stopped_at),
+                        start_time,
                         end_time,
                     });
                 }
@@ -190,15 +209,6 @@ impl Catalog {
                 ))
             })
     }
-}
-
-/// The first whole microsecond that is not before `time`.
-fn whole_micros(time: jiff::Timestamp) -> jiff::Timestamp {
-    let up = time.as_nanosecond().div_euclid(1000) + i128::from(time.as_nanosecond() % 1000 != 0);
-    let micros = i64::try_from(up).ok();
-    micros
-        .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
-        .unwrap_or(time)
 }
 
 /// Of the objects that hold the byte at `lsn`, the one that reaches furthest. An object is never

@@ -47,7 +47,7 @@ pub fn kind_of(key: &ObjectKey) -> Kind {
         ObjectKey::Gap(..) => Kind::Gap,
         ObjectKey::Writer(_) => Kind::Writer,
         ObjectKey::Keep(..) => Kind::Keep,
-        ObjectKey::Lock(_) => Kind::Lock,
+        ObjectKey::Lock(_) | ObjectKey::Lease(..) => Kind::Lock,
         ObjectKey::Pruned(_) => Kind::Pruned,
         ObjectKey::Verified(_) => Kind::Verified,
         ObjectKey::Audit(..) => Kind::Audit,

@@ -10,14 +10,16 @@ use walvault_layout::BackupId;
 use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
 
 use super::BackupFate;
+use crate::lease::Leases;
 use crate::retention::{Candidate, RetentionPolicy, Rule};
 
 /// Judges every complete backup of `catalog`. `locked` are those whose record the store does not
-/// let go.
+/// let go, `leases` of those that somebody reads.
 pub(super) fn judge(
     catalog: &Catalog,
     policy: &RetentionPolicy,
     locked: &BTreeMap<BackupId, Timestamp>,
+    leases: &Leases,
     now: Timestamp,
 ) -> Vec<BackupFate> {
     let lines = Lines::of(catalog);
@@ -59,6 +61,9 @@ pub(super) fn judge(
         for hold in keeps.iter().flat_map(|keeps| keeps.active(now)) {
             let (number, reason) = (hold.number, hold.reason.clone());
             keep(&backup.id, Rule::Hold { number, reason });
+        }
+        if let Some(until) = leases.good.get(&backup.id) {
+            keep(&backup.id, Rule::Leased { until: *until });
         }
         if !policy.is_set() || sound.is_empty() {
             keep(&backup.id, Rule::NoPolicy);

@@ -93,6 +93,25 @@ pub(super) async fn collect(
     Ok(orphans)
 }
 
+/// Collects leases that are over.
+pub(super) fn expired(
+    archive: &Archive,
+    leases: Vec<Listed>,
+    removals: &mut Removals,
+) -> Vec<Orphan> {
+    let collected = leases
+        .iter()
+        .map(|lease| orphan(archive, OrphanKind::ExpiredLease, lease))
+        .collect();
+    removals
+        .orphans
+        .extend(leases.into_iter().map(|lease| Removal {
+            key: lease.key,
+            size: lease.size,
+        }));
+    collected
+}
+
 /// Those of `chunks` that whole units hold which open, and these units. A name supersedes nothing, and a
 /// chunk goes from every replica: so its units have to open in each.
 async fn superseded<'a>(

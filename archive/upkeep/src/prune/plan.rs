@@ -17,6 +17,7 @@ use super::need::Needs;
 use super::orphans::{self, is_borrowed};
 use super::under_way::UnderWay;
 use super::{BackupFate, PruneError, PrunePlan, Removal, Removals, WalFate, WalReason, fates};
+use crate::lease::Leases;
 use crate::retention::{RetentionPolicy, before};
 
 /// By how much clocks may differ.
@@ -50,7 +51,8 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
         check_clock(&catalog, asked)?;
     }
     let mut locked = BTreeMap::new();
-    let mut judged = fates::judge(&catalog, policy, &locked, now);
+    let leases = Leases::look(archive, now).await?;
+    let mut judged = fates::judge(&catalog, policy, &locked, &leases, now);
     // A backup that the store does not let go keeps its WAL as well.
     for fate in judged.iter().filter(|fate| fate.goes) {
         let record = archive.name(&ObjectKey::BackupRecord(fate.id.clone()));
@@ -60,7 +62,7 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
         }
     }
     if !locked.is_empty() {
-        judged = fates::judge(&catalog, policy, &locked, now);
+        judged = fates::judge(&catalog, policy, &locked, &leases, now);
     }
     let going: BTreeSet<&BackupId> = ids(&judged, true).collect();
     let mut removals = Removals::default();
@@ -88,10 +90,18 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
         .iter()
         .filter(|backup| !going.contains(&backup.id))
         .collect();
-    let wal = wal(&catalog, asked, &staying, &under_way, &mut removals);
+    let wal = wal(
+        &catalog,
+        asked,
+        &staying,
+        &leases,
+        &under_way,
+        &mut removals,
+    );
     let left = under_way.left;
-    let orphans =
+    let mut orphans =
         orphans::collect(archive, &catalog, left, &borrowed, grace, &mut removals).await?;
+    orphans.extend(orphans::expired(archive, leases.over, &mut removals));
     Ok(PrunePlan {
         made_at: now,
         policy: policy.clone(),
@@ -163,6 +173,7 @@ fn wal(
     catalog: &Catalog,
     asked: &Asked,
     staying: &[&BackupRecord],
+    leases: &Leases,
     under_way: &UnderWay,
     removals: &mut Removals,
 ) -> Vec<WalFate> {
@@ -174,6 +185,7 @@ fn wal(
             .into_iter()
             .chain(within.copied())
             .map(|backup| &backup.id)
+            .chain(leases.good.keys())
             .collect()
     });
     let trim = |backup: &BackupRecord| {

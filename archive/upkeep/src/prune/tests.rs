@@ -1,6 +1,7 @@
 //! Random histories, pruned again and again, held against a plain model.
 
 mod history;
+mod leases;
 mod model;
 mod planted;
 

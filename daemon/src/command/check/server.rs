@@ -59,6 +59,7 @@ pub(super) async fn check(app: &App, findings: &mut Findings) -> Option<Found> {
 async fn ask(sql: &mut Session, app: &App, findings: &mut Findings) -> Result<(), ClientError> {
     ask_role(sql, findings).await?;
     ask_settings(sql, app, findings).await?;
+    ask_restored(sql, findings).await?;
     ask_slot(sql, app, findings).await?;
     ask_clock(sql, findings).await
 }
@@ -167,6 +168,25 @@ async fn ask_settings(
             format!("{commit}; commits wait for the archive"),
         ),
         (false, _) => findings.ok("synchronous_commit", "commits do not wait for the archive"),
+    }
+    Ok(())
+}
+
+/// A primary that was restored has lines in `postgresql.auto.conf` that were for its recovery.
+async fn ask_restored(sql: &mut Session, findings: &mut Findings) -> Result<(), ClientError> {
+    let answer = sql
+        .query(
+            "select pg_catalog.current_setting('walvault.restore', true), \
+             pg_catalog.pg_is_in_recovery()",
+        )
+        .await?;
+    let restored = answer.text(0, 0).is_some_and(|mark| !mark.is_empty());
+    if restored && answer.text(0, 1) == Some("f") {
+        findings.warn(
+            "restored",
+            "settings of its recovery are in force: archive_mode, synchronous_standby_names and others are not what they were, and standbys cloned from it do not start",
+            "walvault settle --pgdata DIR, and restart PostgreSQL",
+        );
     }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use walvault_archive::record::BackupRecord;
+use jiff::Timestamp;
+use walvault_layout::BackupId;
 
 use super::next::Configuration;
-use super::protect::Protection;
 use crate::estimate::Estimate;
 use crate::materialise::{Job, LOST_FOUND, Made, Work};
 use crate::plan::{NewTablespace, RestorePlan, Stop, StopReason};
@@ -149,12 +149,10 @@ pub(super) fn plan(
 }
 
 /// What keeps the backup.
-pub(super) fn held(held: &Protection, backup: &BackupRecord) -> String {
+pub(super) fn leased(until: Timestamp, backup: &BackupId) -> String {
     format!(
-        "Holds     backup {} until {}, hold {}: no prune removes it before\n",
-        backup.id,
-        instant(held.until),
-        held.hold
+        "Leases    backup {backup} until {}: no prune removes it before\n",
+        instant(until)
     )
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use walvault_tests::clients::{Clients, start_with_everything};
 use walvault_tests::commit_log::CREATE_TABLE;
 use walvault_tests::patroni::MEMBERS;
-use walvault_tests::user::{server_command, write_as_server_user};
-use walvault_tests::wait::wait_for;
+use walvault_tests::user::{server_command_with, write_as_server_user};
+use walvault_tests::wait::{self, wait_for};
 use walvault_tests::{ArchiveKind, Outcome, Patroni, Scenario, Walvaultd, test};
 
 /// The blocks of YAML in the document: what every member shares, and what is in each member's file.
@@ -22,37 +22,23 @@ fn fragments() -> [String; 2] {
     blocks.try_into().expect("two blocks")
 }
 
-fn beside(scenario: &Scenario, patroni: &Patroni, member: usize) -> Walvaultd {
-    let name = MEMBERS[member];
-    let url = format!(
-        "postgresql://postgres@/postgres?host={}&port={}",
-        patroni.host(member),
-        patroni.port(member)
-    );
-    let config = scenario.path(&format!("{name}.toml"));
-    write_as_server_user(&config, scenario.config(&url).to_string());
-    let mut command = server_command(scenario.path("walvaultd"));
-    command.args(["run", "--config"]).arg(config);
-    Walvaultd::spawn(command, &scenario.path(&format!("{name}.log")))
-}
-
-#[test]
-fn switchovers_and_a_lost_leader_under_patroni_lose_no_acknowledged_commit() {
-    let scenario = Scenario::new(ArchiveKind::Directory);
+/// A cluster whose second member came from the archive, and the sidecars beside both.
+fn two_members(scenario: &Scenario) -> (Patroni, [Walvaultd; 2]) {
     scenario.configure(&scenario.config("postgresql:///postgres"));
-    let [shared, local] = fragments();
+    let [_, local] = fragments();
+    // Patroni runs the commands, without the variables that give access to the store.
+    let access = scenario.archive().environment();
+    let access: String = access
+        .iter()
+        .map(|(name, value)| format!("{name}={value} "))
+        .collect();
     let walvault = scenario.path("walvault").display().to_string();
     let config = scenario.path("walvault.toml").display().to_string();
+    let program = format!("env {access}{walvault} --config {config}");
     let mut patroni = Patroni::prepare(|data| {
         local
-            .replace(
-                "walvault restore",
-                &format!("{walvault} --config {config} restore"),
-            )
-            .replace(
-                "walvault wal-fetch",
-                &format!("{walvault} --config {config} wal-fetch"),
-            )
+            .replace("walvault restore", &format!("{program} restore"))
+            .replace("walvault wal-fetch", &format!("{program} wal-fetch"))
             .replace("/var/lib/postgresql/17/main", &data.display().to_string())
     });
 
@@ -62,14 +48,12 @@ fn switchovers_and_a_lost_leader_under_patroni_lose_no_acknowledged_commit() {
         patroni.query(0, "SELECT pg_is_in_recovery()") == "f"
     });
     assert_eq!(patroni.query(0, CREATE_TABLE), "");
-    let daemons = [0, 1].map(|member| beside(&scenario, &patroni, member));
-    let take_backup = {
-        let mut command = server_command(scenario.path("walvaultd"));
-        command
-            .args(["backup", "--config"])
-            .arg(scenario.path("one.toml"));
-        command
-    };
+    let daemons = [0, 1].map(|member| beside(scenario, &patroni, member));
+    let environment = scenario.archive().environment();
+    let mut take_backup = server_command_with(scenario.path("walvaultd"), &environment);
+    take_backup
+        .args(["backup", "--config"])
+        .arg(scenario.path("one.toml"));
     let _ = Outcome::of(take_backup).succeeded();
     // Comes from the archive.
     patroni.start(1);
@@ -81,6 +65,29 @@ fn switchovers_and_a_lost_leader_under_patroni_lose_no_acknowledged_commit() {
         "{}",
         patroni.logs()
     );
+    (patroni, daemons)
+}
+
+fn beside(scenario: &Scenario, patroni: &Patroni, member: usize) -> Walvaultd {
+    let name = MEMBERS[member];
+    let url = format!(
+        "postgresql://postgres@/postgres?host={}&port={}",
+        patroni.host(member),
+        patroni.port(member)
+    );
+    let config = scenario.path(&format!("{name}.toml"));
+    write_as_server_user(&config, scenario.config(&url).to_string());
+    let environment = scenario.archive().environment();
+    let mut command = server_command_with(scenario.path("walvaultd"), &environment);
+    command.args(["run", "--config"]).arg(config);
+    Walvaultd::spawn(command, &scenario.path(&format!("{name}.log")))
+}
+
+#[test]
+fn switchovers_and_a_lost_leader_under_patroni_lose_no_acknowledged_commit() {
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    let (mut patroni, daemons) = two_members(&scenario);
+    let [shared, _] = fragments();
     let file = scenario.path("shared.yml");
     write_as_server_user(&file, shared);
     let file = file.display().to_string();
@@ -134,4 +141,48 @@ fn switchovers_and_a_lost_leader_under_patroni_lose_no_acknowledged_commit() {
     assert!(kept.len() < text.lines().count(), "{text}");
     write_as_server_user(&conf, kept.join("\n"));
     let _ = start_with_everything(&scenario, &pgdata, &acknowledged);
+}
+
+/// The store is stopped: neither a restart of the leader nor its loss stops the cluster.
+#[test]
+fn a_member_follows_and_takes_over_while_the_archive_is_away() {
+    let mut scenario = Scenario::new(ArchiveKind::Garage);
+    let (mut patroni, [daemon, other]) = two_members(&scenario);
+    let insert = |patroni: &Patroni, member: usize, id: u32| {
+        let insert = format!("INSERT INTO commits (id) OVERRIDING SYSTEM VALUE VALUES ({id})");
+        assert_eq!(patroni.query(member, &insert), "", "{}", patroni.logs());
+    };
+    let rows = "SELECT string_agg(id::text, ',' ORDER BY id) FROM commits";
+    let wait_for_rows = |patroni: &Patroni, member: usize, expected: &str| {
+        let reached = wait::poll(|| (patroni.query(member, rows) == expected).then_some(()));
+        assert!(reached.is_some(), "{expected}\n{}", patroni.logs());
+    };
+    insert(&patroni, 0, 1);
+    wait_for_rows(&patroni, 1, "1");
+
+    scenario.archive_mut().garage().kill();
+    // A shutdown waits for a sidecar that cannot store what it is sent.
+    (daemon.kill(), other.kill());
+    insert(&patroni, 0, 2);
+    wait_for_rows(&patroni, 1, "1,2");
+    let restart = ["restart", "walvault", MEMBERS[0], "--force"];
+    let _ = patroni.ctl(&restart).succeeded();
+    wait_for("the leader to be back", || {
+        patroni.query(0, "SELECT pg_is_in_recovery()") == "f"
+    });
+    insert(&patroni, 0, 3);
+    wait_for_rows(&patroni, 1, "1,2,3");
+
+    patroni.lose(0);
+    wait_for("the failover", || patroni.wait_for_leader() == 1);
+    wait_for("the new leader to write", || {
+        patroni.query(1, "SELECT pg_is_in_recovery()") == "f"
+    });
+    insert(&patroni, 1, 4);
+
+    scenario.archive_mut().garage().restart();
+    let _daemon = beside(&scenario, &patroni, 1);
+    patroni.start(0);
+    patroni.wait_for_replica(0);
+    wait_for_rows(&patroni, 0, "1,2,3,4");
 }
