@@ -278,7 +278,7 @@ impl Metrics {
             data_keys: new.states(
                 "walvault_data_keys",
                 "Data keys of the archive at the last check, by how they stood.",
-                &["opens", "closed", "unreachable", "damaged"],
+                &["opens", "closed", "unreachable", "damaged", "foreign"],
             ),
             data_keys_checked_timestamp_seconds: new.gauge(
                 "walvault_data_keys_checked_timestamp_seconds",
