@@ -1,6 +1,5 @@
 //! `[audit]`: what is done is taken note of.
 
-use walvault_archive::keys::PublicKey;
 use walvault_evidence::audit::AuditSettings;
 
 use crate::reader::Section;
@@ -27,12 +26,7 @@ pub(super) fn read(mut section: Section) -> Result<AuditSettings, ConfigError> {
         settings.identities = super::encryption::identities(&field)?;
     }
     if let Some(field) = section.take("signers") {
-        for text in field.texts()? {
-            let key = PublicKey::parse(&text);
-            settings.signers.push(key.ok_or_else(|| {
-                field.invalid("an entry is not a public key; 'walvault keys generate --signing' prints it, ed25519:…")
-            })?);
-        }
+        settings.signers = super::trust::public_keys(&field)?;
     }
     if let Some(field) = section.take("retain_for") {
         settings.retain_for = values::days(field, 36_500)?;

@@ -41,6 +41,10 @@ impl Config {
             &mut text,
             &format!("identities = [{}]", identities.join(", ")),
         );
+        line(&mut text, "[trust]");
+        let writers = encryption.trust.writers.iter();
+        let writers: Vec<String> = writers.map(|writer| quoted(&writer.to_string())).collect();
+        line(&mut text, &format!("writers = [{}]", writers.join(", ")));
         line(&mut text, "[encryption.kms]");
         let kms = &encryption.kms;
         let ca_file = kms.ca_file.as_ref().map(|path| path.to_string_lossy());
@@ -170,6 +174,8 @@ mod tests {
             [encryption]
             key_file = "/etc/walvault/key"
             identities = ["/etc/walvault/id", "awskms"]
+            [trust]
+            writers = ["ed25519:XhO1zHsXAIIK9XQL3_ViveaMSQYfxUliUxg2sM0VJtc"]
             [encryption.kms]
             region = "eu-central-1"
             [restore]

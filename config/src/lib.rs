@@ -28,6 +28,7 @@ mod s3;
 mod secret;
 mod sections;
 mod source;
+mod trust;
 mod values;
 mod verify;
 
@@ -73,7 +74,7 @@ pub struct Config {
     pub postgres: PostgresSettings,
     /// `[archive]`
     pub archive: ArchiveSettings,
-    /// `[encryption]`
+    /// `[encryption]` and `[trust]`
     pub encryption: EncryptionSettings,
     /// `[wal]`
     pub wal: WalSettings,
@@ -171,6 +172,7 @@ impl Config {
         let postgres = root.section("postgres")?;
         let archive = root.section("archive")?;
         let encryption = root.section("encryption")?;
+        let trust = root.section("trust")?;
         let wal = root.section("wal")?;
         let backup = root.section("backup")?;
         let schedules = root.section("schedules")?;
@@ -189,7 +191,10 @@ impl Config {
         Ok(Config {
             postgres: PostgresSettings::read(postgres)?,
             archive: ArchiveSettings::read(archive)?.keeping_audit_for(audit.retain_for),
-            encryption: encryption::read(encryption)?,
+            encryption: EncryptionSettings {
+                trust: trust::read(trust)?,
+                ..encryption::read(encryption)?
+            },
             wal: WalSettings::read(wal)?,
             backup: BackupSettings::read(backup)?,
             schedules: ScheduleSettings::read(schedules)?,

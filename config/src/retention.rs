@@ -5,18 +5,31 @@ use std::time::Duration;
 use walvault_upkeep::retention::RetentionPolicy;
 
 use crate::reader::Section;
+use crate::verify::parse_share;
 use crate::{ConfigError, values};
 
 /// A century: longer is a mistake.
 const MOST_DAYS: u64 = 36_525;
 
 /// `[retention]`
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RetentionSettings {
     /// `schedule`: when walvaultd prunes; `None` when only `walvault prune` does.
     pub schedule: Option<String>,
+    /// `share`: the part of all backups that a scheduled prune may remove at once, above 0 and at most 1.
+    pub share: f64,
     /// Its other keys.
     pub policy: RetentionPolicy,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> RetentionSettings {
+        RetentionSettings {
+            schedule: None,
+            share: 0.5,
+            policy: RetentionPolicy::default(),
+        }
+    }
 }
 
 impl RetentionSettings {
@@ -24,6 +37,9 @@ impl RetentionSettings {
         let mut settings = RetentionSettings::default();
         if let Some(field) = section.take("schedule") {
             settings.schedule = Some(field.text()?);
+        }
+        if let Some(field) = section.take("share") {
+            settings.share = parse_share(&field.text()?).map_err(|reason| field.invalid(reason))?;
         }
         let policy = &mut settings.policy;
         for (name, length) in [

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use walvault_archive::keys::PublicKey;
+
 use super::environment::{Environment, PREFIX};
 use super::{ArchiveUrl, Config, ConfigError, DEFAULT_PATH, IdentitySource};
 
@@ -15,6 +17,8 @@ pub struct Source<'a> {
     pub archive: Option<ArchiveUrl>,
     /// `--identity`: what opens it besides what is configured, as absolute paths.
     pub identities: Vec<PathBuf>,
+    /// `--writer`: whose objects are believed besides those configured.
+    pub writers: Vec<PublicKey>,
 }
 
 impl<'a> From<Option<&'a Path>> for Source<'a> {
@@ -62,6 +66,7 @@ impl Source<'_> {
         }
         let identities = self.identities.into_iter().map(IdentitySource::File);
         config.encryption.identities.extend(identities);
+        config.encryption.trust.writers.extend(self.writers);
         config
     }
 }

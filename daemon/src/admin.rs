@@ -3,6 +3,7 @@
 //! Owns who may ask what. It runs on a thread of its own, so that it answers while the machine is busy, and says so when
 //! the main loop does not turn. What it answers is `metrics::Live`'s knowledge; what it is ordered, others do.
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use walvault_config::AdminSettings;
 
@@ -27,7 +28,7 @@ pub use routes::Routes;
 use access::Access;
 use tls::Certificate;
 
-/// Connections at once; more wait for a turn.
+/// Connections at once; for one more, the oldest ends: whoever holds them open keeps nobody from asking for health.
 const CONNECTIONS: usize = 64;
 /// How long a client may take to say what it wants.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -134,9 +135,8 @@ impl Admin {
             }
         };
         let (routes, access) = (Arc::new(routes), Arc::new(self.access));
-        let turns = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            let turn = turns.clone().acquire_owned().await.expect("never closed");
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -146,11 +146,14 @@ impl Admin {
                 }
             };
             let acceptor = self.certificate.as_mut().map(Certificate::acceptor);
-            let (routes, access) = (routes.clone(), access.clone());
-            tokio::spawn(async move {
-                converse(stream, acceptor, routes, access).await;
-                drop(turn);
-            });
+            open.retain(|connection| !connection.is_finished());
+            if open.len() >= CONNECTIONS
+                && let Some(oldest) = open.pop_front()
+            {
+                oldest.abort();
+            }
+            let conversation = converse(stream, acceptor, routes.clone(), access.clone());
+            open.push_back(tokio::spawn(conversation).abort_handle());
         }
     }
 }

@@ -258,6 +258,13 @@ fn read_keys(config: &Config) -> Result<KeyAccess, SetupError> {
     if keys.recipients().is_empty() {
         return Err(walvault_archive::Error::from(KeyError::NoRecipient).into());
     }
+    let writers = keys.own_writers();
+    if writers.is_empty() {
+        return Err(walvault_archive::Error::from(KeyError::NoWriter).into());
+    }
+    for writer in writers {
+        tracing::info!(%writer, "data keys are signed by this writer; hosts that read the archive name it in [trust] writers, or hold the same key file");
+    }
     Ok(keys)
 }
 

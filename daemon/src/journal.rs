@@ -242,6 +242,7 @@ pub fn describe(
         },
         "encryption": {
             "recipients": recipients,
+            "writers": keys.own_writers().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "identities": keys.has_identities(),
             "rotate_after_seconds": seconds(config.encryption.rotate_after),
             "rotate_after_bytes": config.encryption.rotate_after_bytes,

@@ -31,7 +31,7 @@ pub use live::Live;
 pub use rpo::Rpo;
 
 /// The states of a data key, as `walvault_data_keys` tells them.
-pub const KEY_STATES: [&str; 4] = ["opens", "closed", "unreachable", "damaged"];
+pub const KEY_STATES: [&str; 5] = ["opens", "closed", "unreachable", "damaged", "foreign"];
 
 /// Every metric, by its handle, and what is known at the moment.
 pub struct Metrics {

@@ -92,7 +92,10 @@ async fn check(archive: &Archive, metrics: &Metrics) -> Result<(), walvault_arch
     }
     let mut counts = KEY_STATES.map(|state| (state, 0));
     let keys = keyring.verify().await?;
-    if let Some(newest) = keys.iter().filter_map(|key| key.created_at).max() {
+    let known = keys
+        .iter()
+        .filter(|key| !matches!(key.state, KeyState::Foreign));
+    if let Some(newest) = known.filter_map(|key| key.created_at).max() {
         metrics.data_key_made(newest);
     }
     for key in keys {
@@ -106,6 +109,11 @@ async fn check(archive: &Archive, metrics: &Metrics) -> Result<(), walvault_arch
             KeyState::Damaged(reason) => {
                 tracing::error!(key = %key.id, reason, "a data key is damaged; what it sealed cannot be read");
                 3
+            }
+            KeyState::Foreign => {
+                let signed_by = key.writers.first().map(ToString::to_string);
+                tracing::warn!(key = %key.id, signed_by, "a data key is foreign: no trusted writer signed it, and what it sealed counts for nothing");
+                4
             }
         };
         counts[index].1 += 1;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use walvault_archive::catalog::seen::{backup_names, backup_stored_at};
 use walvault_archive::catalog::WindowStarts;
+use walvault_archive::catalog::seen::{backup_names, backup_stored_at};
 use walvault_archive::inventory::Inventory;
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Opens an archive from docs/format.md alone. It shares no code with walvault.
 
-    opener.py open ARCHIVE OUT (--key-file FILE | --identity FILE)
+    opener.py open ARCHIVE OUT (--key-file FILE | --identity FILE --writer PUBLIC_KEY)
         opens every sealed object of an archive in a directory, and writes payloads below OUT under
-        the objects' own names; what no identity given opens, such as the audit trail, is left out
+        the objects' own names; what no identity given opens, such as the audit trail, is left out,
+        and so is what no writer signed who holds a key file given or is named
     opener.py assemble OUT BACKUP DIR WAL
         makes a data directory DIR out of what was opened of one backup, puts all WAL into WAL as
         PostgreSQL names it, and says how to recover
@@ -24,7 +25,9 @@ import sys
 
 import lz4.block
 import zstandard
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -36,6 +39,7 @@ FOOTER = 40
 ZERO_NONCE = bytes(12)
 UNSEALED = ("keys", "probe", "by-hand", "lost+found")
 CODECS = {0: "none", 1: "lz4", 2: "zstd"}
+AUDIT_KINDS = (14, 15)
 
 
 class Refused(Exception):
@@ -174,14 +178,43 @@ def open_age(identity, file):
 # Data keys.
 
 
-def check_value(data_key, archive, key):
-    checking = hkdf(data_key, b"", b"walvault/v1/check" + archive + key)
-    return AESGCM(checking).encrypt(ZERO_NONCE, b"walvault: this data key is right", b"")
+def writer_of(secret):
+    """The public key that who holds a key file signs with."""
+    seed = hkdf(secret, b"", b"walvault/v1/writer")
+    return raw_public(Ed25519PrivateKey.from_private_bytes(seed).public_key())
+
+
+def read_public_key(text):
+    encoded = text.removeprefix("ed25519:")
+    require(encoded != text, f"{text} is not a public key")
+    return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+
+
+def has_signed(writer, message, signature):
+    try:
+        Ed25519PublicKey.from_public_bytes(writer).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def read_key_record(stored, archive, key, generation):
+    """What was signed, and who signed it."""
+    require(stored["version"] == 1, "a newer key record")
+    message = b"walvault/v1/data-key" + archive + stored["record"].encode()
+    claims = [
+        (read_public_key(claim["writer"]), base64.b64decode(claim["signature"]))
+        for claim in stored["signatures"]
+    ]
+    writers = [writer for writer, signature in claims if has_signed(writer, message, signature)]
+    record = json.loads(stored["record"])
+    bound = bytes.fromhex(record["key_id"]) == key and record["generation"] == generation
+    require(bound, "a key record under another's name")
+    return record, writers
 
 
 def unwrap(record, archive, key_files, identities):
     """The data key of a key record; None when it is for others."""
-    require(record["version"] in (1, 2, 3), "a newer key record")
     key = bytes.fromhex(record["key_id"])
     data_key = None
     for recipient in record["recipients"]:
@@ -196,9 +229,9 @@ def unwrap(record, archive, key_files, identities):
                 if plain is not None:
                     require(plain[32:] == archive + key, "a data key of another archive")
                     data_key = plain[:32]
-    if data_key is not None and "check" in record:
-        expected = check_value(data_key, archive, key)
-        require(base64.b64decode(record["check"]) == expected, "not the data key of the check")
+    if data_key is not None:
+        commitment = hkdf(data_key, b"", b"walvault/v1/commitment" + archive + key)
+        require(record["commitment"] == commitment.hex(), "not the data key that was signed")
     return data_key
 
 
@@ -220,12 +253,14 @@ def open_object(raw, name, archive, data_keys):
     """The payload of a sealed object that lies under a name."""
     header, footer = raw[:HEADER], raw[-FOOTER:]
     require(len(raw) >= HEADER + FOOTER and header[:8] == b"WALVAULT", "not a sealed object")
-    version, _kind, codec, frame = struct.unpack("<HBBI", header[8:16])
+    version, kind, codec, frame = struct.unpack("<HBBI", header[8:16])
     require(version == 1 and frame == FRAME and codec in CODECS, "a newer object")
     require(hashlib.sha256(raw[:-32]).digest() == footer[8:], "the object is damaged")
     meta_length, count = struct.unpack("<II", footer[:8])
-    key = data_keys.get(header[16:32])
-    require(key is not None, "no identity opens its data key")
+    require(header[16:32] in data_keys, "no identity opens its data key")
+    key, purpose = data_keys[header[16:32]]
+    expected = "audit" if kind in AUDIT_KINDS else "data"
+    require(purpose == expected, f"a data key for {purpose} seals nothing of this kind")
     cipher = AESGCM(object_key(key, archive, header[32:]))
     bound = archive + header + name.encode()
 
@@ -251,22 +286,36 @@ def open_object(raw, name, archive, data_keys):
     return bytes(payload)
 
 
-def load_data_keys(root, archive, key_files, identities):
+def load_data_keys(root, archive, key_files, identities, writers):
+    """Data keys with their purposes: of each, the newest generation that a trusted writer signed."""
     found = {}
     for folder in sorted((root / "keys").iterdir()):
-        newest = max(folder.iterdir(), key=lambda path: path.name)
-        key = unwrap(json.loads(newest.read_text()), archive, key_files, identities)
-        if key is not None:
-            found[bytes.fromhex(folder.name)] = key
+        key = bytes.fromhex(folder.name)
+        for path in sorted(folder.iterdir(), reverse=True):
+            try:
+                stored = json.loads(path.read_text())
+                record, signed_by = read_key_record(stored, archive, key, int(path.name))
+            except (Refused, ValueError, KeyError) as error:
+                print(f"{path}: {error}", file=sys.stderr)
+                continue
+            # What the audit trail's data keys seal is signed itself.
+            if record["purpose"] == "data" and not writers.intersection(signed_by):
+                print(f"{path}: foreign, no trusted writer signed it", file=sys.stderr)
+                continue
+            data_key = unwrap(record, archive, key_files, identities)
+            if data_key is not None:
+                found[key] = (data_key, record["purpose"])
+            break
     return found
 
 
-def open_archive(root, out, key_files, identities):
+def open_archive(root, out, key_files, identities, writers):
     archive = bytes.fromhex(json.loads((root / "archive.json").read_text())["archive_id"])
-    data_keys = load_data_keys(root, archive, key_files, identities)
+    writers = writers.union(map(writer_of, key_files))
+    data_keys = load_data_keys(root, archive, key_files, identities, writers)
     out.mkdir(parents=True, exist_ok=True)
     shutil.copy(root / "archive.json", out)
-    require(data_keys, "no identity given opens any data key")
+    require(data_keys, "no identity given opens any data key of a trusted writer")
     opened = closed = 0
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
@@ -400,13 +449,16 @@ def check_vectors(document):
     require(secret.hex() == vectors["key_file_secret"], "key_file")
     require(key_file_fingerprint(secret) == vectors["key_file_fingerprint"], "fingerprint")
     identities = read_age_identities(vectors["age_identity"])
-    for recipient in vectors["key_record"]["recipients"]:
-        record = {**vectors["key_record"], "recipients": [recipient]}
-        require(unwrap(record, archive, [secret], identities) == data_key, recipient["kind"])
+    record, writers = read_key_record(vectors["key_record"], archive, key, 1)
+    require(writers == [writer_of(secret)], "key_record")
+    require(writers == [read_public_key(vectors["key_file_writer"])], "key_file_writer")
+    for recipient in record["recipients"]:
+        one = {**record, "recipients": [recipient]}
+        require(unwrap(one, archive, [secret], identities) == data_key, recipient["kind"])
     sealed = bytes.fromhex(vectors["object"])
     derived = object_key(data_key, archive, sealed[32:64])
     require(derived.hex() == vectors["object_key"], "object_key")
-    payload = open_object(sealed, vectors["object_name"], archive, {key: data_key})
+    payload = open_object(sealed, vectors["object_name"], archive, {key: (data_key, "data")})
     require(payload.decode() == vectors["payload"], "payload")
     print("every vector holds")
 
@@ -419,6 +471,7 @@ def main():
     opening.add_argument("out", type=pathlib.Path)
     opening.add_argument("--key-file", type=pathlib.Path, action="append", default=[])
     opening.add_argument("--identity", type=pathlib.Path, action="append", default=[])
+    opening.add_argument("--writer", action="append", default=[])
     assembling = commands.add_parser("assemble")
     for name in ("opened", "backup", "pgdata", "wal"):
         assembling.add_argument(name, type=str if name == "backup" else pathlib.Path)
@@ -434,7 +487,8 @@ def main():
         key_files = [read_key_file(path.read_text()) for path in arguments.key_file]
         texts = [path.read_text() for path in arguments.identity]
         identities = [identity for text in texts for identity in read_age_identities(text)]
-        open_archive(arguments.archive, arguments.out, key_files, identities)
+        writers = set(map(read_public_key, arguments.writer))
+        open_archive(arguments.archive, arguments.out, key_files, identities, writers)
     except Refused as error:
         sys.exit(f"opener: {error}")
 

@@ -72,6 +72,11 @@ impl Scenario {
     ) -> Result<Vec<Source>, DrillError> {
         let mut places = config.archive.places();
         let mut encryption = config.encryption.clone();
+        // A drill signs nothing.
+        encryption.trust = encryption
+            .trust
+            .public()
+            .map_err(walvault_archive::Error::from)?;
         if self == Scenario::KeyLoss {
             let escrow = &config.drill.escrow_identities;
             if escrow.is_empty() {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use walvault_archive::keys::PublicKey;
 use walvault_config::{ArchiveUrl, Source};
 
 /// Where to read from, besides the configuration.
@@ -16,6 +17,10 @@ pub struct Place {
     /// may be given several times
     #[arg(long, value_name = "FILE", value_parser = absolute)]
     identity: Vec<PathBuf>,
+    /// Whose objects are believed, besides [trust] writers: a public key, ed25519:…; may be given several
+    /// times
+    #[arg(long, value_name = "PUBLIC KEY", value_parser = writer)]
+    writer: Vec<PublicKey>,
 }
 
 impl Place {
@@ -26,6 +31,7 @@ impl Place {
             file: config,
             archive: self.archive.clone(),
             identities: self.identity.clone(),
+            writers: self.writer.clone(),
         }
     }
 
@@ -40,11 +46,21 @@ impl Place {
             .identity
             .iter()
             .map(|path| ("--identity", path.clone().into()));
+        let writers = self.writer.iter();
+        let writers = writers.map(|writer| ("--writer", writer.to_string().into()));
         archive
             .chain(identities)
+            .chain(writers)
             .flat_map(|(name, value): (&str, OsString)| [name.into(), value])
             .collect()
     }
+}
+
+fn writer(text: &str) -> Result<PublicKey, String> {
+    let key = PublicKey::parse(text);
+    key.ok_or_else(|| {
+        "it is not a public key, ed25519:…; 'walvault keys list' shows them".to_owned()
+    })
 }
 
 /// A path that means the same wherever it is used later.

@@ -15,12 +15,16 @@ use crate::postgres::Postgres;
 use crate::user::{give_to_server_user, server_command_with, server_dir, write_as_server_user};
 use crate::walvaultd::Walvaultd;
 
+/// The key that every configuration of a scenario signs data keys with, besides its key files.
+const WRITER_KEY: &str = "writer.key";
+
 /// A directory with everything walvault needs to be run, as the server's user.
 #[derive(Debug)]
 pub struct Scenario {
     home: TempDir,
     archive: ArchiveUnderTest,
     environment: Vec<(String, String)>,
+    writer: String,
 }
 
 impl Scenario {
@@ -39,9 +43,23 @@ impl Scenario {
             home,
             archive,
             environment: Vec::new(),
+            writer: String::new(),
         };
         let _ = scenario.generate_key("walvault.key");
-        scenario
+        let signing = ["keys", "generate", "--signing", "--out"];
+        let made = scenario.walvault_alone(&signing, WRITER_KEY).succeeded();
+        let mut lines = made.stdout.lines();
+        let public = lines.find_map(|line| line.strip_prefix("public key: "));
+        Scenario {
+            writer: public.expect("a public key").to_owned(),
+            ..scenario
+        }
+    }
+
+    /// The public key that its configurations sign data keys with.
+    #[must_use]
+    pub fn writer(&self) -> &str {
+        &self.writer
     }
 
     /// A path under the scenario's directory.
@@ -102,6 +120,8 @@ impl Scenario {
                 "key_file",
                 self.path("walvault.key").display(),
             )
+            // Whoever has no key file signs with it, and whoever has no key file either knows it by that.
+            .set("trust", "signing_key_file", self.path(WRITER_KEY).display())
             // Many run at once: each takes a port that is free.
             .set("admin", "listen", "127.0.0.1:0")
             .set("log", "level", "debug");

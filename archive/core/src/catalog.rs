@@ -77,6 +77,8 @@ pub struct Unreadable {
     pub reason: String,
     /// Whether it is sealed for others than this host, as opposed to damaged.
     pub withheld: bool,
+    /// Whether it is sealed under a data key that no trusted writer signed.
+    pub foreign: bool,
 }
 
 /// What is known of a backup beside its record.
@@ -130,6 +132,7 @@ impl Catalog {
                 object,
                 reason: error.to_string(),
                 withheld: error.is_withheld(),
+                foreign: error.is_foreign(),
             });
         }
         Ok(catalog)

@@ -67,7 +67,9 @@ impl Damage {
 /// Whether an error says that what is stored is not what was, `keys` being data keys that are damaged.
 pub fn is_damage(error: &Error, keys: &BTreeSet<KeyId>) -> bool {
     match error {
-        Error::Corrupt { .. } | Error::Record { .. } | Error::Key(KeyError::Missing(_)) => true,
+        Error::Corrupt { .. }
+        | Error::Record { .. }
+        | Error::Key(KeyError::Missing(_) | KeyError::Foreign { .. }) => true,
         Error::Key(KeyError::CannotUnwrap { id, .. }) => keys.contains(id),
         _ => false,
     }

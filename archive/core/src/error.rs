@@ -197,6 +197,12 @@ impl Error {
         )
     }
 
+    /// Whether it is sealed under a data key that no trusted writer signed: anybody may have made it.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Error::Key(KeyError::Foreign { .. }))
+    }
+
     /// Whether an object was looked for and is proven absent.
     #[must_use]
     pub fn is_missing(&self) -> bool {

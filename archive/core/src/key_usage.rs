@@ -68,8 +68,11 @@ pub async fn usage(archive: &Archive) -> Result<BTreeMap<KeyId, KeyUse>, Error> 
     let sealed = objects
         .iter()
         .filter(|object| !matches!(object.key, ObjectKey::Archive | ObjectKey::Key(..)));
-    let read = |object| async move { Ok::<_, Error>((object, key_of(archive, object).await?)) };
-    let mut found = stream::iter(sealed.map(read)).buffer_unordered(READS);
+    let sealed = sealed.map(|object| async move {
+        let key = key_of(archive, &object.key).await?;
+        Ok::<_, Error>((object, key))
+    });
+    let mut found = stream::iter(sealed).buffer_unordered(READS);
     let mut uses: BTreeMap<KeyId, KeyUse> = BTreeMap::new();
     while let Some((object, key)) = found.try_next().await? {
         if let Some(key) = key {
@@ -79,9 +82,35 @@ pub async fn usage(archive: &Archive) -> Result<BTreeMap<KeyId, KeyUse>, Error> 
     Ok(uses)
 }
 
+/// Those of `keys` whose objects name a data key that is foreign. None is read where none is.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn foreign(
+    archive: &Archive,
+    keys: impl IntoIterator<Item = ObjectKey>,
+) -> Result<BTreeSet<String>, Error> {
+    let foreign = archive.keyring().foreign().await?;
+    if foreign.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let read = |key: ObjectKey| async move {
+        let sealed_under = key_of(archive, &key).await?;
+        Ok::<_, Error>((archive.name(&key), sealed_under))
+    };
+    let mut found = stream::iter(keys.into_iter().map(read)).buffer_unordered(READS);
+    let mut names = BTreeSet::new();
+    while let Some((name, key)) = found.try_next().await? {
+        if key.is_some_and(|key| foreign.contains(&key)) {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
 /// The data key that an object's header names; `None` when it has gone, or is not sealed.
-async fn key_of(archive: &Archive, object: &Listed) -> Result<Option<KeyId>, Error> {
-    let name = archive.name(&object.key);
+async fn key_of(archive: &Archive, key: &ObjectKey) -> Result<Option<KeyId>, Error> {
+    let name = archive.name(key);
     let range = Some(0..HEADER_LEN as u64);
     match archive.store().get(&name, range).await {
         Ok(bytes) => Ok(Header::decode(&bytes).ok().map(|header| header.key_id)),

@@ -22,23 +22,24 @@ pub mod keyring;
 pub mod kms;
 mod private_file;
 pub mod recipient;
+pub mod record;
 pub mod rewrap;
 pub mod sealing_key;
 mod settings;
 pub mod signing;
 pub mod wrap;
 
-pub use access::{AccessError, KeyAccess, RotationPolicy};
+pub use access::{AccessError, KeyAccess, RotationPolicy, Trust};
 pub use age::{AgeIdentity, AgeRecipient};
 pub use epochs::KeyEpoch;
 pub use identity::Identity;
 pub use key_file::{KeyFile, KeyFileError};
 pub use keyring::{KeyError, Keyring};
 pub use recipient::{Recipient, RecipientError};
+pub use record::{KeyPurpose, KeyRecord, SignedKey};
 pub use sealing_key::SealingKey;
-pub use settings::{EncryptionSettings, IdentitySource, KmsSettings};
+pub use settings::{EncryptionSettings, IdentitySource, KmsSettings, TrustSettings};
 pub use signing::{PublicKey, SigningKey};
-pub use wrap::KeyPurpose;
 
 /// 256 secret bits. They neither print nor copy, and are wiped when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -81,6 +82,7 @@ impl Secret {
 pub struct DataKey {
     /// Its name, stored in the header of every object sealed under it.
     pub id: KeyId,
+    purpose: KeyPurpose,
     secret: Secret,
 }
 
@@ -95,10 +97,33 @@ impl DataKey {
         Ok(DataKey::new(KeyId(id), Secret::generate()?))
     }
 
-    /// A key that was unwrapped.
+    /// A key that was unwrapped, for data.
     #[must_use]
     pub fn new(id: KeyId, secret: Secret) -> DataKey {
-        DataKey { id, secret }
+        DataKey {
+            id,
+            purpose: KeyPurpose::Data,
+            secret,
+        }
+    }
+
+    /// It, for this purpose.
+    #[must_use]
+    pub fn serving(self, purpose: KeyPurpose) -> DataKey {
+        DataKey { purpose, ..self }
+    }
+
+    /// What may be sealed under it, and opened.
+    #[must_use]
+    pub fn purpose(&self) -> KeyPurpose {
+        self.purpose
+    }
+
+    /// What its record knows it by, in hexadecimal. Nobody finds another key that has the same.
+    #[must_use]
+    pub fn commitment(&self, archive: &[u8; 16]) -> String {
+        let info: [&[u8]; 3] = [b"walvault/v1/commitment", archive, &self.id.0];
+        hex::encode(self.secret.derive(b"", &info).expose())
     }
 
     /// The key of the one object that has `salt`.

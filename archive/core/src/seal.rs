@@ -7,7 +7,7 @@ use aes_gcm::aead::array::Array;
 use aes_gcm::{Aes256Gcm, KeyInit};
 
 use crate::format::{Footer, FormatError, HEADER_LEN, Header, Kind, TAG_LEN};
-use crate::keys::DataKey;
+use crate::keys::{DataKey, KeyPurpose};
 
 mod compress;
 mod limits;
@@ -54,6 +54,9 @@ pub enum OpenError {
         /// What its header says.
         found: Kind,
     },
+    /// Its data key is for something else, and whoever opens that need not be who may seal this.
+    #[error("it is sealed under a data key for {0:?}, which seals nothing of this kind")]
+    Purpose(KeyPurpose),
     /// Authentication failed.
     #[error(
         "{frame} does not authenticate: altered, renamed, swapped with another object, or sealed under another key"

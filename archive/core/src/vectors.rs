@@ -7,8 +7,9 @@ use serde_json::Value;
 use walvault_layout::KeyId;
 
 use crate::format::{HEADER_LEN, Header};
-use crate::keys::wrap::KeyRecord;
-use crate::keys::{DataKey, Identity, KeyAccess, Recipient, RotationPolicy, Secret};
+use crate::keys::{
+    DataKey, Identity, KeyAccess, PublicKey, Recipient, RotationPolicy, Secret, SignedKey,
+};
 use crate::seal::Sealed;
 
 fn vectors() -> Value {
@@ -48,7 +49,10 @@ async fn the_documented_data_key_opens_for_each_recipient() {
     let id = KeyId(bytes(&vectors, "key_id"));
     let key = zeroize::Zeroizing::new(bytes::<32>(&vectors, "data_key"));
     let json = serde_json::to_vec(&vectors["key_record"]).expect("JSON");
-    let record = KeyRecord::read(id, &json).expect("a record");
+    let signed = SignedKey::read(&archive, id, 1, &json).expect("a record");
+    let writer = PublicKey::parse(text(&vectors, "key_file_writer"));
+    assert_eq!(signed.writers, [writer.expect("a public key")]);
+    let record = signed.record;
     let named = Recipient::parse(text(&vectors, "age_recipient")).expect("a recipient");
     assert!(record.recipient_names().contains(&named.name()));
     for identity in ["key_file", "age_identity"] {
@@ -61,12 +65,13 @@ async fn the_documented_data_key_opens_for_each_recipient() {
             assert_eq!(file.fingerprint(), text(&vectors, "key_file_fingerprint"));
             let secret: [u8; 32] = bytes(&vectors, "key_file_secret");
             assert_eq!(*file.secret().expose(), secret);
+            assert_eq!(signed.writers, [file.writer().public()]);
         }
         let access = KeyAccess::new(Vec::new(), identities, Default::default(), rotation);
         let opened = access.unwrap_for_test(&archive, id, &record).await;
         let opened = opened.unwrap_or_else(|error| panic!("{identity}: {error}"));
         assert_eq!(opened.secret().expose(), &*key);
-        assert_eq!(record.check(&archive, &opened), Some(true));
+        assert!(record.commits_to(&archive, &opened));
     }
 }
 

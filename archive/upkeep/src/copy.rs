@@ -163,7 +163,10 @@ async fn pruned(archive: &Archive) -> Result<Vec<PruneRecord>, Error> {
     for object in archive.list(PRUNED_PREFIX).await? {
         match archive.get_record(&object.key).await {
             Ok(record) => records.push(record),
-            Err(error) if error.is_withheld() || matches!(error, Error::Corrupt { .. }) => {}
+            Err(error)
+                if error.is_withheld()
+                    || error.is_foreign()
+                    || matches!(error, Error::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }
     }

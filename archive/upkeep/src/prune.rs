@@ -104,6 +104,8 @@ pub enum WalReason {
     Recent,
     /// A backup is being taken that may need it.
     BackupUnderWay,
+    /// It is sealed under a data key that no trusted writer signed.
+    Foreign,
     /// It ends before the first kept backup on its way begins.
     BeforeFirstBackup,
     /// No kept backup leads to it.

@@ -73,7 +73,7 @@ metrics! {
         }
         "Data keys" => {
             data_keys: IntGaugeVec["state"]
-                = "Data keys by how they stood at the last check: `opens`, `closed` (for others than the identities here: all of them where there are none), `unreachable` (KMS did not open them), `damaged`";
+                = "Data keys by how they stood at the last check: `opens`, `closed` (for others than the identities here: all of them where there are none), `unreachable` (KMS did not open them), `damaged`, `foreign` (no trusted writer signed them)";
             data_keys_checked_timestamp_seconds: Gauge
                 = "When data keys were last checked, in seconds since 1970; 0 before the first check";
             data_key_created_timestamp_seconds: Gauge

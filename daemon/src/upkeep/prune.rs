@@ -104,6 +104,7 @@ impl Pruning {
                 now: clock::now(),
                 store_now: lock.stored_at().await?,
                 ignore_clock: false,
+                share: Some(self.config.retention.share),
             };
             let plan = prune::plan(archive, &asked).await?;
             let noted = self.note(archive, &plan).await?;

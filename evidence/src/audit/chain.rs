@@ -87,7 +87,9 @@ pub(super) async fn load(
     let (sha256, payload) = match read.await {
         Ok(read) => read,
         Err(
-            error @ (Error::Corrupt { .. } | Error::Key(KeyError::Missing(_)) | Error::Store(_)),
+            error @ (Error::Corrupt { .. }
+            | Error::Key(KeyError::Missing(_) | KeyError::Foreign { .. })
+            | Error::Store(_)),
         ) if !error.is_transient() && !error.is_withheld() => return Ok(Err(Fault::Object(error))),
         Err(error) => return Err(error),
     };

@@ -389,6 +389,14 @@ async fn a_local_chain_is_brought_home_once() {
     assert_eq!(world.findings(&[]).await, []);
     assert_eq!(read_all(&world.trail).await.expect("read").len(), 3);
 
+    // A host whose word nobody takes brings no data key that data could be sealed under.
+    let stranger = world.trail.within(elsewhere, access(KeyPurpose::Data, 2));
+    let _ = stranger.keyring().rotate().await.expect("a data key");
+    let imported = import::import(&local, &world.trail)
+        .await
+        .expect("imported");
+    assert_eq!((imported.keys, imported.left_out), (0, 1));
+
     // Something else in a batch's place is not overwritten.
     let name = world.name(&log, 1);
     world.replace(&name, Bytes::from_static(b"other")).await;

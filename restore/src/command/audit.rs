@@ -337,6 +337,12 @@ impl Import {
         if self.json {
             return report::print_json(&imported);
         }
+        if imported.left_out > 0 {
+            tracing::warn!(
+                "{} records under keys/ are not the first of a data key for the audit trail, and stay where they are: a host that only notes its acts makes no others; see who wrote them",
+                imported.left_out
+            );
+        }
         report::print(format_args!(
             "{} batches, {} data keys and {} records of drills brought, {} batches known already\n",
             imported.batches, imported.keys, imported.drills, imported.known

@@ -106,6 +106,7 @@ impl Prune {
             now: clock::now(),
             store_now: None,
             ignore_clock: self.ignore_clock,
+            share: None,
         };
         if self.dry_run {
             let plan = prune::plan(&archive, &asked).await?;
@@ -232,6 +233,7 @@ fn why(reason: &WalReason) -> String {
         WalReason::NoPolicy => "no retention is set".to_owned(),
         WalReason::Unfounded => "no backup of its timeline is complete".to_owned(),
         WalReason::Recent => "stored within the grace time".to_owned(),
+        WalReason::Foreign => "sealed by a writer that is not trusted here".to_owned(),
         WalReason::BackupUnderWay => "a backup under way may need it".to_owned(),
         WalReason::BeforeFirstBackup => "before the first backup that stays".to_owned(),
         WalReason::NoBackupLeadsHere => "no backup that stays leads there".to_owned(),

@@ -29,10 +29,12 @@ use crate::target::{
 };
 use crate::trial::{self, Programs, Reached, Trial, roles};
 
+mod at_least;
 mod describe;
 mod next;
 mod started;
 
+use at_least::AtLeast;
 use next::Configuration;
 
 /// How many times as long as `[restore] retry_for` an archive that cannot be reached is tried again
@@ -60,6 +62,10 @@ pub struct Restore {
     /// What PostgreSQL does at the target; its own default is to pause
     #[arg(long, value_name = "ACTION")]
     target_action: Option<TargetAction>,
+    /// Refuse what does not recover at least up to this WAL position, or this time: what is known to have
+    /// been archived, so that a store which shows less is noticed
+    #[arg(long, value_name = "LSN|TIME")]
+    at_least: Option<AtLeast>,
     /// The backup to use; otherwise the newest that leads to the target
     #[arg(long, value_name = "ID", value_parser = parse_backup)]
     backup: Option<BackupId>,
@@ -254,6 +260,9 @@ impl Restore {
             plan(catalog, &ArchiveMarks::new(archive, catalog), &request).await
         };
         let (catalog, plan) = access::on_catalog(archive, PlanError::is_missing, lead).await?;
+        if let Some(at_least) = self.at_least {
+            at_least.check(&plan)?;
+        }
         // Nobody waits for a single request, and what was fetched so far took hours.
         let retry_for = config.restore.retry_for.saturating_mul(FETCH_FACTOR);
         let patient = access::open_within(config, retry_for).await?;

@@ -247,7 +247,9 @@ fn code(failure: &WalFetchFailure) -> u8 {
 }
 
 fn of_archive(error: &walvault_archive::Error) -> u8 {
-    if let walvault_archive::Error::Key(KeyError::CannotUnwrap { .. }) = error {
+    if let walvault_archive::Error::Key(KeyError::CannotUnwrap { .. } | KeyError::Foreign { .. }) =
+        error
+    {
         return WRONG_KEY;
     }
     match error.exit_code() {

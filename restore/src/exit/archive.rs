@@ -54,6 +54,8 @@ impl CommandError for KeyError {
             | KeyError::CannotWrap { .. }
             | KeyError::Kms(_)
             | KeyError::NoRecipient
+            | KeyError::NoWriter
+            | KeyError::Foreign { .. }
             | KeyError::Random(_) => REFUSED,
         }
     }
@@ -92,6 +94,7 @@ impl CommandError for PruneError {
             PruneError::Archive(error) => error.exit_code(),
             PruneError::Unreadable { reason, .. } => reason.exit_code(),
             PruneError::RemovesEverything
+            | PruneError::TooMuch { .. }
             | PruneError::ClockBehind { .. }
             | PruneError::ClockAhead { .. } => REFUSED,
         }

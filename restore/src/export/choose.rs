@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use walvault_archive::archive::Listed;
-use walvault_archive::keys::wrap::KeyRecord;
+use walvault_archive::keys::KeyRecord;
 use walvault_archive::record::{BackupRecord, PartRecord};
 use walvault_archive::{Archive, Catalog, Error};
 use walvault_layout::{BackupId, ObjectKey, wal_unit};

@@ -147,7 +147,9 @@ fn restore(text: &mut String, export: &ExportRecord, volumes: usize) {
              Without walvault, with Python 3 and its packages cryptography, lz4 and zstandard:\n\n\
              \x20   python3 by-hand/opener.py open /mnt/archive OPENED --identity IDENTITY\n\
              \x20   python3 by-hand/opener.py assemble OPENED BACKUP DIR WAL\n\n\
-             (--key-file instead of --identity for a walvault key file). The second command makes a data directory\n\
+             (--key-file instead of --identity for a walvault key file). With an identity that is no key file, say whose\n\
+             archive it is as well: --writer ed25519:..., for walvault and for opener.py, with the public key that its operator\n\
+             told you. Without it, all of the archive is foreign, and nothing is opened. The second command makes a data directory\n\
              DIR of one backup, puts its WAL into WAL, and says what to add to postgresql.auto.conf. How every byte\n\
              here is laid out stands in by-hand/format.md; opener.py was written from that alone."
         ),

@@ -174,6 +174,18 @@ pub enum PlanError {
         /// Where the record is.
         lsn: Lsn,
     },
+    /// The archive does not show what was archived once.
+    #[error(
+        "this would recover up to LSN {lsn}, with the last transaction of {}, and not up to {asked}, as --at-least wants: the store may have lost its newest objects, or keep them back; look at its versions, at another copy of the archive, and at other timelines in 'walvault list'", format_instant(*last)
+    )]
+    Behind {
+        /// What was known to be archived.
+        asked: String,
+        /// Where recovery would stop.
+        lsn: Lsn,
+        /// The last transaction before.
+        last: Timestamp,
+    },
     /// Another timeline has it.
     #[error("{source}; timeline {0} does reach it: give --target-timeline {0}", timeline.get())]
     Elsewhere {
@@ -188,7 +200,7 @@ impl CommandError for PlanError {
     fn exit_code(&self) -> u8 {
         match self {
             PlanError::Archive(error) => error.exit_code(),
-            PlanError::BackupUnreadable(record) if !record.withheld => DAMAGED,
+            PlanError::BackupUnreadable(record) if !record.withheld && !record.foreign => DAMAGED,
             PlanError::HistoryUnread { .. } => DAMAGED,
             _ => REFUSED,
         }

@@ -2,8 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walvault_archive::keys::wrap::KeyRecord;
-use walvault_archive::keys::{KeyEpoch, KeyPurpose};
+use walvault_archive::keys::{KeyEpoch, KeyPurpose, KeyRecord};
 use walvault_evidence::audit::{Action, Recorded};
 
 use super::acts::{Act, acts};
@@ -31,7 +30,9 @@ pub struct DataKey {
     pub generation: u32,
     /// Whom it is wrapped for.
     pub recipients: Vec<String>,
-    /// What is wrong with its record.
+    /// Who signed its record.
+    pub writers: Vec<String>,
+    /// What is wrong with its record, or that no trusted writer signed it.
     pub problem: Option<String>,
 }
 
@@ -71,9 +72,13 @@ impl DataKey {
             id: epoch.id.to_string(),
             purpose,
             made_at: epoch.created_at(),
-            generation: epoch.generation(),
+            generation: epoch.generation,
             recipients: record.map(KeyRecord::recipient_names).unwrap_or_default(),
-            problem: record.err().cloned(),
+            writers: epoch.writers.iter().map(ToString::to_string).collect(),
+            problem: match epoch.is_foreign() {
+                true => Some("is foreign: no trusted writer signed it".to_owned()),
+                false => record.err().cloned(),
+            },
         }
     }
 }

@@ -1,8 +1,12 @@
 //! Reports on archives in memory, of lives that a real server is not easily brought to.
 
+use std::sync::{Arc, LazyLock};
+
 use jiff::{SignedDuration, Timestamp};
 use walvault_archive::Archive;
-use walvault_archive::keys::SigningKey;
+use walvault_archive::keys::{
+    Identity, KeyAccess, KeyFile, KeyPurpose, KmsSettings, Recipient, RotationPolicy, SigningKey,
+};
 use walvault_archive::record::{ClockStep, DrillRecord, GapRecord, RpoSample, RpoSeries};
 use walvault_archive::record::{Depth, Finding, FindingKind, VerifiedRecord};
 use walvault_evidence::audit::{Action, Actor, AuditLog, Event, Outcome};
@@ -17,7 +21,7 @@ use super::incidents::IncidentKind;
 use super::markdown::markdown;
 use super::span::Asked;
 use super::*;
-use crate::testing::{archive, range, tli};
+use crate::testing::{archive, key, range, tli};
 
 /// So many minutes ago.
 fn ago(minutes: i64) -> Timestamp {
@@ -35,9 +39,27 @@ fn event(action: Action, outcome: Outcome, at: Timestamp) -> Event {
     event
 }
 
+/// The archive as its audit trail is read and written: with data keys of its own.
+fn trail(archive: &Archive) -> Archive {
+    static KEY: LazyLock<Arc<KeyFile>> = LazyLock::new(|| Arc::new(key()));
+    let file = KEY.clone();
+    let rotation = RotationPolicy {
+        after: std::time::Duration::ZERO,
+        after_bytes: 0,
+    };
+    let keys = KeyAccess::serving(
+        KeyPurpose::Audit,
+        vec![Recipient::KeyFile(file.clone())],
+        vec![Identity::KeyFile(file)],
+        KmsSettings::default(),
+        rotation,
+    );
+    archive.within(archive.store().clone(), keys)
+}
+
 async fn log(archive: &Archive, events: &[Event]) -> AuditLog {
     let key = SigningKey::ephemeral().expect("a key");
-    let log = AuditLog::new(archive.clone(), key, false);
+    let log = AuditLog::new(trail(archive), key, false);
     let stored = log.append(events, false).await;
     let _ = stored.expect("stored");
     log
@@ -45,7 +67,7 @@ async fn log(archive: &Archive, events: &[Event]) -> AuditLog {
 
 /// Of the last two hours.
 async fn report(archive: &Archive, kind: Kind) -> Report {
-    let read = Sources::read(archive, archive, &[]).await;
+    let read = Sources::read(archive, &trail(archive), &[]).await;
     let sources = read.expect("what the archive holds");
     let asked = Asked {
         from: Some(ago(120).to_string()),

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use walvault_archive::Catalog;
 use walvault_archive::archive::Listed;
 use walvault_archive::format::{FOOTER_LEN, Footer, HEADER_LEN, Header, Kind, Meta};
-use walvault_archive::keys::wrap::KeyRecord;
+use walvault_archive::keys::SignedKey;
 use walvault_archive::keys::{DataKey, Recipient, Secret};
 use walvault_archive::record::{
     ArchiveRecord, BackupFiles, BackupRecord, GapRecord, KeepRecord, commit_index,
@@ -88,9 +88,9 @@ pub(crate) fn sealed(input: &[u8]) -> bool {
 /// A record of a data key, and a recipient.
 pub(crate) fn keys(input: &[u8]) -> bool {
     let id = KeyId(*b"golden data key!");
-    if let Ok(record) = KeyRecord::read(id, input) {
+    if let Ok(SignedKey { record, .. }) = SignedKey::read(&GOLDEN, id, 1, input) {
         let _ = record.recipient_names();
-        let _ = record.check(&GOLDEN, &data_key(id.0, 0xD0));
+        assert!(record.commits_to(&GOLDEN, &data_key(id.0, 0xD0)));
         return true;
     }
     // What names a file is not the text's concern.

@@ -122,6 +122,23 @@ fn health_metrics_and_who_may_ask() {
     assert!(daemon.stop().success());
 }
 
+/// Whoever may not order anything may still hold connections open.
+#[test]
+fn nobody_keeps_others_from_asking_for_health() {
+    let server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    let hold = |_| std::net::TcpStream::connect(daemon.admin()).expect("a connection");
+    let held: Vec<_> = (0..200).map(hold).collect();
+    let begun = std::time::Instant::now();
+    assert_eq!(get(daemon.admin(), "/livez").status, 200);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3));
+    drop(held);
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn a_port_that_is_taken_is_said_at_once() {
     let server = Postgres::builder().start();

@@ -184,6 +184,7 @@ impl World {
             "walvault.key",
             "escrow.txt",
             "signing.key",
+            "writer.key",
         ] {
             copy.arg(scenario.path(name));
         }
@@ -219,6 +220,7 @@ impl World {
         world.set("ARCHIVE_DIR", world.path("archive").display());
         world.set("TICKET", "OPS-1234");
         world.set("RIGHT", right);
+        world.set("WRITER", scenario.writer());
         world.set("BEFORE", right);
         world.set("SIDE_PORT", port + 1);
         world.set("CLEAN_PORT", port + 1);
@@ -271,12 +273,14 @@ impl World {
              [archive]\nurl = \"file://{}\"\ncopy = [{{ url = \"file://{}\" }}]\n\
              [encryption]\nkey_file = \"{}\"\n\
              [audit]\nsigning_key_file = \"{}\"\n\
+             [trust]\nsigning_key_file = \"{}\"\n\
              [drill]\nescrow_identities = [\"{}\"]\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n",
             archive.display(),
             copy.display(),
             self.path(key).display(),
             self.path("signing.key").display(),
+            self.path("writer.key").display(),
             self.path("escrow.txt").display(),
         );
         write_as_server_user(&self.path(name), text);

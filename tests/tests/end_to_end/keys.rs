@@ -98,7 +98,7 @@ fn rotated_rewrapped_and_retired() {
     scenario.configure(&escrow);
     let verified = json(&scenario, &["keys", "verify", "--json"]);
     assert_eq!(verified["ok"], true);
-    assert_eq!(verified["keys"][0]["known_plaintext"], true);
+    assert_eq!(verified["keys"][0]["state"], "opens");
     let opened_by = verified["keys"][1]["opened_by"].as_str();
     assert!(opened_by.is_some_and(|name| name.starts_with("age:")));
 

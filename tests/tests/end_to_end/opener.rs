@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use walvault_tests::user::write_as_server_user;
 use walvault_tests::{ArchiveKind, CommitLog, Outcome, Postgres, Scenario, cache, test};
 
 fn repository() -> PathBuf {
@@ -57,8 +58,39 @@ fn a_whole_archive_opens_from_the_document_alone() {
     let archive = scenario.path("archive");
     let out = tempfile::tempdir().expect("a directory");
     let identity = scenario.path("escrow.txt");
-    let [open, flag] = ["open", "--identity"].map(Path::new);
-    let _ = opener(&[open, &archive, out.path(), flag, &identity]).succeeded();
+    let [open, flag, name, writer] =
+        ["open", "--identity", "--writer", scenario.writer()].map(Path::new);
+    let _ = opener(&[open, &archive, out.path(), flag, &identity, name, writer]).succeeded();
+    // Whose it is has to be said by somebody, or told by a key file; what nobody known signed stays closed.
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let key = scenario.path("walvault.key");
+    let by_key = [
+        open,
+        &archive,
+        elsewhere.path(),
+        Path::new("--key-file"),
+        &key,
+    ];
+    let _ = opener(&by_key).succeeded();
+    opener(&[open, &archive, elsewhere.path(), flag, &identity])
+        .failed_saying(&["foreign", "trusted writer"]);
+    let forged = forge(&scenario, public.expect("a public key"));
+    let all = [
+        open,
+        &archive,
+        elsewhere.path(),
+        flag,
+        &identity,
+        name,
+        writer,
+    ];
+    let said = opener(&all).succeeded();
+    assert!(said.stderr.contains("foreign"), "{said}");
+    assert!(!elsewhere.path().join(&forged).exists());
+    let list = scenario.walvault(&["list", "--json"]).succeeded().stdout;
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    assert_eq!(list["backups"].as_array().map(Vec::len), Some(1));
+    assert_eq!(list["unreadable"][0]["foreign"], true, "{list}");
 
     // Every whole segment is what PostgreSQL is given.
     let segments = scenario.archive().files("wal/");
@@ -88,8 +120,48 @@ fn a_whole_archive_opens_from_the_document_alone() {
     let mut altered = fs::read(&segments[0]).expect("a segment");
     altered[1000] ^= 1;
     fs::write(&segments[0], altered).expect("altered");
-    let refused = opener(&[open, &archive, out.path(), flag, &identity]);
+    let refused = opener(&all);
     refused.failed_saying(&["damaged"]);
+}
+
+/// Who knows the public key, and may write to the archive, seals a backup's record of their own: the name of it.
+fn forge(scenario: &Scenario, public: &str) -> String {
+    let names = |folder: &str| -> Vec<String> {
+        let all = fs::read_dir(scenario.path("archive").join(folder)).expect("a directory");
+        all.flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    };
+    let other = Scenario::new(ArchiveKind::Directory);
+    let server = Postgres::builder().segment_size(1).start();
+    let mut config = other.config(&server.url());
+    let recipients = format!("[\"{public}\"]");
+    config
+        .unset("encryption", "key_file")
+        .set_raw("encryption", "recipients", &recipients);
+    // An archive of theirs with the same identity.
+    other.configure(&config);
+    let theirs = other.path("archive");
+    fs::create_dir_all(&theirs).expect("a directory");
+    let record = fs::read_to_string(scenario.path("archive/archive.json")).expect("read");
+    let system = server.query("SELECT system_identifier FROM pg_control_system()");
+    let old: Value = serde_json::from_str(&record).expect("JSON");
+    let record = record.replace(old["system_id"].as_str().expect("a number"), system.trim());
+    write_as_server_user(&theirs.join("archive.json"), record);
+    let daemon = other.run_and_back_up(&server);
+    assert!(daemon.stop().success());
+    let known = names("backups");
+    for kind in ["keys", "backups"] {
+        let mut copy = Command::new("cp");
+        copy.arg("-a")
+            .arg(theirs.join(kind))
+            .arg(scenario.path("archive"));
+        let _ = Outcome::of(copy).succeeded();
+    }
+    let forged = names("backups")
+        .into_iter()
+        .find(|name| !known.contains(name));
+    format!("backups/{}/record", forged.expect("a backup of theirs"))
 }
 
 /// Compares the files of the only backup below `opened` with those below `pgdata`; how many.

@@ -126,6 +126,7 @@ impl Upkeep {
             now,
             store_now: None,
             ignore_clock: false,
+            share: None,
         };
         let plan = plan(&archive, &asked).await?;
         let promised = {

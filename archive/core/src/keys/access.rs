@@ -3,7 +3,7 @@
 //! Shared by every archive and every task of a process, and with it the data keys that were opened:
 //! whoever can only seal would otherwise begin a new one each time an archive is opened.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,10 +16,10 @@ use walvault_store::compute;
 use super::kms::{KeyArn, Kms};
 use super::recipient::RecipientError;
 use super::sealing_key::SealingKey;
-use super::wrap::{KeyPurpose, KeyRecord, WrappedKey, open_with, wrap_for};
+use super::wrap::{WrappedKey, open_with, wrap_for};
 use super::{
     DataKey, EncryptionSettings, Identity, IdentitySource, KeyError, KeyFile, KeyFileError,
-    KmsSettings, Recipient, Secret,
+    KeyPurpose, KeyRecord, KmsSettings, PublicKey, Recipient, Secret, SigningKey,
 };
 
 /// When a data key has served long enough.
@@ -29,6 +29,15 @@ pub struct RotationPolicy {
     pub after: Duration,
     /// After this many stored bytes; zero for any amount.
     pub after_bytes: u64,
+}
+
+/// Who signs data keys here, and whose are believed, besides the holders of the key files given.
+#[derive(Default)]
+pub struct Trust {
+    /// What data keys are signed with.
+    pub signing_key: Option<SigningKey>,
+    /// Whose data keys are believed.
+    pub writers: Vec<PublicKey>,
 }
 
 /// Why `[encryption]` cannot be used.
@@ -54,6 +63,10 @@ struct Inner {
     kms: Kms,
     rotation: RotationPolicy,
     purpose: KeyPurpose,
+    /// What data keys are signed with.
+    signers: Vec<SigningKey>,
+    /// Whose data keys are believed.
+    writers: BTreeSet<PublicKey>,
     /// Data keys that this process made and nobody has taken note of.
     made: Mutex<Vec<KeyId>>,
     archives: Mutex<HashMap<[u8; 16], Arc<Opened>>>,
@@ -113,8 +126,13 @@ impl KeyAccess {
             after_bytes: settings.rotate_after_bytes,
         };
         let kms = settings.kms.clone();
-        Ok(KeyAccess::serving(
-            purpose, recipients, identities, kms, rotation,
+        let signing_key = settings.trust.signing_key_file.as_deref();
+        let trust = Trust {
+            signing_key: signing_key.map(SigningKey::read).transpose()?,
+            writers: settings.trust.writers.clone(),
+        };
+        Ok(KeyAccess::assemble(
+            purpose, recipients, identities, kms, rotation, trust,
         ))
     }
 
@@ -138,8 +156,46 @@ impl KeyAccess {
         kms: KmsSettings,
         rotation: RotationPolicy,
     ) -> KeyAccess {
+        let trust = Trust::default();
+        KeyAccess::assemble(purpose, recipients, identities, kms, rotation, trust)
+    }
+
+    /// As [`KeyAccess::new`], with a writer of its own and others whose data keys it believes.
+    #[must_use]
+    pub fn trusting(
+        recipients: Vec<Recipient>,
+        identities: Vec<Identity>,
+        rotation: RotationPolicy,
+        trust: Trust,
+    ) -> KeyAccess {
+        let (purpose, kms) = (KeyPurpose::Data, KmsSettings::default());
+        KeyAccess::assemble(purpose, recipients, identities, kms, rotation, trust)
+    }
+
+    fn assemble(
+        purpose: KeyPurpose,
+        recipients: Vec<Recipient>,
+        identities: Vec<Identity>,
+        kms: KmsSettings,
+        rotation: RotationPolicy,
+        trust: Trust,
+    ) -> KeyAccess {
+        let mut signers = signers_of(&recipients);
+        signers.extend(trust.signing_key);
+        // Batches and drills are signed themselves: their data keys need be nobody's.
+        if signers.is_empty() && purpose == KeyPurpose::Audit {
+            signers.extend(SigningKey::ephemeral().ok());
+        }
+        let mut writers: BTreeSet<PublicKey> = trust.writers.into_iter().collect();
+        writers.extend(signers.iter().map(SigningKey::public));
+        writers.extend(identities.iter().filter_map(|identity| match identity {
+            Identity::KeyFile(file) => Some(file.writer().public()),
+            _ => None,
+        }));
         KeyAccess {
             inner: Arc::new(Inner {
+                signers,
+                writers,
                 recipients,
                 identities,
                 kms: Kms::new(kms),
@@ -155,6 +211,34 @@ impl KeyAccess {
     #[must_use]
     pub fn recipients(&self) -> &[Recipient] {
         &self.inner.recipients
+    }
+
+    /// The bytes to store of `record`, signed with all that there is here to sign with: of `more`, which are
+    /// recipients as well, with their key files.
+    pub(super) fn sign(
+        &self,
+        archive: &[u8; 16],
+        record: &KeyRecord,
+        more: &[Recipient],
+    ) -> Vec<u8> {
+        let (own, theirs) = (&self.inner.signers, signers_of(more));
+        let mut signed_by = BTreeSet::new();
+        let signers = own.iter().chain(&theirs);
+        let signers = signers.filter(|signer| signed_by.insert(signer.public()));
+        record.sign(archive, signers)
+    }
+
+    /// The public halves of the keys that data keys are signed with here.
+    #[must_use]
+    pub fn own_writers(&self) -> Vec<PublicKey> {
+        self.inner.signers.iter().map(SigningKey::public).collect()
+    }
+
+    /// Whether one of these is believed here: it is this host's own, a key file's, or was named.
+    #[must_use]
+    pub fn trusts(&self, writers: &[PublicKey]) -> bool {
+        let mut writers = writers.iter();
+        writers.any(|writer| self.inner.writers.contains(writer))
     }
 
     /// Whether anything could be opened.
@@ -267,7 +351,7 @@ impl KeyAccess {
     }
 
     /// Unwraps the data key of `record` with the first identity that can: a key file before private
-    /// keys, and those before KMS. With `authentic`, only as who may seal can have wrapped it.
+    /// keys, and those before KMS. To seal under it, KMS is asked only by keys that are configured.
     ///
     /// # Errors
     /// [`KeyError::CannotUnwrap`] when none can; [`KeyError::Kms`] when KMS could and did not.
@@ -276,7 +360,7 @@ impl KeyAccess {
         archive: &[u8; 16],
         id: KeyId,
         record: &KeyRecord,
-        authentic: bool,
+        to_seal: bool,
     ) -> Result<Unwrapped, KeyError> {
         let cannot = |reason: String| KeyError::CannotUnwrap { id, reason };
         let mut altered = None;
@@ -287,12 +371,9 @@ impl KeyAccess {
             WrappedKey::Age { .. } => 1,
             WrappedKey::AwsKms { .. } => 2,
         });
-        // What is wrapped for a public key may come from anybody, and so may what is wrapped by a KMS key
-        // that nobody here chose.
         order.retain(|wrapped| match wrapped {
-            WrappedKey::KeyFile { .. } => true,
-            WrappedKey::Age { .. } => !authentic,
-            WrappedKey::AwsKms { key, .. } => !authentic || self.seals_by(key),
+            WrappedKey::AwsKms { key, .. } => !to_seal || self.seals_by(key),
+            _ => true,
         });
         for wrapped in order {
             let by = wrapped.name();
@@ -308,10 +389,10 @@ impl KeyAccess {
                 }
                 Tried::Opened(secret) => secret,
             };
-            let key = DataKey::new(id, opened);
-            if record.check(archive, &key) == Some(false) {
+            let key = DataKey::new(id, opened).serving(record.purpose);
+            if !record.commits_to(archive, &key) {
                 return Err(cannot(format!(
-                    "opens with {by}, but not the plaintext that is known to be sealed under it: one of the two was altered"
+                    "opens with {by}, but is not the one that its record was signed for"
                 )));
             }
             return Ok(Unwrapped { key, by });
@@ -438,6 +519,15 @@ enum Tried {
     Altered,
     Failed(KeyError),
     Opened(Secret),
+}
+
+/// Whoever holds a key file signs in its name.
+fn signers_of(recipients: &[Recipient]) -> Vec<SigningKey> {
+    let signer = |recipient: &Recipient| match recipient {
+        Recipient::KeyFile(file) => Some(file.writer()),
+        _ => None,
+    };
+    recipients.iter().filter_map(signer).collect()
 }
 
 /// A key file is both a recipient and an identity.

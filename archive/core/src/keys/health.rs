@@ -4,8 +4,7 @@ use walvault_layout::KeyId;
 use walvault_store::StoreError;
 
 use super::epochs::KeyEpoch;
-use super::wrap::KeyRecord;
-use super::{KeyError, Keyring, Recipient};
+use super::{KeyError, KeyRecord, Keyring, PublicKey, Recipient};
 
 /// What was found of one data key.
 #[derive(Debug)]
@@ -16,8 +15,8 @@ pub struct KeyHealth {
     pub created_at: Option<jiff::Timestamp>,
     /// The generation that counts.
     pub generation: u32,
-    /// The version of its record.
-    pub version: Option<u32>,
+    /// Who signed that.
+    pub writers: Vec<PublicKey>,
     /// The names of whom it is wrapped for.
     pub recipients: Vec<String>,
     /// How it stands.
@@ -27,13 +26,13 @@ pub struct KeyHealth {
 /// How a data key stands.
 #[derive(Debug)]
 pub enum KeyState {
-    /// It opens.
+    /// It opens, and is the one that a trusted writer signed.
     Opens {
         /// The name of the recipient whose identity opened it.
         by: String,
-        /// Whether it opened the known plaintext too; `false` where its record has none.
-        checked: bool,
     },
+    /// No writer that is trusted here signed it.
+    Foreign,
     /// It is wrapped for others than were given.
     Closed,
     /// KMS did not open it; it may later.
@@ -53,8 +52,8 @@ impl Keyring {
             found.push(KeyHealth {
                 id: epoch.id,
                 created_at: epoch.created_at(),
-                generation: epoch.generation(),
-                version: epoch.record.as_ref().ok().map(|record| record.version),
+                generation: epoch.generation,
+                writers: epoch.writers.clone(),
                 recipients: epoch
                     .record
                     .as_ref()
@@ -72,10 +71,8 @@ impl Keyring {
             Err(reason) => return KeyState::Damaged(reason.clone()),
         };
         match self.open_anew(epoch).await {
-            Ok((_, by)) => KeyState::Opens {
-                by,
-                checked: record.check.is_some(),
-            },
+            Ok((_, by)) => KeyState::Opens { by },
+            Err(KeyError::Foreign { .. }) => KeyState::Foreign,
             Err(KeyError::CannotUnwrap { .. }) if !self.access().is_surely_for(record) => {
                 KeyState::Closed
             }
@@ -93,7 +90,8 @@ impl Keyring {
     pub async fn reach_kms(&self) -> Result<(), KeyError> {
         for recipient in self.access().recipients() {
             if let Recipient::Kms(key) = recipient {
-                self.access().kms().reach(key).await?;
+                let kms = self.access().kms();
+                kms.reach(key, self.archive()).await?;
             }
         }
         Ok(())

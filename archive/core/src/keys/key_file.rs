@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::{Secret, private_file};
+use super::{Secret, SigningKey, private_file};
 
 /// What the line that holds the key begins with.
 pub(super) const PREFIX: &str = "walvault-key-1-";
@@ -104,6 +104,12 @@ impl KeyFile {
 
     pub(crate) fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// What its holder signs data keys with.
+    #[must_use]
+    pub fn writer(&self) -> SigningKey {
+        SigningKey::from_seed(&self.secret.derive(b"", &[b"walvault/v1/writer"]))
     }
 
     fn to_text(&self) -> Zeroizing<String> {

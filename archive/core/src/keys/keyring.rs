@@ -1,10 +1,11 @@
 //! The data keys of one archive: fetched when first needed, unwrapped, kept in memory that is wiped.
 //!
-//! Owns which one is sealed under. That is the newest one which these identities open and only who
-//! may seal can have made, or, where there is none, a new one: a host that has public keys alone
-//! begins one each time its process starts. What is wrapped for a public key may come from anybody
-//! who can write to the store, so that nothing is sealed under what only a private key opens.
+//! Owns which one is sealed under, and whose are believed. Whoever can write to the store can put a
+//! data key there that opens; nothing is sealed under one, or opened, that no trusted writer signed.
+//! Sealed under is the newest one that these identities open, or, where there is none, a new one: a
+//! host that has public keys alone begins one each time its process starts.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -13,14 +14,10 @@ use walvault_layout::KeyId;
 use walvault_store::{ALIKE, Body, SharedStore, StoreError, clock, reaffirm};
 
 use super::access::{KeyAccess, Opened, Unwrapped};
-use super::epochs::{self, KeyEpoch, ONCE};
+use super::epochs::{self, KeyEpoch, ONCE, Shelf};
 use super::kms::KmsError;
 use super::sealing_key::SealingKey;
-use super::wrap::KeyRecord;
-use super::{DataKey, KeyPurpose, Recipient};
-
-/// How many generations before the newest are tried where that one does not open.
-const EARLIER: usize = 8;
+use super::{DataKey, KeyPurpose, KeyRecord, PublicKey, Recipient, SignedKey};
 
 /// Why a data key is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +35,21 @@ pub enum KeyError {
         /// What is wrong.
         reason: String,
     },
+    /// No writer that is trusted here signed it.
+    #[error(
+        "data key {id} is foreign: it is signed by {}, and not by a writer that is trusted here; if that is the archive's writer, name it in [trust] writers, else somebody planted what it sealed", names(.writers)
+    )]
+    Foreign {
+        /// The data key.
+        id: KeyId,
+        /// Who signed it.
+        writers: Vec<PublicKey>,
+    },
+    /// Nothing to sign a new data key with.
+    #[error(
+        "there is nothing to sign data keys with, and nobody would believe what is sealed; make a key with 'walvault keys generate --signing --out FILE', set [trust] signing_key_file, and name its public key in [trust] writers wherever the archive is read"
+    )]
+    NoWriter,
     /// It cannot be wrapped for a recipient.
     #[error(
         "a data key cannot be wrapped for {recipient}: {reason}; correct [encryption] recipients"
@@ -78,6 +90,12 @@ impl KeyError {
     }
 }
 
+/// Public keys, for messages.
+fn names(writers: &[PublicKey]) -> String {
+    let names: Vec<String> = writers.iter().map(PublicKey::to_string).collect();
+    names.join(", ")
+}
+
 /// The data keys of one archive.
 pub struct Keyring {
     archive: [u8; 16],
@@ -104,36 +122,25 @@ impl Keyring {
         &self.access
     }
 
-    /// The data key `id`, from memory or unwrapped from the newest of its generations that opens.
+    /// The data key `id`, from memory or unwrapped.
     ///
     /// # Errors
-    /// When the archive does not hold it, or no identity opens it.
+    /// When the archive does not hold it, it is foreign, or no identity opens it.
     pub async fn get(&self, id: KeyId) -> Result<Arc<DataKey>, KeyError> {
         if let Some(key) = self.remembered(id) {
             return Ok(key);
         }
-        let epoch = epochs::load_one(&*self.store, id).await?;
-        let epoch = epoch.ok_or(KeyError::Missing(id))?;
-        let refused = match self.open(&epoch).await {
-            Err(error @ KeyError::CannotUnwrap { .. }) => error,
-            opened => return opened,
-        };
-        // Anybody may have put a generation that opens for nobody: what an earlier one holds is the same
-        // data key.
-        let earlier = epoch.generations.iter().copied();
-        let earlier = earlier.filter(|generation| *generation < epoch.generation());
-        for generation in earlier.rev().take(EARLIER) {
-            let older = epochs::at_generation(&*self.store, id, generation).await?;
-            match self.open(&older).await {
-                Ok(key) => {
-                    warn!(key = %id, generation, error = %refused, "the data key's newest generation does not open; an earlier one does");
-                    return Ok(key);
-                }
-                Err(error) if error.is_transient() => return Err(error),
-                Err(_) => {}
-            }
+        let epoch = self.shelf(ONCE).load_one(id).await?;
+        self.open(&epoch.ok_or(KeyError::Missing(id))?).await
+    }
+
+    fn shelf(&self, times: u32) -> Shelf<'_> {
+        Shelf {
+            store: &*self.store,
+            archive: &self.archive,
+            access: &self.access,
+            times,
         }
-        Err(refused)
     }
 
     /// The data key of an epoch that was loaded.
@@ -167,7 +174,7 @@ impl Keyring {
         if let Some(key) = &*sealing {
             return Ok(key.clone());
         }
-        let epochs = epochs::load(&*self.store, ONCE).await?;
+        let epochs = self.shelf(ONCE).load().await?;
         let key = match self.newest(&epochs, None).await? {
             Newest::None => {
                 let why = "the archive has none to seal under here";
@@ -201,7 +208,7 @@ impl Keyring {
             return Ok(None);
         };
         let current = serving.current();
-        let epochs = epochs::load(&*self.store, ONCE).await?;
+        let epochs = self.shelf(ONCE).load().await?;
         if !epochs.iter().any(|epoch| epoch.id == current.id) {
             warn!(key = %current.id, "the data key in use was destroyed in the archive; what was sealed under it cannot be read");
         }
@@ -228,7 +235,7 @@ impl Keyring {
     /// # Errors
     /// When the store cannot be read or written, or there is nobody to wrap it for.
     pub async fn rotate(&self) -> Result<KeyId, KeyError> {
-        let epochs = epochs::load(&*self.store, ONCE).await?;
+        let epochs = self.shelf(ONCE).load().await?;
         let key = self.create(&epochs, "it was asked for", true).await?;
         Ok(key.id)
     }
@@ -248,14 +255,24 @@ impl Keyring {
             if record.purpose != self.access.purpose() {
                 continue;
             }
+            // Anybody may have made it: it decides nothing.
+            if !epoch.trusted {
+                let (id, writers) = (epoch.id, epoch.writers.clone());
+                warn!(key = %id, signed_by = names(&writers), "a data key is foreign, and nothing is sealed under it");
+                refusal = refusal.or(Some(KeyError::Foreign { id, writers }));
+                continue;
+            }
             if let Some(current) = current.filter(|current| current.id == epoch.id) {
                 return Ok(Newest::Usable(current.clone(), record));
             }
             match self.unwrap(epoch, true).await {
                 Ok(unwrapped) => {
                     // Who made it may never have had an answer.
-                    let (id, name) = (epoch.id, epochs::name(epoch.id, epoch.generation()));
-                    let is_record = move |json: Bytes| KeyRecord::read(id, &json).map(drop);
+                    let (archive, id, generation) = (self.archive, epoch.id, epoch.generation);
+                    let name = epochs::name(id, generation);
+                    let is_record = move |json: Bytes| {
+                        SignedKey::read(&archive, id, generation, &json).map(drop)
+                    };
                     reaffirm(&self.store, &name, is_record).await?;
                     return Ok(Newest::Usable(self.remember(unwrapped.key), record));
                 }
@@ -332,20 +349,23 @@ impl Keyring {
         if self.access.recipients().is_empty() {
             return Err(KeyError::NoRecipient);
         }
+        if self.access.own_writers().is_empty() {
+            return Err(KeyError::NoWriter);
+        }
         // Newer than any there is, whatever this machine's clock says.
-        let newest = epochs.iter().filter_map(KeyEpoch::created_at).max();
+        let trusted = epochs.iter().filter(|epoch| epoch.trusted);
+        let newest = trusted.filter_map(KeyEpoch::created_at).max();
         let tick = jiff::SignedDuration::from_millis(1);
         let after = newest.and_then(|newest| newest.checked_add(tick).ok());
         let created_at = after.map_or_else(clock::now, |after| after.max(clock::now()));
-        let key = Arc::new(DataKey::generate()?);
+        let key = Arc::new(DataKey::generate()?.serving(self.access.purpose()));
         let recipients = self.access.recipients();
         let wrapped = Box::pin(self.access.wrap(&self.archive, &key, recipients)).await?;
         let record = KeyRecord {
             rotation,
             ..KeyRecord::new(&self.archive, &key, wrapped, created_at)
         };
-        let record = record.serving(self.access.purpose());
-        self.put(key.id, 1, &record).await?;
+        self.put(key.id, &record, &[]).await?;
         info!(key = %key.id, why, recipients = record.recipient_names().join(", "), "a new data key");
         self.remember_shared(&key);
         self.access.note_made(key.id);
@@ -359,7 +379,7 @@ impl Keyring {
     /// # Errors
     /// When the store cannot be read.
     pub async fn epochs(&self) -> Result<Vec<KeyEpoch>, StoreError> {
-        let mut epochs = epochs::load(&*self.store, ALIKE).await?;
+        let mut epochs = self.shelf(ALIKE).load().await?;
         let purpose = self.access.purpose();
         epochs.retain(|epoch| match &epoch.record {
             Ok(record) => record.purpose == purpose,
@@ -368,16 +388,27 @@ impl Keyring {
         Ok(epochs)
     }
 
-    /// Stores a generation.
+    /// The data keys that no trusted writer signed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn foreign(&self) -> Result<BTreeSet<KeyId>, StoreError> {
+        let epochs = self.shelf(ONCE).load().await?;
+        let foreign = epochs.iter().filter(|epoch| epoch.is_foreign());
+        Ok(foreign.map(|epoch| epoch.id).collect())
+    }
+
+    /// Stores a generation, signed also by `more`, who are recipients.
     pub(super) async fn put(
         &self,
         id: KeyId,
-        generation: u32,
         record: &KeyRecord,
+        more: &[Recipient],
     ) -> Result<(), StoreError> {
-        let json = serde_json::to_vec_pretty(record).expect("a key record is plain JSON");
+        let json = self.access.sign(&self.archive, record, more);
         let body = Body::new(Bytes::from(json));
-        self.store.put(&epochs::name(id, generation), body).await
+        let name = epochs::name(id, record.generation);
+        self.store.put(&name, body).await
     }
 
     /// Deletes every generation of a data key with all their versions, newest last, so that what is
@@ -403,17 +434,20 @@ impl Keyring {
         &self.store
     }
 
-    async fn unwrap(&self, epoch: &KeyEpoch, authentic: bool) -> Result<Unwrapped, KeyError> {
+    async fn unwrap(&self, epoch: &KeyEpoch, to_seal: bool) -> Result<Unwrapped, KeyError> {
         let record = epoch.record.as_ref();
         let record = record.map_err(|reason| KeyError::CannotUnwrap {
             id: epoch.id,
             reason: reason.clone(),
         })?;
-        Box::pin(
-            self.access
-                .unwrap(&self.archive, epoch.id, record, authentic),
-        )
-        .await
+        if epoch.is_foreign() {
+            return Err(KeyError::Foreign {
+                id: epoch.id,
+                writers: epoch.writers.clone(),
+            });
+        }
+        let unwrapping = self.access.unwrap(&self.archive, epoch.id, record, to_seal);
+        Box::pin(unwrapping).await
     }
 
     fn remembered(&self, id: KeyId) -> Option<Arc<DataKey>> {

@@ -203,15 +203,17 @@ impl Kms {
         Ok(Secret::from_bytes(&secret))
     }
 
-    /// Whether `key` can be asked to encrypt, without using it: with KMS's `DryRun`.
+    /// Whether `key` can be asked to encrypt for `archive`, without using it: with KMS's `DryRun`, in the
+    /// encryption context that a policy may want.
     ///
     /// # Errors
     /// When KMS refuses or cannot be asked.
-    pub async fn reach(&self, key: &KeyArn) -> Result<(), KmsError> {
+    pub async fn reach(&self, key: &KeyArn, archive: &[u8; 16]) -> Result<(), KmsError> {
         let (arn, client) = self.client(key, "encrypt").await?;
         let request = client
             .encrypt()
             .key_id(&arn)
+            .set_encryption_context(Some(context(archive, KeyId([0; 16]))))
             .dry_run(true)
             .plaintext(Blob::new([0; 32].as_slice()));
         match Box::pin(request.send()).await {

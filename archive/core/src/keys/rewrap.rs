@@ -9,8 +9,7 @@ use walvault_layout::{KeyId, numbers};
 use walvault_store::StoreError;
 
 use super::epochs::{self, KeyEpoch};
-use super::wrap::KeyRecord;
-use super::{DataKey, KeyError, Keyring, Recipient};
+use super::{DataKey, KeyError, KeyRecord, Keyring, Recipient};
 
 /// Why recipients are not changed. Nothing was written, unless it says so.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +107,12 @@ impl Keyring {
         add: &[Recipient],
         remove: &[String],
     ) -> Result<Vec<RewrapStep>, RewrapError> {
-        let epochs = self.epochs().await?;
+        let mut epochs = self.epochs().await?;
+        // Nobody knows whose they are: signed anew, they would become this writer's.
+        epochs.retain(|epoch| !epoch.is_foreign());
+        if self.access().own_writers().is_empty() {
+            return Err(KeyError::NoWriter.into());
+        }
         must_be_known(&epochs, remove)?;
         let mut steps = Vec::with_capacity(epochs.len());
         for epoch in &epochs {
@@ -159,7 +163,7 @@ impl Keyring {
             (false, false) => {
                 let generations = epoch.generations.iter().copied();
                 generations
-                    .filter(|generation| *generation != epoch.generation())
+                    .filter(|generation| *generation != epoch.generation)
                     .collect()
             }
         };
@@ -195,7 +199,10 @@ impl Keyring {
         let staying = KeyEpoch {
             id: epoch.id,
             generations: epoch.generations.clone(),
+            generation: epoch.generation,
             record: Ok(staying),
+            writers: epoch.writers.clone(),
+            trusted: epoch.trusted,
         };
         match self.open_anew(&staying).await {
             Ok((key, _)) => return Ok((Some(key), add)),
@@ -234,14 +241,9 @@ impl Keyring {
                 record.recipients.retain(|wrapped| !anew(&wrapped.name()));
                 let wrapped = self.access().wrap(self.archive(), key, &step.add);
                 record.recipients.extend(Box::pin(wrapped).await?);
-                // A record of version 1 gains its check with the first chance.
-                record = KeyRecord {
-                    rotation: record.rotation,
-                    ..KeyRecord::new(self.archive(), key, record.recipients, record.created_at)
-                }
-                .serving(record.purpose);
             }
-            match self.put(step.id, generation, &record).await {
+            record.generation = generation;
+            match self.put(step.id, &record, &step.add).await {
                 Err(StoreError::Exists { .. }) => {
                     return Err(RewrapError::Raced {
                         id: step.id,

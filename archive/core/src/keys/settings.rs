@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::{KeyFileError, PublicKey, SigningKey};
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// `[encryption]`
@@ -22,6 +24,34 @@ pub struct EncryptionSettings {
     pub rotation_check: Duration,
     /// `[encryption.kms]`
     pub kms: KmsSettings,
+    /// `[trust]`
+    pub trust: TrustSettings,
+}
+
+/// `[trust]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustSettings {
+    /// `signing_key_file`: the key that data keys are signed with, besides those of key files.
+    pub signing_key_file: Option<PathBuf>,
+    /// `writers`: whose data keys are believed, besides one's own.
+    pub writers: Vec<PublicKey>,
+}
+
+impl TrustSettings {
+    /// The same writers, for who shall sign nothing: that of `signing_key_file` is named.
+    ///
+    /// # Errors
+    /// When the key file cannot be used.
+    pub fn public(&self) -> Result<TrustSettings, KeyFileError> {
+        let own = self.signing_key_file.as_deref();
+        let own = own.map(SigningKey::read).transpose()?;
+        let mut writers = self.writers.clone();
+        writers.extend(own.map(|own| own.public()));
+        Ok(TrustSettings {
+            signing_key_file: None,
+            writers,
+        })
+    }
 }
 
 /// Where identities come from.
@@ -56,6 +86,7 @@ impl Default for EncryptionSettings {
             rotate_after_bytes: 1 << 40,
             rotation_check: Duration::from_secs(60),
             kms: KmsSettings::default(),
+            trust: TrustSettings::default(),
         }
     }
 }

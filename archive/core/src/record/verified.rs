@@ -80,6 +80,8 @@ pub enum FindingKind {
     Replayed,
     /// The data key that it is sealed under is gone or damaged.
     Closed,
+    /// It is sealed under a data key that no trusted writer signed.
+    Foreign,
     /// It opens, but cannot be read.
     Unreadable,
     /// It opens, but what is in it is not what PostgreSQL wrote.
@@ -88,13 +90,14 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// Every kind.
-    pub const ALL: [FindingKind; 8] = [
+    pub const ALL: [FindingKind; 9] = [
         FindingKind::Missing,
         FindingKind::Cut,
         FindingKind::Altered,
         FindingKind::Swapped,
         FindingKind::Replayed,
         FindingKind::Closed,
+        FindingKind::Foreign,
         FindingKind::Unreadable,
         FindingKind::Content,
     ];
@@ -109,6 +112,7 @@ impl FindingKind {
             FindingKind::Swapped => "swapped",
             FindingKind::Replayed => "replayed",
             FindingKind::Closed => "closed",
+            FindingKind::Foreign => "foreign",
             FindingKind::Unreadable => "unreadable",
             FindingKind::Content => "content",
         }

@@ -15,7 +15,7 @@ use super::{OpenError, associated_data, body_len, cipher, nonce};
 use crate::format::{
     Codec, FOOTER_LEN, FRAME_SIZE, Footer, FormatError, HEADER_LEN, Header, Kind, Meta, TAG_LEN,
 };
-use crate::keys::DataKey;
+use crate::keys::{DataKey, KeyPurpose};
 
 /// A stored object whose bytes are not believed yet.
 #[derive(Debug, Clone)]
@@ -273,6 +273,7 @@ impl SealedMeta {
 
 struct Opener {
     codec: Codec,
+    purpose: KeyPurpose,
     cipher: Aes256Gcm,
     associated: Vec<u8>,
 }
@@ -282,6 +283,7 @@ impl Opener {
         let bytes = bytes.try_into().expect("a header is 64 bytes");
         Opener {
             codec: header.codec,
+            purpose: key.purpose(),
             cipher: cipher(key, archive, header),
             associated: associated_data(archive, bytes, name),
         }
@@ -298,6 +300,9 @@ impl Opener {
                 expected: kind,
                 found: sealed.header.kind,
             });
+        }
+        if self.purpose != KeyPurpose::of(kind) {
+            return Err(OpenError::Purpose(self.purpose));
         }
         let meta = Meta::decode(&plain)?;
         if meta.frames.len() as u64 != counter {

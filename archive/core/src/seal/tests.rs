@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::format::{Codec, FRAME_SIZE};
-use crate::keys::Secret;
+use crate::keys::{KeyPurpose, Secret};
 
 const ARCHIVE: [u8; 16] = [7; 16];
 
@@ -181,4 +181,29 @@ fn an_unknown_codec_is_refused_by_its_number() {
     mend_digest(&mut bytes);
     let error = open(Bytes::from(bytes)).unwrap_err().to_string();
     assert!(error.contains("codec 77"), "{error}");
+}
+
+/// Whoever opens the audit trail's data keys need not be who may seal WAL and backups.
+#[test]
+fn a_data_key_opens_what_it_is_for_and_nothing_else() {
+    let secret = Secret::from_bytes(&Zeroizing::new([1; 32]));
+    let audit = DataKey::new(KeyId([1; 16]), secret).serving(KeyPurpose::Audit);
+    let keys = [key(1), Arc::new(audit)];
+    for (kind, fits) in [
+        (Kind::Wal, 0),
+        (Kind::BackupRecord, 0),
+        (Kind::Audit, 1),
+        (Kind::Drill, 1),
+    ] {
+        for sealed_under in &keys {
+            let sealer = Sealer::new(ARCHIVE, sealed_under.clone(), Codec::None);
+            let object = sealer.seal(kind, "a", &[Bytes::from_static(b"x")], b"");
+            let bytes = object.expect("random bits").body.bytes;
+            for (number, opener) in keys.iter().enumerate() {
+                let sealed = Sealed::parse(bytes.clone()).expect("it parses");
+                let opened = sealed.open(opener, &ARCHIVE, kind, "a");
+                assert_eq!(opened.is_ok(), number == fits, "{kind:?} by {number}");
+            }
+        }
+    }
 }

@@ -24,6 +24,18 @@ pub enum PruneError {
         "this policy would remove every backup: all its counts and its window are 0; set at least one of them, or leave them out to remove none"
     )]
     RemovesEverything,
+    /// A schedule would remove more at once than it may.
+    #[error(
+        "{going} of {all} backups would go at once, and [retention] share lets a schedule remove {:.0} % of them: look at 'walvault prune --dry-run', and run 'walvault prune' if it is right", share * 100.0
+    )]
+    TooMuch {
+        /// The backups that would go.
+        going: usize,
+        /// All backups.
+        all: usize,
+        /// The part that may go.
+        share: f64,
+    },
     /// The clock went back.
     #[error(
         "the archive holds something of {newest}, but it is {now} by this machine's clock: periods cannot be told; correct the clock, or pass --ignore-clock"

@@ -8,6 +8,7 @@ use walvault_archive::archive::{Archive, wal_key};
 use walvault_archive::catalog::{Catalog, TimelineWal, WalHeld};
 use walvault_archive::damage::left_out;
 use walvault_archive::error::Error;
+use walvault_archive::key_usage;
 use walvault_archive::record::BackupRecord;
 use walvault_layout::{BackupId, ObjectKey, backup_prefix};
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
@@ -34,6 +35,8 @@ pub struct Asked {
     pub store_now: Option<Timestamp>,
     /// Go by `now` though the archive contradicts it.
     pub ignore_clock: bool,
+    /// The part of all backups that may go, where nobody looks at the plan.
+    pub share: Option<f64>,
 }
 
 /// Plans a prune; nothing is removed. The caller holds the upkeep lock if the plan is to be
@@ -65,6 +68,7 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
         judged = fates::judge(&catalog, policy, &locked, &leases, now);
     }
     let going: BTreeSet<&BackupId> = ids(&judged, true).collect();
+    check_share(asked, going.len(), judged.len())?;
     let mut removals = Removals::default();
     let grace = before(now, policy.grace);
     let under_way = UnderWay::look(archive, &catalog, grace).await?;
@@ -90,14 +94,15 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
         .iter()
         .filter(|backup| !going.contains(&backup.id))
         .collect();
-    let wal = wal(
-        &catalog,
-        asked,
-        &staying,
-        &leases,
-        &under_way,
-        &mut removals,
-    );
+    let judge = |spared: &BTreeSet<String>, removals: &mut Removals| {
+        wal(
+            &catalog, asked, &staying, &leases, &under_way, spared, removals,
+        )
+    };
+    let mut wanted = Removals::default();
+    let _ = judge(&BTreeSet::new(), &mut wanted);
+    let wanted = wanted.wal.into_iter().map(|removal| removal.key);
+    let wal = judge(&key_usage::foreign(archive, wanted).await?, &mut removals);
     let left = under_way.left;
     let mut orphans =
         orphans::collect(archive, &catalog, left, &borrowed, grace, &mut removals).await?;
@@ -124,6 +129,11 @@ async fn load(archive: &Archive) -> Result<Catalog, PruneError> {
             {
                 left_out(&object, &error);
             }
+            Some(ObjectKey::History(_)) if error.is_foreign() => {
+                return Err(unreadable(object, error));
+            }
+            // It is nobody's that is known: it keeps nothing, and nothing of it goes.
+            _ if error.is_foreign() => left_out(&object, &error),
             _ if error.is_withheld() => return Err(error.into()),
             _ => return Err(unreadable(object, error)),
         }
@@ -168,6 +178,16 @@ fn check_clock(catalog: &Catalog, asked: &Asked) -> Result<(), PruneError> {
     }
 }
 
+/// Refuses to remove more at once than may go without being looked at. One may always.
+fn check_share(asked: &Asked, going: usize, all: usize) -> Result<(), PruneError> {
+    match asked.share {
+        Some(share) if going > 1 && going as f64 > share * all as f64 => {
+            Err(PruneError::TooMuch { going, all, share })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Decides about every object of WAL and every gap.
 fn wal(
     catalog: &Catalog,
@@ -175,6 +195,7 @@ fn wal(
     staying: &[&BackupRecord],
     leases: &Leases,
     under_way: &UnderWay,
+    foreign: &BTreeSet<String>,
     removals: &mut Removals,
 ) -> Vec<WalFate> {
     let (policy, now) = (&asked.policy, asked.now);
@@ -204,6 +225,8 @@ fn wal(
         under_way,
         margin: policy.grace + SKEW,
     };
+    let size = catalog.segment_size();
+    let name = |timeline, held: &WalHeld| wal_key(timeline, held.range, held.whole).spell(size);
     let mut fates: Vec<WalFate> = Vec::new();
     for (timeline, wal) in catalog.timelines() {
         let awaited = judge.awaited(wal);
@@ -212,6 +235,7 @@ fn wal(
                 (true, _) if awaited.is_some_and(|from| held.range.end > from) => {
                     (false, WalReason::BackupUnderWay)
                 }
+                (true, _) if foreign.contains(&name(timeline, held)) => (false, WalReason::Foreign),
                 judged => judged,
             };
             if goes {

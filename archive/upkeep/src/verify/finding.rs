@@ -18,6 +18,7 @@ pub(super) fn finding(name: &str, error: &Error, damaged: &BTreeSet<KeyId>) -> O
         Error::Corrupt { source, .. } => damage(source)?,
         Error::Record { .. } => FindingKind::Unreadable,
         Error::Key(KeyError::Missing(_)) => FindingKind::Closed,
+        Error::Key(KeyError::Foreign { .. }) => FindingKind::Foreign,
         Error::Key(KeyError::CannotUnwrap { id, .. }) if damaged.contains(id) => {
             FindingKind::Closed
         }
@@ -35,7 +36,9 @@ fn damage(error: &OpenError) -> Option<FindingKind> {
     Some(match error {
         OpenError::Format(FormatError::Version(_) | FormatError::Compression(_)) => return None,
         OpenError::Length { .. } | OpenError::Format(FormatError::Lengths(_)) => FindingKind::Cut,
-        OpenError::Kind { .. } | OpenError::Authentication { .. } => FindingKind::Swapped,
+        OpenError::Kind { .. } | OpenError::Purpose(_) | OpenError::Authentication { .. } => {
+            FindingKind::Swapped
+        }
         OpenError::Payload(_) => FindingKind::Content,
         OpenError::Format(_) | OpenError::Digest | OpenError::TooLarge { .. } => {
             FindingKind::Altered

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use walvault_archive::archive::again::again;
 use walvault_archive::archive::{Archive, Listed};
 use walvault_archive::error::Error;
-use walvault_archive::keys::wrap::KeyRecord;
+use walvault_archive::keys::SignedKey;
 use walvault_archive::record::ArchiveRecord;
 use walvault_layout::ObjectKey;
 
@@ -88,7 +88,9 @@ async fn plain_once(archive: &Archive, key: &ObjectKey) -> Result<[u8; 32], Erro
     let name = archive.name(key);
     let bytes = archive.store().get(&name, None).await?;
     let reason = match key {
-        ObjectKey::Key(id, _) => KeyRecord::read(*id, &bytes).err(),
+        ObjectKey::Key(id, generation) => {
+            SignedKey::read(&archive.id(), *id, *generation, &bytes).err()
+        }
         _ => match serde_json::from_slice::<ArchiveRecord>(&bytes) {
             Ok(record) if record == *archive.record() => None,
             Ok(_) => Some("it is not the archive's that was opened".to_owned()),

@@ -141,7 +141,15 @@ async fn open(app: &App, server: Option<&Found>, findings: &mut Findings) {
         ),
     }
     match archive.sealer(app.settings.codec).await {
-        Ok(_) => findings.ok("keys", "they seal for this archive"),
+        Ok(_) => {
+            let writers = app.keys.own_writers();
+            let writers: Vec<String> = writers.iter().map(ToString::to_string).collect();
+            let writers = writers.join(", ");
+            findings.ok(
+                "keys",
+                format!("they seal for this archive, as the writer {writers}: readers without the same key file name it in [trust] writers"),
+            );
+        }
         Err(error) => findings.error("keys", &error),
     }
 }

@@ -53,7 +53,9 @@ impl Destroy {
         let epochs = super::load(archive).await?;
         let epoch = super::find(&epochs, &self.key)
             .ok_or_else(|| KeysFailure::Unknown(self.key.clone()))?;
-        if epochs.last().is_some_and(|newest| newest.id == epoch.id) {
+        // What is not a trusted writer's is never sealed under, and comes first.
+        let newest = epochs.last().filter(|newest| newest.trusted);
+        if newest.is_some_and(|newest| newest.id == epoch.id) {
             return Err(KeysFailure::InUse(epoch.id).into());
         }
         let uses = usage(archive).await?;

@@ -19,7 +19,7 @@ pub struct Generate {
     /// Do nothing when the file is there already
     #[arg(long)]
     if_missing: bool,
-    /// Make a key that signs the audit trail instead
+    /// Make a key that signs instead: data keys, or the audit trail
     #[arg(long, conflicts_with = "age")]
     signing: bool,
 }
@@ -49,10 +49,12 @@ impl Generate {
         let path = std::path::absolute(out).unwrap_or_else(|_| out.clone());
         report::print(format_args!(
             "wrote key {} to {}\n\
+             writer: {}\n\
              next: set key_file = \"{}\" in [encryption] of walvault.toml, and keep a copy of the \
              file away from this machine:\nwithout it, nothing in the archive can be read again\n",
             key.fingerprint(),
             out.display(),
+            key.writer().public(),
             path.display(),
         ))
     }
@@ -64,8 +66,9 @@ fn generate_signing(out: &Path) -> Result<(), Failure> {
     report::print(format_args!(
         "wrote a signing key to {}\n\
          public key: {}\n\
-         next: set signing_key_file = \"{}\" in [audit] on the host that signs with it, and list the \
-         public key in [audit] signers\nwhere the trail is verified\n",
+         next: set signing_key_file = \"{}\" in [trust] on the host that seals, and list the public key in \
+         [trust] writers\nwhere the archive is read; or in [audit] on the host that signs the trail, and in \
+         [audit] signers where that is\nverified\n",
         out.display(),
         key.public(),
         path.display(),

@@ -3,8 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::Archive;
-use walvault_archive::keys::KeyEpoch;
-use walvault_archive::keys::wrap::KeyRecord;
+use walvault_archive::keys::{KeyEpoch, KeyRecord};
 
 use crate::exit::Failure;
 use crate::report::{self, Table};
@@ -24,6 +23,10 @@ struct Key {
     created_at: Option<Timestamp>,
     generation: u32,
     recipients: Vec<String>,
+    /// Who signed its record.
+    writers: Vec<String>,
+    /// Whether no writer that is trusted here did.
+    foreign: bool,
     /// What is wrong with its record.
     problem: Option<String>,
 }
@@ -35,7 +38,7 @@ impl List {
         if self.json {
             return report::print_json(&keys);
         }
-        let mut table = Table::new(&["KEY", "MADE", "GENERATION", "RECIPIENTS"]);
+        let mut table = Table::new(&["KEY", "MADE", "GENERATION", "RECIPIENTS", "WRITER"]);
         for key in keys {
             table.row(vec![
                 key.key,
@@ -43,6 +46,10 @@ impl List {
                     .map_or_else(|| "?".to_owned(), report::instant),
                 key.generation.to_string(),
                 key.problem.unwrap_or_else(|| key.recipients.join(", ")),
+                match key.foreign {
+                    true => format!("FOREIGN: {}", key.writers.join(", ")),
+                    false => key.writers.join(", "),
+                },
             ]);
         }
         report::print(format_args!("{table}"))
@@ -55,8 +62,10 @@ impl Key {
         Key {
             key: epoch.id.to_string(),
             created_at: epoch.created_at(),
-            generation: epoch.generation(),
+            generation: epoch.generation,
             recipients: record.map(KeyRecord::recipient_names).unwrap_or_default(),
+            writers: epoch.writers.iter().map(ToString::to_string).collect(),
+            foreign: epoch.is_foreign(),
             problem: record.err().cloned(),
         }
     }

@@ -70,8 +70,9 @@ impl Retire {
         }
         let name = recipient::name_of(&self.check)
             .map_err(|error| walvault_archive::Error::from(AccessError::Recipient(error)))?;
-        // A record that does not read may be for anybody.
+        // A record that does not read, or that nobody known signed, may be for anybody.
         let alone = |epoch: &&KeyEpoch| match &epoch.record {
+            Ok(_) if epoch.is_foreign() => true,
             Ok(record) => record.recipient_names() == [name.as_str()],
             Err(_) => true,
         };

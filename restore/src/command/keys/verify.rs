@@ -9,7 +9,8 @@ use super::error::KeysFailure;
 use crate::exit::Failure;
 use crate::report::{self, Table};
 
-/// Opens every data key with the identities of `[encryption]`, and checks a known plaintext.
+/// Opens every data key with the identities of `[encryption]`, and checks that it is the one that a trusted
+/// writer signed.
 #[derive(Debug, clap::Args)]
 pub struct Verify {
     /// Print JSON
@@ -30,14 +31,13 @@ struct Key {
     key: String,
     created_at: Option<Timestamp>,
     generation: u32,
-    version: Option<u32>,
+    /// Who signed its record.
+    writers: Vec<String>,
     recipients: Vec<String>,
-    /// `opens`, `closed`, `unreachable` or `damaged`.
+    /// `opens`, `closed`, `foreign`, `unreachable` or `damaged`.
     state: &'static str,
     /// Whose identity opened it.
     opened_by: Option<String>,
-    /// Whether it opened the known plaintext; `null` where there is none, or it was not opened.
-    known_plaintext: Option<bool>,
     /// What is wrong.
     problem: Option<String>,
 }
@@ -62,7 +62,7 @@ impl Verify {
 }
 
 fn table(keys: &[Key]) -> Table {
-    let mut table = Table::new(&["KEY", "MADE", "VERSION", "STATE", ""]);
+    let mut table = Table::new(&["KEY", "MADE", "STATE", ""]);
     for key in keys {
         let detail = match (&key.problem, &key.opened_by) {
             (Some(problem), _) => problem.clone(),
@@ -73,8 +73,6 @@ fn table(keys: &[Key]) -> Table {
             key.key.clone(),
             key.created_at
                 .map_or_else(|| "?".to_owned(), report::instant),
-            key.version
-                .map_or_else(|| "?".to_owned(), |version| version.to_string()),
             key.state.to_owned(),
             detail,
         ]);
@@ -84,21 +82,25 @@ fn table(keys: &[Key]) -> Table {
 
 impl Key {
     fn of(health: KeyHealth) -> Key {
-        let (state, opened_by, known_plaintext, problem) = match health.state {
-            KeyState::Opens { by, checked } => ("opens", Some(by), checked.then_some(true), None),
-            KeyState::Closed => ("closed", None, None, None),
-            KeyState::Unreachable(reason) => ("unreachable", None, None, Some(reason)),
-            KeyState::Damaged(reason) => ("damaged", None, None, Some(reason)),
+        let writers: Vec<String> = health.writers.iter().map(ToString::to_string).collect();
+        let (state, opened_by, problem) = match health.state {
+            KeyState::Opens { by } => ("opens", Some(by), None),
+            KeyState::Closed => ("closed", None, None),
+            KeyState::Foreign => {
+                let whose = format!("signed by {}, who is not trusted here", writers.join(", "));
+                ("foreign", None, Some(whose))
+            }
+            KeyState::Unreachable(reason) => ("unreachable", None, Some(reason)),
+            KeyState::Damaged(reason) => ("damaged", None, Some(reason)),
         };
         Key {
             key: health.id.to_string(),
             created_at: health.created_at,
             generation: health.generation,
-            version: health.version,
+            writers,
             recipients: health.recipients,
             state,
             opened_by,
-            known_plaintext,
             problem,
         }
     }

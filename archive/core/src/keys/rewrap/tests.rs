@@ -6,10 +6,17 @@ use walvault_store::list_all;
 use walvault_store::on_the_way::OnTheWay;
 
 use super::*;
-use crate::keys::KmsSettings;
-use crate::keys::{AgeIdentity, Identity, KeyAccess, KeyFile, RotationPolicy, Secret};
+use crate::keys::wrap::WrappedKey;
+use crate::keys::{
+    AgeIdentity, Identity, KeyAccess, KeyFile, RotationPolicy, Secret, SigningKey, Trust,
+};
 
 const ARCHIVE: [u8; 16] = *b"an archive of us";
+
+/// The writer of everybody here.
+fn writer() -> SigningKey {
+    SigningKey::from_seed(&Secret::from_bytes(&zeroize::Zeroizing::new([0xED; 32])))
+}
 
 struct Bench {
     store: Arc<OnTheWay>,
@@ -40,7 +47,11 @@ impl Bench {
             after: Duration::ZERO,
             after_bytes: 0,
         };
-        let access = KeyAccess::new(recipients, identities, KmsSettings::default(), rotation);
+        let trust = Trust {
+            signing_key: Some(writer()),
+            writers: Vec::new(),
+        };
+        let access = KeyAccess::trusting(recipients, identities, rotation, trust);
         Keyring::new(ARCHIVE, self.store.clone(), access)
     }
 
@@ -61,9 +72,7 @@ impl Bench {
     }
 
     async fn opens(&self, ring: &Keyring) -> Vec<bool> {
-        let epochs = epochs::load(&*self.store, epochs::ONCE)
-            .await
-            .expect("loaded");
+        let epochs = ring.epochs().await.expect("loaded");
         let mut opens = Vec::new();
         for epoch in &epochs {
             opens.push(ring.open_anew(epoch).await.is_ok());
@@ -153,6 +162,35 @@ async fn nothing_is_written_when_one_data_key_does_not_open() {
     assert_eq!(bench.generations().await, ["00000001"; 3]);
 }
 
+/// Signed anew, it would be believed.
+#[tokio::test]
+async fn a_foreign_data_key_is_not_wrapped_for_anybody() {
+    let bench = Bench::new().await;
+    let rotation = RotationPolicy {
+        after: Duration::ZERO,
+        after_bytes: 0,
+    };
+    let trust = Trust {
+        signing_key: Some(SigningKey::ephemeral().expect("bits")),
+        writers: Vec::new(),
+    };
+    let forger = KeyAccess::trusting(vec![bench.age()], Vec::new(), rotation, trust);
+    let forger = Keyring::new(ARCHIVE, bench.store.clone(), forger);
+    let forged = forger.rotate().await.expect("a data key");
+    apply(&bench.with_file(), &[bench.age()], &[])
+        .await
+        .expect("added");
+    let epochs = bench.with_age().epochs().await.expect("listed");
+    let generations = epochs
+        .iter()
+        .map(|epoch| (epoch.id == forged, epoch.generation));
+    assert_eq!(
+        generations.collect::<Vec<_>>(),
+        [(true, 1), (false, 2), (false, 2)]
+    );
+    assert_eq!(bench.opens(&bench.with_age()).await, [false, true, true]);
+}
+
 #[tokio::test]
 async fn two_that_rewrap_at_once_do_not_undo_each_other() {
     let bench = Bench::new().await;
@@ -167,7 +205,7 @@ async fn two_that_rewrap_at_once_do_not_undo_each_other() {
     assert_eq!(bench.opens(&bench.with_age()).await, [true, true]);
 }
 
-/// Whoever can write to a store can put a generation in which what is stored for a recipient is garbage.
+/// A bit may have been wrong when a generation was signed.
 #[tokio::test]
 async fn nothing_is_erased_before_what_stays_is_opened() {
     let bench = Bench::new().await;
@@ -175,17 +213,15 @@ async fn nothing_is_erased_before_what_stays_is_opened() {
     apply(&bench.with_file(), &[bench.age()], &[])
         .await
         .expect("added");
-    for epoch in epochs::load(&*bench.store, epochs::ONCE)
-        .await
-        .expect("loaded")
-    {
+    for epoch in bench.with_file().epochs().await.expect("loaded") {
         let mut record = epoch.record.expect("a record");
+        record.generation = 3;
         for wrapped in &mut record.recipients {
-            if let crate::keys::wrap::WrappedKey::Age { wrapped, .. } = wrapped {
+            if let WrappedKey::Age { wrapped, .. } = wrapped {
                 "Z2FyYmFnZQ==".clone_into(wrapped);
             }
         }
-        let json = serde_json::to_vec(&record).expect("JSON");
+        let json = record.sign(&ARCHIVE, [&writer()]);
         let body = walvault_store::Body::new(json.into());
         let name = epochs::name(epoch.id, 3);
         walvault_store::ObjectStore::put(&*bench.store, &name, body)

@@ -11,7 +11,7 @@ use proptest::test_runner::TestCaseError;
 use walvault_archive::archive::{Archive, wal_key};
 use walvault_archive::catalog::Catalog;
 use walvault_archive::keep;
-use walvault_archive::keys::{KeyFile, Secret};
+use walvault_archive::keys::{KeyAccess, KeyFile, Secret};
 use walvault_archive::record::{BackupFiles, BackupRecord, GapRecord, KeepChange, PartRecord};
 use walvault_layout::{BackupId, ObjectKey};
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, SystemId, TimelineId};
@@ -69,6 +69,12 @@ pub struct History {
 impl History {
     /// A new cluster and a new archive.
     pub async fn begin() -> History {
+        let key = KeyFile::from_secret(Secret::generate().expect("random bits"));
+        History::begin_with(vec![key]).await
+    }
+
+    /// As [`History::begin`], sealed and opened with `keys`.
+    pub async fn begin_with(keys: impl Into<KeyAccess>) -> History {
         let memory = Arc::new(MemoryStore::new());
         let mortal = Mortal {
             removals_left: AtomicI64::new(i64::MAX),
@@ -76,9 +82,8 @@ impl History {
         let store = Hooked::over(memory.clone(), mortal);
         let now: Timestamp = "2026-01-01T12:00:00Z".parse().expect("a time");
         memory.set_time(now);
-        let key = KeyFile::from_secret(Secret::generate().expect("random bits"));
         let size = SegmentSize::new(SEGMENT).expect("a size");
-        let archive = Archive::open_or_begin(Arc::new(store.clone()), vec![key], SystemId(1), size)
+        let archive = Archive::open_or_begin(Arc::new(store.clone()), keys, SystemId(1), size)
             .await
             .expect("an archive");
         History {
@@ -132,8 +137,17 @@ impl History {
             now: self.now,
             store_now: None,
             ignore_clock,
+            share: None,
         };
         plan(&self.archive, &asked).await
+    }
+
+    /// Seals under the data keys of `keys` from now on; what was sealed before stays. The keys before.
+    pub fn seal_with(&mut self, keys: KeyAccess) -> KeyAccess {
+        let store = Arc::new(self.store.clone());
+        let before = self.archive.keyring().access().clone();
+        self.archive = self.archive.within(store, keys);
+        before
     }
 
     /// Lets something happen.

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use walvault_archive::archive::{Archive, wal_key};
-use walvault_archive::keys::{KeyFile, Secret};
+use walvault_archive::keep;
+use walvault_archive::keys::{
+    AgeIdentity, Identity, KeyAccess, KeyFile, Recipient, RotationPolicy, Secret, SigningKey, Trust,
+};
+use walvault_archive::record::KeepChange;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, SystemId, TimelineId};
 use walvault_store::{Body, MemoryStore, ObjectStore, Quorum, Replicas};
 
@@ -82,6 +86,7 @@ async fn a_chunk_stays_until_its_segment_opens_in_every_replica() {
         now: long_ago + 49 * jiff::SignedDuration::from_hours(1),
         store_now: None,
         ignore_clock: false,
+        share: None,
     };
     assert_eq!(
         superseded(&plan(&archive, &asked).await.expect("a plan")),
@@ -158,5 +163,170 @@ async fn a_timeline_that_exists_and_has_no_history_that_opens_stops_a_prune() {
         };
         assert_eq!(object, "wal/00000002.history");
         store.delete(&object).await.expect("removed");
+    }
+}
+
+/// Hosts that have one public key and its identity, each with a writer's key of its own.
+struct Hosts {
+    folder: tempfile::TempDir,
+    public: String,
+}
+
+impl Hosts {
+    fn new() -> Hosts {
+        let folder = tempfile::tempdir().expect("a directory");
+        let public = AgeIdentity::generate(&folder.path().join("identity")).expect("a pair");
+        Hosts { folder, public }
+    }
+
+    /// Another writer each time.
+    fn another(&self) -> KeyAccess {
+        let recipient = Recipient::parse(&self.public).expect("a recipient");
+        let identities = Identity::read(&self.folder.path().join("identity"));
+        let rotation = RotationPolicy {
+            after: std::time::Duration::ZERO,
+            after_bytes: 0,
+        };
+        let trust = Trust {
+            signing_key: Some(SigningKey::ephemeral().expect("random bits")),
+            writers: Vec::new(),
+        };
+        let identities = identities.expect("an identity");
+        KeyAccess::trusting(vec![recipient], identities, rotation, trust)
+    }
+}
+
+/// Whoever has the public key and may put can seal what opens. Nobody signed it whom this host knows.
+#[tokio::test]
+async fn forged_backups_count_for_nothing_and_release_no_hold() {
+    use Event::{Backup, Hours, Wal};
+    let hosts = Hosts::new();
+    let mut history = History::begin_with(hosts.another()).await;
+    for event in [
+        Backup(false),
+        Wal(2),
+        Hours(24),
+        Backup(false),
+        Wal(1),
+        Hours(24),
+    ] {
+        history.happen(event).await.expect("it holds");
+    }
+    let genuine = history.ids();
+    let hold = KeepChange::Hold {
+        reason: "case 7".to_owned(),
+        until: None,
+    };
+    let number = keep::say(&history.archive, &genuine[0], "somebody", hold).await;
+    let number = number.expect("said");
+
+    let honest = history.seal_with(hosts.another());
+    // It does not begin beside what it does not know: so does who forges with a sealer alone.
+    let release = KeepChange::Release { hold: number };
+    assert!(
+        keep::say(&history.archive, &genuine[0], "forger", release.clone())
+            .await
+            .is_err()
+    );
+    let forger = hosts.another();
+    let forger = KeyAccess::trusting(
+        forger.recipients().to_vec(),
+        Vec::new(),
+        forger.rotation(),
+        Trust {
+            signing_key: Some(SigningKey::ephemeral().expect("random bits")),
+            writers: Vec::new(),
+        },
+    );
+    let _ = history.seal_with(forger);
+    keep::say(&history.archive, &genuine[0], "forger", release)
+        .await
+        .expect("said");
+    for _ in 0..3 {
+        for event in [Backup(false), Hours(1)] {
+            history.happen(event).await.expect("it holds");
+        }
+    }
+    let _ = history.seal_with(honest);
+    let plan = history.plan(&last(1)).await.expect("a plan");
+    let fates: Vec<_> = plan
+        .backups
+        .iter()
+        .map(|fate| (fate.id.clone(), fate.goes))
+        .collect();
+    assert_eq!(
+        fates,
+        [(genuine[0].clone(), false), (genuine[1].clone(), false)]
+    );
+}
+
+/// Where a writer is forgotten, what it sealed is foreign: then it is not shown, and not removed either.
+#[tokio::test]
+async fn what_is_foreign_is_not_removed() {
+    use Event::{Backup, Hours, Wal};
+    let hosts = Hosts::new();
+    let mut history = History::begin_with(hosts.another()).await;
+    for event in [Backup(false), Wal(2), Hours(24)] {
+        history.happen(event).await.expect("it holds");
+    }
+    let sealer = hosts.another();
+    let key = SigningKey::ephemeral().expect("random bits");
+    let next = Trust {
+        writers: vec![key.public()],
+        ..Trust::default()
+    };
+    let signing = Trust {
+        signing_key: Some(key),
+        writers: Vec::new(),
+    };
+    let recipients = sealer.recipients().to_vec();
+    let rotation = sealer.rotation();
+    let sealer = KeyAccess::trusting(recipients.clone(), Vec::new(), rotation, signing);
+    let _ = history.seal_with(sealer);
+    for event in [Wal(1), Backup(false), Wal(1), Hours(49)] {
+        history.happen(event).await.expect("it holds");
+    }
+    let identities = Identity::read(&hosts.folder.path().join("identity")).expect("one");
+    let reader = KeyAccess::trusting(recipients, identities, rotation, next);
+    let _ = history.seal_with(reader);
+    let plan = history.plan(&last(1)).await.expect("a plan");
+    assert_eq!(plan.backups.len(), 1, "{:?}", plan.backups);
+    let foreign = plan
+        .wal
+        .iter()
+        .filter(|fate| fate.because == WalReason::Foreign);
+    assert!(
+        foreign.map(|fate| fate.objects).sum::<u64>() >= 3,
+        "{:?}",
+        plan.wal
+    );
+    let of_the_next = plan.removals.wal.len();
+    assert_eq!(of_the_next, 1, "{:?}", plan.removals.wal);
+}
+
+#[tokio::test]
+async fn a_schedule_removes_no_more_at_once_than_it_may() {
+    use Event::{Backup, Hours};
+    let day = [Backup(false), Hours(24)];
+    let history = history([day.clone(), day.clone(), day.clone(), day].concat()).await;
+    let asked = |share| Asked {
+        policy: last(1),
+        now: history.now(),
+        store_now: None,
+        ignore_clock: false,
+        share,
+    };
+    let refused = plan(&history.archive, &asked(Some(0.5))).await;
+    assert!(matches!(
+        refused,
+        Err(PruneError::TooMuch {
+            going: 3,
+            all: 4,
+            ..
+        })
+    ));
+    for share in [Some(0.75), None] {
+        let plan = plan(&history.archive, &asked(share)).await.expect("a plan");
+        assert_eq!(plan.backups.iter().filter(|fate| fate.goes).count(), 3);
     }
 }
