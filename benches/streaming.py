@@ -124,6 +124,23 @@ class Postgres:
         self.process.end(signal.SIGINT)
 
 
+class Standby(Postgres):
+    """A standby of a server, with settings of its own."""
+
+    def __init__(self, home, primary):
+        self.home, self.port = home, free_port()
+        self.data, self.sockets = home / "data", home / "sockets"
+        self.sockets.mkdir()
+        if USER:
+            shutil.chown(home, USER)
+            shutil.chown(self.sockets, USER)
+        run(as_user([PG / "pg_basebackup", "-D", self.data, "-R", "-c", "fast", *primary.arguments()]))
+        with open(self.data / "postgresql.conf", "a") as conf:
+            conf.write(f"port = {self.port}\nunix_socket_directories = '{self.sockets}'\n")
+        self.process = Process(as_user([PG / "postgres", "-D", self.data]), home / "postgres.log")
+        wait_for("the standby's start", lambda: self.try_sql("select 1") == "1")
+
+
 class Garage:
     def __init__(self, home):
         self.home = home

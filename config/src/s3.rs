@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use walvault_store::s3::{
-    ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses,
+    Checksum, ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses,
 };
 
 use crate::reader::{Field, Section, TextOrSection};
@@ -47,7 +47,15 @@ fn read_put(section: &mut Section) -> Result<S3PutSettings, ConfigError> {
         storage_class: storage_classes(section)?,
         sse: sse(section)?,
         object_lock: object_lock(section)?,
+        checksum: checksum(section)?,
     })
+}
+
+fn checksum(section: &mut Section) -> Result<Checksum, ConfigError> {
+    let words = [("sha256", Checksum::Sha256), ("none", Checksum::Signature)];
+    let field = section.take("checksum");
+    let chosen = field.map(|field| values::word(field, &words)).transpose()?;
+    Ok(chosen.unwrap_or_default())
 }
 
 fn storage_classes(section: &mut Section) -> Result<StorageClasses, ConfigError> {

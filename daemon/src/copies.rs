@@ -24,7 +24,7 @@ mod look;
 
 use look::proven;
 
-pub use look::{Place, look};
+pub use look::{Look, Place};
 
 /// How often it is looked whether a place lacks something that is known of.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -214,9 +214,8 @@ impl Metrics {
         took: Duration,
         error: Option<&StoreError>,
     ) {
-        let operation = operation.name();
         self.store_request_seconds
-            .with_label_values(&[operation])
+            .with_label_values(&[operation.name()])
             .observe(took.as_secs_f64());
         let kind = match error {
             None
@@ -225,17 +224,17 @@ impl Metrics {
                 | StoreError::Exists { .. }
                 | StoreError::TooLarge { .. },
             ) => {
-                self.live.store_answered(store);
+                self.live.store_answered(store, operation);
                 return;
             }
             Some(StoreError::Unavailable { .. }) => "unavailable",
             Some(_) => "refused",
         };
         self.store_request_errors_total
-            .with_label_values(&[operation, kind])
+            .with_label_values(&[operation.name(), kind])
             .inc();
         if let Some(error) = error {
-            self.live.store_failed(store, error);
+            self.live.store_failed(store, operation, error);
         }
     }
 }

@@ -5,11 +5,14 @@
 
 mod canary;
 pub mod connect;
+mod error;
+pub mod farewell;
 pub mod fence;
 pub mod follow;
 pub mod gap;
 pub mod held;
 pub mod histories;
+mod impassable;
 pub mod monitor;
 pub mod overlap;
 pub mod resume;
@@ -20,5 +23,6 @@ pub mod supervise;
 pub mod wal_disk;
 
 pub use connect::{Server, connect};
-pub use follow::{Followed, StreamError};
+pub use error::StreamError;
+pub use follow::Followed;
 pub use supervise::supervise;

@@ -26,6 +26,7 @@ mod proof;
 mod recent;
 pub mod seen;
 mod successor;
+mod union;
 pub mod window;
 
 use backups::load_backups;
@@ -327,8 +328,7 @@ impl Catalog {
             });
         }
         for wal in timelines.values_mut() {
-            wal.objects
-                .sort_by_key(|object| (object.range.start, !object.whole, object.range.end));
+            wal.objects.sort_by_key(WalHeld::order);
         }
         Catalog {
             segment_size: size,

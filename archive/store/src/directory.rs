@@ -10,14 +10,17 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{Advice, RenameFlags};
+use rustix::io::Errno;
 
 use crate::{
-    Body, Capabilities, Leftover, Leftovers, ListPage, ObjectMeta, ObjectStore, StoreError, key,
+    Body, Capabilities, Leftover, Leftovers, ListPage, ObjectMeta, ObjectStore, StoreError,
+    identity_key, key,
 };
 
 mod error;
@@ -40,9 +43,12 @@ pub struct DirectoryStore {
 struct Inner {
     url: String,
     root: PathBuf,
-    /// The root's inode number when it was opened: another one means that a volume was mounted
-    /// or unmounted here. Device numbers would not do, they change when a share is mounted again.
-    inode: u64,
+    /// The root's inode number when it was last seen: another one means that a volume was mounted
+    /// or unmounted here, or that the kernel has forgotten a share's directory. Device numbers would not
+    /// do, they change when a share is mounted again.
+    inode: AtomicU64,
+    /// `archive.json`, once it is there.
+    identity: OnceLock<Vec<u8>>,
     page: usize,
     /// Held while directories are made or removed. A directory that is found present under it is
     /// durable, because its maker let go only after flushing its parent.
@@ -73,7 +79,8 @@ impl DirectoryStore {
             return Err(refuse("it is not a directory".to_owned()));
         }
         let inner = Inner {
-            inode: meta.ino(),
+            inode: AtomicU64::new(meta.ino()),
+            identity: OnceLock::new(),
             page: PAGE,
             directories: Mutex::new(()),
             settled: OnceLock::new(),
@@ -355,7 +362,14 @@ impl Inner {
     /// Keeps an unmounted volume from looking like an archive without objects.
     fn check_root(&self, action: &'static str, key: &str) -> Result<(), StoreError> {
         let reason = match fs::metadata(&self.root) {
-            Ok(meta) if meta.ino() == self.inode => return Ok(()),
+            Ok(meta) if meta.ino() == self.inode.load(Ordering::Relaxed) => {
+                self.know_identity();
+                return Ok(());
+            }
+            Ok(meta) if self.is_the_same() => {
+                self.inode.store(meta.ino(), Ordering::Relaxed);
+                return Ok(());
+            }
             Ok(_) => "it is another directory than the one that was opened".to_owned(),
             Err(error) => error.to_string(),
         };
@@ -365,6 +379,24 @@ impl Inner {
             self.root.display()
         );
         Err(StoreError::unavailable(&self.url, action, key, reason))
+    }
+
+    /// Remembers which archive the directory holds, once it holds one.
+    fn know_identity(&self) {
+        if self.identity.get().is_none()
+            && let Ok(identity) = fs::read(self.root.join(identity_key()))
+        {
+            let _ = self.identity.set(identity);
+        }
+    }
+
+    /// Whether the directory holds the same archive as before. Over FUSE, CIFS and NFS a directory may have
+    /// another inode whenever the kernel has forgotten it.
+    fn is_the_same(&self) -> bool {
+        let known = self.identity.get();
+        known.is_some_and(|known| {
+            matches!(fs::read(self.root.join(identity_key())), Ok(found) if found == *known)
+        })
     }
 
     fn failed(&self, action: &'static str, key: &str, error: &io::Error) -> StoreError {
@@ -410,7 +442,11 @@ fn place(temporary: &Path, target: &Path) -> io::Result<()> {
 }
 
 fn link(temporary: &Path, target: &Path) -> io::Result<()> {
-    fs::hard_link(temporary, target)?;
+    // A file system without links says that it may not be done (link(2), EPERM).
+    fs::hard_link(temporary, target).map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::PERM) => Errno::OPNOTSUPP.into(),
+        _ => error,
+    })?;
     // The object is stored under its name already; a temporary name left beside it is no harm.
     let _ = fs::remove_file(temporary);
     Ok(())

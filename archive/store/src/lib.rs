@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use walvault_layout::stored_limit;
+use walvault_layout::{ObjectKey, stored_limit};
 
 pub mod aws;
 pub mod backoff;
@@ -357,6 +357,11 @@ pub async fn list_all(
             return Ok(objects);
         }
     }
+}
+
+/// The name of `archive.json`, which says whose objects are beside it.
+fn identity_key() -> String {
+    ObjectKey::Archive.spell(walvault_protocol::SegmentSize::DEFAULT)
 }
 
 /// Where a listing of `prefix` goes on whose last page began after `after`; `None` at its end. A

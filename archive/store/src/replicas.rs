@@ -15,11 +15,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
-use walvault_layout::ObjectKey;
 
 use crate::{
     Body, Capabilities, Leftover, Leftovers, ListPage, Locks, ObjectMeta, ObjectStore, Overwrites,
-    SharedStore, StoreError, Versions,
+    SharedStore, StoreError, Versions, identity_key,
 };
 
 mod member;
@@ -445,11 +444,6 @@ impl Overwrites for All<'_> {
             })
             .await
     }
-}
-
-/// `archive.json`, which says whose objects are beside it.
-fn identity_key() -> String {
-    ObjectKey::Archive.spell(walvault_protocol::SegmentSize::DEFAULT)
 }
 
 /// Which of several answers to a change the caller has to act on.

@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod client;
+mod credentials;
 mod delete;
 mod error;
 mod leftovers;
@@ -37,7 +38,9 @@ mod read;
 mod settings;
 mod versions;
 
-pub use settings::{ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses};
+pub use settings::{
+    Checksum, ObjectLock, ObjectLockMode, S3PutSettings, S3Settings, Sse, StorageClasses,
+};
 
 use error::{Answer, Context};
 
@@ -135,11 +138,16 @@ impl S3Store {
             .set_if_none_match(only_new.then(|| "*".to_owned()))
             .content_length(i64::try_from(length).unwrap_or(i64::MAX))
             .content_type("application/octet-stream")
-            .checksum_sha256(BASE64.encode(body.sha256))
+            .set_checksum_sha256(match self.put.checksum {
+                Checksum::Sha256 => Some(BASE64.encode(body.sha256)),
+                Checksum::Signature => None,
+            })
             .body(ByteStream::from(body.bytes));
-        let request = put::as_configured(self, key, request)
-            .customize()
-            .disable_payload_signing();
+        let request = put::as_configured(self, key, request).customize();
+        let request = match self.put.checksum {
+            Checksum::Sha256 => request.disable_payload_signing(),
+            Checksum::Signature => request,
+        };
         let limit = ANSWER_TIMEOUT + Duration::from_secs(length / SLOWEST_UPLOAD);
         let sent = within(limit, &context, request.send()).await?;
         sent.map_err(|error| context.answer(&error))?;

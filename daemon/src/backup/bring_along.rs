@@ -14,7 +14,8 @@ use super::{BackupError, WalSecured, attempt};
 use crate::observed::StreamState;
 use crate::pipeline::Removals;
 use crate::stream::Server;
-use crate::stream::follow::{Context, Followed, Origin, StreamError, Writer, follow};
+use crate::stream::StreamError;
+use crate::stream::follow::{Context, Followed, Origin, Writer, follow};
 
 /// A stream beside a backup. It ends with its owner.
 pub struct BringAlong {

@@ -132,6 +132,8 @@ impl Backups {
             }
             Err(error) => {
                 let pause = self.retry.back_off(begun.elapsed());
+                let next = clock::now().checked_add(pause).ok();
+                self.counter.status.send_modify(|status| status.next = next);
                 tracing::error!(%error, retry_in_s = pause.as_secs(), "the base backup failed");
             }
         }

@@ -24,6 +24,7 @@ use crate::pipeline::Removals;
 use crate::rotation::{keep_checking, keep_rotating};
 use crate::samples;
 use crate::status::{Known, StatusSource};
+use crate::stream::farewell::may_leave;
 use crate::stream::{StreamError, supervise};
 use crate::survey::{Surveyed, Surveyor, keep_looking};
 use crate::upkeep::Upkeep;
@@ -31,6 +32,9 @@ use crate::upkeep::Upkeep;
 /// How long storing what was received may take after SIGTERM, a little less than the 30 s that
 /// Kubernetes waits before it kills. PostgreSQL still has whatever is not stored by then.
 const GRACE: Duration = Duration::from_secs(25);
+
+/// How much of that a server may take that shuts down at the same time.
+const LAST_WORD: Duration = Duration::from_secs(20);
 
 /// How often the main loop shows that it turns.
 const BEAT: Duration = Duration::from_secs(1);
@@ -173,7 +177,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         let conflict = matches!(now.phase, Phase::Conflict(_));
         now.started && !conflict && now.rpo <= objective
     };
-    let streaming = supervise(&context, &app.store, &app.keys, &stop);
+    let leave = CancellationToken::new();
+    let leaving = async {
+        stop.cancelled().await;
+        may_leave(&context.info, &app.metrics, LAST_WORD).await;
+        leave.cancel();
+        std::future::pending::<Infallible>().await
+    };
+    let streaming = supervise(&context, &app.store, &app.keys, &leave);
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
@@ -185,6 +196,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             Err(error) => unfinished(error).await,
         },
         never = beat(&app.metrics) => match never {},
+        never = leaving => match never {},
         never = heartbeat(&app.config.notify, is_well) => match never? {},
         () = overdue => Err(RunError::Grace),
     };

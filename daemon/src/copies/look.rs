@@ -1,26 +1,46 @@
-//! How each place stands when a stream begins.
+//! What the archive holds of the WAL that a stream goes on from, and how each replica stands.
+//!
+//! Owns how long a replica may take to tell, and which count from the beginning. All are asked at once, each
+//! for what it holds itself: one that hangs holds up nobody for long.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use walvault_archive::{Archive, Catalog, Error};
-use walvault_protocol::{Lsn, TimelineId};
-use walvault_store::StoreError;
+use walvault_config::Ack;
+use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
+use walvault_store::{Replicas, StoreError};
 
 use crate::pipeline::{CatchUp, Destination};
 
 /// How long a place may take to say what it holds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long others are waited for once one has said it, where one is enough and they are left behind
+/// for the moment.
+const HASTE: Duration = Duration::from_millis(500);
+/// How long a replica that was not compared yet may take to list all that it holds. It is compared later
+/// otherwise, and counts from then on.
+const LISTING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// A place that holds the archive, or is to.
 pub struct Place {
     archive: Archive,
     /// What it holds; `None` when it does not say, or holds nothing yet.
-    catalog: Option<Catalog>,
+    seen: Option<Seen>,
     /// Whether it holds all that any place does.
     whole: bool,
-    /// The whole units that open there, of which it holds chunks as well.
-    units: BTreeSet<(TimelineId, Lsn)>,
+}
+
+/// What a replica says that it holds.
+struct Seen {
+    catalog: Catalog,
+    /// What it holds from here on was listed.
+    from: Lsn,
+    /// Whether it is known to hold what lies before that.
+    sound: bool,
 }
 
 impl Place {
@@ -29,54 +49,157 @@ impl Place {
     pub fn destination(&self) -> Destination<'_> {
         Destination {
             archive: self.archive.clone(),
-            catalog: self.catalog.as_ref(),
+            catalog: self.seen.as_ref().map(|seen| &seen.catalog),
             whole: self.whole,
-            units: Some(&self.units),
+            only: false,
         }
     }
 }
 
-/// Looks at every place of `archive`, where there are several; `union` is what all of them hold
-/// together.
-///
-/// # Errors
-/// When a place holds another archive, or none answers.
-pub async fn look(
-    archive: &Archive,
-    union: &Catalog,
-    copies: &CatchUp,
-) -> Result<Vec<Place>, Error> {
-    let mut places = Vec::new();
-    let Some(replicas) = copies.replicas() else {
-        return Ok(places);
-    };
-    for (place, one) in archive.each().into_iter().enumerate() {
-        let catalog = match replicas.admits(place).await {
-            Ok(()) => read(&one).await,
-            Err(refused @ StoreError::Refused { .. }) => return Err(refused.into()),
-            Err(error) => {
-                tracing::warn!(%error, "streaming without this copy of the archive for now");
-                None
+/// Looks at an archive before a stream begins.
+pub struct Look<'a> {
+    /// The archive, of one store or of several.
+    pub archive: &'a Archive,
+    /// Who brings one of several what it missed.
+    pub copies: &'a CatchUp,
+    /// The way to the server's timeline.
+    pub history: &'a TimelineHistory,
+    /// Which of several replicas is waited for.
+    pub ack: Ack,
+    /// Whether the archive's WAL was this process's to write since it compared the replicas.
+    pub writes: bool,
+    /// Replicas that did not answer.
+    silent: BTreeSet<usize>,
+}
+
+impl<'a> Look<'a> {
+    /// A look for whoever does not write yet.
+    #[must_use]
+    pub fn new(
+        archive: &'a Archive,
+        copies: &'a CatchUp,
+        history: &'a TimelineHistory,
+    ) -> Look<'a> {
+        Look {
+            archive,
+            copies,
+            history,
+            ack: Ack::All,
+            writes: false,
+            silent: BTreeSet::new(),
+        }
+    }
+
+    /// What all replicas hold together from the segment before `first` on, and how each of them stands;
+    /// none where there is only one store.
+    ///
+    /// # Errors
+    /// When a replica holds another archive, or none answers.
+    pub async fn see(&mut self, first: Lsn) -> Result<(Catalog, Vec<Place>), Error> {
+        let Some(replicas) = self.copies.replicas() else {
+            let catalog = Catalog::load_recent(self.archive, self.history, first).await?;
+            return Ok((catalog, Vec::new()));
+        };
+        let answered = CancellationToken::new();
+        let each = self.archive.each().into_iter().enumerate();
+        // Collected, so that whoever waits for it may do so on any thread.
+        let looks: Vec<_> = each
+            .map(|(place, one)| self.at(replicas, place, one, first, &answered))
+            .collect();
+        let mut places = try_join_all(looks).await?;
+        let silent = places.iter().enumerate();
+        let silent = silent.filter_map(|(place, one)| one.seen.is_none().then_some(place));
+        self.silent = silent.collect();
+        let mut catalogs = places.iter().filter_map(|place| place.seen.as_ref());
+        let Some(one) = catalogs.next() else {
+            let reason = "none of the places that hold the archive says what it holds";
+            return Err(StoreError::unavailable(self.archive.url(), "list", "", reason).into());
+        };
+        let mut union = one.catalog.clone();
+        for other in catalogs {
+            union.join(&other.catalog);
+        }
+        for place in &mut places {
+            let seen = place.seen.as_ref();
+            place.whole = seen.is_some_and(|seen| seen.sound && is_whole(seen, &union));
+        }
+        Ok((union, places))
+    }
+
+    async fn at(
+        &self,
+        replicas: &Replicas,
+        place: usize,
+        one: Archive,
+        first: Lsn,
+        answered: &CancellationToken,
+    ) -> Result<Place, Error> {
+        let nothing = |archive| Place {
+            archive,
+            seen: None,
+            whole: false,
+        };
+        if self.silent.contains(&place) {
+            return Ok(nothing(one));
+        }
+        let sound = self.writes && self.copies.is_sound(place);
+        let reading = async {
+            match replicas.admits(place).await {
+                Ok(()) => Ok(self.read(&one, first, sound).await),
+                Err(refused @ StoreError::Refused { .. }) => Err(Error::from(refused)),
+                Err(error) => Ok(Err(error.into())),
             }
         };
-        // Chunks that stay for want of a proof are a prune's to remove.
-        let units = async {
-            let catalog = catalog.as_ref()?;
-            proven(&one, catalog).await.ok()
+        let too_late = async {
+            if sound && self.ack == Ack::First {
+                let _ = timeout(PATIENCE, answered.cancelled()).await;
+                sleep(HASTE).await;
+            } else {
+                sleep(PATIENCE).await;
+            }
+            let reason = "it does not say in time what it holds";
+            Error::from(StoreError::unavailable(one.url(), "list", "", reason))
         };
-        let units = tokio::time::timeout(PATIENCE, units).await;
-        places.push(Place {
-            units: units.ok().flatten().unwrap_or_default(),
-            whole: catalog.as_ref().is_some_and(|own| is_whole(own, union)),
-            archive: one,
-            catalog,
-        });
+        let read = tokio::select! {
+            read = reading => read?,
+            late = too_late => Err(late),
+        };
+        match read {
+            Ok(seen) => {
+                answered.cancel();
+                Ok(Place {
+                    seen: Some(seen),
+                    ..nothing(one)
+                })
+            }
+            Err(error) => {
+                tracing::warn!(archive = one.url(), %error, "streaming without this copy of the archive for now");
+                Ok(nothing(one))
+            }
+        }
     }
-    if places.iter().all(|place| place.catalog.is_none()) {
-        let reason = "none of the places that hold the archive says what it holds";
-        return Err(StoreError::unavailable(archive.url(), "list", "", reason).into());
+
+    /// What a replica holds: all of it where it is not known to be `sound` and that is soon told.
+    async fn read(&self, one: &Archive, first: Lsn, sound: bool) -> Result<Seen, Error> {
+        if !sound {
+            let patience = match self.ack {
+                Ack::First => LISTING.0,
+                Ack::All => LISTING.1,
+            };
+            if let Ok(listed) = timeout(patience, Catalog::load_wal(one)).await {
+                return Ok(Seen {
+                    catalog: listed?,
+                    from: Lsn::INVALID,
+                    sound: true,
+                });
+            }
+        }
+        Ok(Seen {
+            catalog: Catalog::load_recent(one, self.history, first).await?,
+            from: first,
+            sound,
+        })
     }
-    Ok(places)
 }
 
 /// The whole units of the newest timeline that open in a replica, of which it holds chunks as well.
@@ -91,31 +214,16 @@ pub(super) async fn proven(
     Ok(units.into_iter().map(|unit| (timeline, unit)).collect())
 }
 
-async fn read(one: &Archive) -> Option<Catalog> {
-    match tokio::time::timeout(PATIENCE, Catalog::load_wal(one)).await {
-        Ok(Ok(catalog)) => Some(catalog),
-        Ok(Err(error)) => {
-            tracing::warn!(archive = one.url(), %error, "streaming without this copy of the archive for now");
-            None
-        }
-        Err(_) => {
-            let seconds = PATIENCE.as_secs();
-            tracing::warn!(
-                archive = one.url(),
-                seconds,
-                "streaming without this copy of the archive, which does not say what it holds"
-            );
-            None
-        }
-    }
-}
-
-/// Whether `own` has all the WAL that `union` has.
-fn is_whole(own: &Catalog, union: &Catalog) -> bool {
+/// Whether a replica has all the WAL that `union` has, from where it was listed on.
+fn is_whole(seen: &Seen, union: &Catalog) -> bool {
     union.timelines().all(|(timeline, wal)| {
-        let held = own.wal(timeline).map(|held| &held.coverage);
-        let mut ranges = wal.coverage.ranges().iter();
-        ranges.all(|range| held.is_some_and(|held| held.covers(range)))
+        let held = seen.catalog.wal(timeline).map(|held| &held.coverage);
+        let ranges = wal.coverage.ranges().iter();
+        let mut ranges = ranges.filter(|range| range.end > seen.from);
+        ranges.all(|range| {
+            let listed = LsnRange::new(range.start.max(seen.from), range.end);
+            held.is_some_and(|held| held.covers(&listed))
+        })
     })
 }
 

@@ -1,5 +1,6 @@
 //! What is known at the moment: told by the parts that know, asked by whoever looks.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,11 +10,15 @@ use walvault_archive::record::RpoSeries;
 use walvault_protocol::{Lsn, TimelineId};
 use walvault_store::StoreError;
 use walvault_store::clock;
+use walvault_store::metered::Operation;
 
 use super::Metrics;
 use super::rpo::{Commits, Rpo};
 use super::series::Series;
 use crate::observed::{Interruption, Outlook, SlotState, StreamState};
+
+/// A PUT that failed and was given up tells nothing any more after so long: there may be no other for hours.
+const FORGOTTEN: Duration = Duration::from_secs(120);
 
 /// How far apart the samples of [`Live::history`] are, and how many are kept: an hour.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
@@ -88,6 +93,13 @@ pub struct Snapshot {
     pub beat: Duration,
 }
 
+/// Requests of a store that fail.
+struct Failing {
+    since: Instant,
+    last: Instant,
+    error: String,
+}
+
 struct State {
     begun: Instant,
     beat: Instant,
@@ -104,10 +116,23 @@ struct State {
     moved: Instant,
     /// How many stores hold the archive, and those that do not answer.
     stores: usize,
-    stores_failing: BTreeMap<usize, (Instant, String)>,
+    /// By whether it is PUTs that fail.
+    stores_failing: BTreeMap<(usize, bool), Failing>,
     slot: Option<Slot>,
     key_trouble: Option<String>,
     commits_wait: bool,
+}
+
+impl State {
+    /// What a store has failed at the longest, and still does.
+    fn failing(&self, store: usize, now: Instant) -> Option<&Failing> {
+        let kinds = self.stores_failing.range((store, false)..=(store, true));
+        let kinds = kinds
+            .filter(|((_, puts), failing)| !puts || now.duration_since(failing.last) < FORGOTTEN);
+        kinds
+            .map(|(_, failing)| failing)
+            .min_by_key(|failing| failing.since)
+    }
 }
 
 impl Default for Live {
@@ -267,16 +292,25 @@ impl Live {
         self.state().stores = count;
     }
 
-    /// A store answered.
-    pub fn store_answered(&self, store: usize) {
-        self.state().stores_failing.remove(&store);
+    /// A store answered. One that is full, or may only be read, answers all but PUTs.
+    pub fn store_answered(&self, store: usize, operation: Operation) {
+        let puts = operation == Operation::Put;
+        self.state().stores_failing.remove(&(store, puts));
     }
 
     /// A store did not do what it was asked.
-    pub fn store_failed(&self, store: usize, error: &StoreError) {
+    pub fn store_failed(&self, store: usize, operation: Operation, error: &StoreError) {
         let mut state = self.state();
-        let failing = state.stores_failing.entry(store);
-        failing.or_insert_with(|| (Instant::now(), String::new())).1 = error.to_string();
+        let now = Instant::now();
+        let failing = state
+            .stores_failing
+            .entry((store, operation == Operation::Put));
+        let failing = failing.or_insert_with(|| Failing {
+            since: now,
+            last: now,
+            error: String::new(),
+        });
+        (failing.last, failing.error) = (now, error.to_string());
     }
 
     /// Whether commits wait for the archive.
@@ -302,12 +336,11 @@ impl Live {
             is_current: state.rpo.is_current(),
             stalled: behind.then(|| now.duration_since(state.moved)),
             // One of several that answers is enough.
-            store_failing: state
-                .stores_failing
-                .values()
-                .max_by_key(|(since, _)| *since)
-                .filter(|_| state.stores_failing.len() >= state.stores)
-                .map(|(since, error)| (now.duration_since(*since), error.clone())),
+            store_failing: (0..state.stores)
+                .map(|store| state.failing(store, now))
+                .min_by_key(|failing| failing.map(|failing| Reverse(failing.since)))
+                .flatten()
+                .map(|failing| (now.duration_since(failing.since), failing.error.clone())),
             slot: state.slot,
             last_commit_archived: state
                 .rpo

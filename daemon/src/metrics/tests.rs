@@ -136,3 +136,19 @@ async fn the_text_says_what_is_known() {
     let (_, said) = snapshot.store_failing.unwrap();
     assert!(said.contains("no answer"), "{said}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_nothing_fails_though_it_answers_reads() {
+    let live = Live::default();
+    let error = StoreError::unavailable("file:///a", "put", "wal/x", "No space left on device");
+    let said = || live.snapshot().store_failing.map(|(_, said)| said);
+    live.store_failed(0, Operation::Put, &error);
+    live.store_answered(0, Operation::List);
+    assert!(said().unwrap().contains("No space left"));
+    live.store_answered(0, Operation::Put);
+    assert_eq!(said(), None);
+    // What was given up is forgotten: there may be no other PUT for hours.
+    live.store_failed(0, Operation::Put, &error);
+    tokio::time::advance(std::time::Duration::from_secs(300)).await;
+    assert_eq!(said(), None);
+}

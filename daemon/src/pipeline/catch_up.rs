@@ -35,6 +35,8 @@ struct State {
     behind: AtomicBool,
     /// Whether it was compared since this process began.
     compared: AtomicBool,
+    /// Whether it was found to lack nothing, and was not left behind since.
+    sound: AtomicBool,
     brought: Mutex<Option<Brought>>,
 }
 
@@ -53,7 +55,15 @@ impl CatchUp {
     pub fn leave(&self, place: usize) {
         if let Some(state) = self.0.places.get(place) {
             state.behind.store(true, Ordering::SeqCst);
+            state.sound.store(false, Ordering::SeqCst);
         }
+    }
+
+    /// Whether a replica lacks nothing that this process, as the archive's writer, stored.
+    #[must_use]
+    pub fn is_sound(&self, place: usize) -> bool {
+        let sound = |state: &State| state.sound.load(Ordering::SeqCst);
+        self.0.places.get(place).is_some_and(sound) && !self.lacks(place)
     }
 
     /// Changes whenever a place was brought what it lacked.
@@ -72,8 +82,10 @@ impl CatchUp {
 
     /// A replica was brought what it lacked, and holds `now`.
     pub fn brought(&self, place: usize, now: Brought) {
-        let brought = &self.0.places[place].brought;
+        let state = &self.0.places[place];
+        let brought = &state.brought;
         *brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        state.sound.store(!self.lacks(place), Ordering::SeqCst);
         self.0.passes.send_modify(|passes| *passes += 1);
     }
 
@@ -101,6 +113,9 @@ impl CatchUp {
 
     /// A pass begins: what a replica misses from now on is the next one's.
     pub fn begin_pass(&self, place: usize) {
+        if self.lacks(place) {
+            self.leave(place);
+        }
         self.0.places[place].behind.store(false, Ordering::SeqCst);
         if let Some(replicas) = &self.0.replicas {
             replicas.paid(place);

@@ -1,9 +1,6 @@
 //! Where a stream is stored.
 
-use std::collections::BTreeSet;
-
 use walvault_archive::{Archive, Catalog};
-use walvault_protocol::{Lsn, TimelineId};
 
 /// An archive that a stream is stored in, as it stands when the stream begins.
 pub struct Destination<'a> {
@@ -13,9 +10,9 @@ pub struct Destination<'a> {
     pub catalog: Option<&'a Catalog>,
     /// Whether it holds all that any other place holds.
     pub whole: bool,
-    /// The whole units that open in this replica, of which it holds chunks as well; `None` where there
-    /// is only one store, and [`Proven`](super::Proven) tells.
-    pub units: Option<&'a BTreeSet<(TimelineId, Lsn)>>,
+    /// Whether it is the only store: then [`Proven`](super::Proven) tells which of its whole units open.
+    /// In a replica, whoever compares it with the others finds that out.
+    pub only: bool,
 }
 
 impl<'a> Destination<'a> {
@@ -26,7 +23,7 @@ impl<'a> Destination<'a> {
             archive: archive.clone(),
             catalog: Some(catalog),
             whole: true,
-            units: None,
+            only: true,
         }]
     }
 }

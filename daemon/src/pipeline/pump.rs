@@ -4,6 +4,7 @@
 //! reads before anything of it is kept. How WAL is cut, stored and accounted for is the chunker's,
 //! the uploader's and the watermark's concern.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,7 @@ use walvault_config::Ack;
 use walvault_layout::unit_containing;
 use walvault_protocol::client::{ClientError, WalMessage};
 use walvault_protocol::replication::StandbyStatus;
-use walvault_protocol::wal::{ScanStart, WalError, WalScanner};
+use walvault_protocol::wal::{MarkKind, ScanStart, WalError, WalScanner};
 use walvault_protocol::{Lsn, LsnRange, PgTimestamp, TimelineId};
 use walvault_store::clock;
 
@@ -44,6 +45,9 @@ mod laggards;
 /// How often PostgreSQL hears from us when nothing happens, well within the 30 s (half of
 /// `wal_sender_timeout`) after which it asks.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// The same while the socket is not read, so that its questions are not heard: `wal_sender_timeout` may be
+/// seconds.
+const UNREAD_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it hears of WAL that was received and not stored, while commits wait: those under
 /// `remote_write` wait for this.
 const WRITE_INTERVAL: Duration = Duration::from_millis(1);
@@ -106,6 +110,8 @@ pub struct Reports {
     pub metrics: Arc<Metrics>,
     /// For whoever brings an archive what it missed.
     pub copies: CatchUp,
+    /// For whoever records what no replay passes over: the records after which WAL is not complete.
+    pub impassable: mpsc::UnboundedSender<LsnRange>,
 }
 
 /// One timeline's stream on its way into the archive.
@@ -129,6 +135,7 @@ pub struct Pump {
     events: mpsc::UnboundedReceiver<Uploaded>,
     state: watch::Sender<StreamState>,
     metrics: Arc<Metrics>,
+    impassable: mpsc::UnboundedSender<LsnRange>,
     /// Whether commits wait for us.
     commits_wait: watch::Receiver<bool>,
     server_end: Lsn,
@@ -171,6 +178,7 @@ impl Pump {
             state,
             metrics,
             copies,
+            impassable,
         } = reports;
         let Begin { place, proven } = begin;
         let Some(Destination { archive, .. }) = destinations.first() else {
@@ -199,9 +207,11 @@ impl Pump {
         let mut places = Vec::new();
         for (number, one) in destinations.iter().enumerate() {
             let catalog = one.catalog.unwrap_or(&nothing);
-            let here = one.units.map(|units| proven.in_replica(units, timeline));
-            let here = here.as_ref().unwrap_or(proven);
-            let (ledger, superfluous) = TailLedger::open(catalog, timeline, here);
+            let here = match one.only {
+                true => proven.clone(),
+                false => proven.in_replica(&BTreeSet::new(), timeline),
+            };
+            let (ledger, superfluous) = TailLedger::open(catalog, timeline, &here);
             removals.remove(number, &one.archive, timeline, superfluous);
             if !is_whole(one) {
                 copies.leave(number);
@@ -248,6 +258,7 @@ impl Pump {
             events,
             state,
             metrics,
+            impassable,
             commits_wait,
             server_end: start,
             uncut_since: None,
@@ -274,11 +285,13 @@ impl Pump {
         // What is in flight contradicts the archive as well, or cannot be told from it. After a
         // panic the receipt of one upload never comes.
         if let Err(error @ (PumpError::Archive(_) | PumpError::Panicked { .. })) = end {
+            self.leave_unfinished();
             return Err(error);
         }
         let lost = matches!(end, Err(_) | Ok(PumpEnd::Lost(_) | PumpEnd::Silent(_)));
         let drained = self.drain(if lost { None } else { Some(source) }).await;
         if let Err(error) = drained {
+            self.leave_unfinished();
             return Err(end.err().unwrap_or(error));
         }
         self.uploader.finish().await;
@@ -429,6 +442,12 @@ impl Pump {
             self.scanner.push(head)?;
             let marks = self.scanner.take_marks();
             self.group.received(&marks);
+            let ends = marks.iter().filter(
+                |mark| matches!(&mark.kind, MarkKind::Parameters(set) if set.ends_replay()),
+            );
+            for mark in ends {
+                let _ = self.impassable.send(LsnRange::new(mark.start, mark.end));
+            }
             let position = self.chunker.position() + head.len() as u64;
             self.metrics
                 .live
@@ -564,7 +583,8 @@ impl Pump {
         let written = self.chunker.position();
         let received = self.write_due().is_some_and(|due| due <= Instant::now());
         let ask = !self.asked && self.last_heard.elapsed() >= self.settings.receiver_timeout / 2;
-        if !(self.status_due || received || ask || self.last_status.elapsed() >= STATUS_INTERVAL) {
+        let due = self.last_status.elapsed() >= self.status_interval();
+        if !(self.status_due || received || ask || due) {
             return Ok(());
         }
         if self.last_status.elapsed() >= STATUS_INTERVAL && written == self.last_written {
@@ -586,6 +606,13 @@ impl Pump {
         Ok(())
     }
 
+    fn status_interval(&self) -> Duration {
+        match self.has_room() {
+            true => STATUS_INTERVAL,
+            false => UNREAD_INTERVAL,
+        }
+    }
+
     /// When the server is to hear how much was received, if it is to.
     fn write_due(&self) -> Option<Instant> {
         let news = self.chunker.position() != self.last_written && *self.commits_wait.borrow();
@@ -595,7 +622,7 @@ impl Pump {
     fn next_wake(&self) -> Instant {
         let status = self
             .write_due()
-            .unwrap_or(self.last_status + STATUS_INTERVAL);
+            .unwrap_or(self.last_status + self.status_interval());
         let silence = match self.asked {
             true => self.settings.receiver_timeout,
             false => self.settings.receiver_timeout / 2,

@@ -6,6 +6,9 @@ use walvault_protocol::{Lsn, SegmentSize, ServerVersion};
 
 use super::StreamError;
 
+/// How often a slot is made that somebody else drops.
+const ATTEMPTS: usize = 3;
+
 /// A server we are connected to.
 pub struct Server {
     /// The connection, in replication mode.
@@ -45,6 +48,8 @@ pub enum Reserved {
     At(Lsn),
     /// Nothing: it was invalidated, or never reserved any.
     Nothing,
+    /// Nothing: there is no such slot.
+    Absent,
     /// The server cannot be asked; whether that may pass by itself.
     Unknown {
         /// Such as when all connections are taken.
@@ -58,7 +63,7 @@ impl Reserved {
     pub fn lsn(self) -> Option<Lsn> {
         match self {
             Reserved::At(lsn) => Some(lsn),
-            Reserved::Nothing | Reserved::Unknown { .. } => None,
+            Reserved::Nothing | Reserved::Absent | Reserved::Unknown { .. } => None,
         }
     }
 }
@@ -78,6 +83,26 @@ pub async fn ensure_slot(
     if temporary {
         return reserved(session, info, slot).await;
     }
+    // The slot is looked at first: an attempt to make one that is there is an error in the server's log.
+    for _ in 0..ATTEMPTS {
+        match reserved(session, info, slot).await? {
+            Reserved::At(lsn) => return Ok(Reserved::At(lsn)),
+            Reserved::Nothing => {
+                recreate_slot(session, info, slot).await?;
+            }
+            Reserved::Absent => create_slot(session, slot).await?,
+            unknown @ Reserved::Unknown { .. } => {
+                create_slot(session, slot).await?;
+                return Ok(unknown);
+            }
+        }
+    }
+    Err(StreamError::SlotChanges(slot.clone()))
+}
+
+/// Makes the slot, with WAL reserved from the server's last checkpoint on. Somebody else may be
+/// quicker.
+async fn create_slot(session: &mut Session, slot: &SlotName) -> Result<(), StreamError> {
     let options = SlotOptions {
         temporary: false,
         reserve_wal: true,
@@ -87,13 +112,10 @@ pub async fn ensure_slot(
         Err(error) if error.sqlstate() == Some("42710") => {}
         Err(error) => return Err(error.into()),
     }
-    match reserved(session, info, slot).await? {
-        Reserved::Nothing => recreate_slot(session, info, slot).await,
-        kept => Ok(kept),
-    }
+    Ok(())
 }
 
-/// Drops the slot and makes it anew, with WAL reserved from the server's last checkpoint on.
+/// Drops the slot, if it is there, and makes it anew, with WAL reserved from the server's last checkpoint on.
 ///
 /// # Errors
 /// When the server refuses.
@@ -106,32 +128,36 @@ pub async fn recreate_slot(
         slot = slot.as_str(),
         "the replication slot does not keep the WAL we need; making it anew"
     );
-    session.drop_slot(slot).await?;
-    let options = SlotOptions {
-        temporary: false,
-        reserve_wal: true,
-    };
-    session.create_physical_slot(slot, options).await?;
+    match session.drop_slot(slot).await {
+        Err(error) if !error.is_undefined() => return Err(error.into()),
+        _ => {}
+    }
+    create_slot(session, slot).await?;
     reserved(session, info, slot).await
 }
 
 /// What the slot reserves.
 ///
 /// # Errors
-/// When the connection is lost.
+/// When the connection is lost, or it is a logical slot.
 pub async fn reserved(
     session: &mut Session,
     info: &ConnInfo,
     slot: &SlotName,
 ) -> Result<Reserved, StreamError> {
     let known = |lsn: Option<Lsn>| lsn.map_or(Reserved::Nothing, Reserved::At);
+    let logical = || StreamError::LogicalSlot(slot.clone());
     if session.server_version().major() >= 15 {
-        let position = session.read_physical_slot(slot).await?;
-        return Ok(known(position.and_then(|position| position.restart_lsn)));
+        return match session.read_physical_slot(slot).await {
+            Ok(None) => Ok(Reserved::Absent),
+            Ok(Some(position)) => Ok(known(position.restart_lsn)),
+            Err(error) if error.sqlstate() == Some("0A000") => Err(logical()),
+            Err(error) => Err(error.into()),
+        };
     }
     // Before READ_REPLICATION_SLOT only SQL tells.
     let query = format!(
-        "select restart_lsn from pg_catalog.pg_replication_slots where slot_name = '{}'",
+        "select restart_lsn, slot_type from pg_catalog.pg_replication_slots where slot_name = '{}'",
         slot.as_str()
     );
     let answer = async {
@@ -141,17 +167,11 @@ pub async fn reserved(
         Ok::<_, ClientError>(result)
     };
     match answer.await {
-        Ok(result) => {
-            let value = result
-                .rows
-                .first()
-                .and_then(|row| row.first())
-                .cloned()
-                .flatten();
-            Ok(known(value.and_then(|text| {
-                std::str::from_utf8(&text).ok()?.parse().ok()
-            })))
-        }
+        Ok(result) => match result.text(0, 1) {
+            None => Ok(Reserved::Absent),
+            Some("logical") => Err(logical()),
+            Some(_) => Ok(known(result.text(0, 0).and_then(|text| text.parse().ok()))),
+        },
         Err(error) => {
             tracing::warn!(%error, "the slot's position is not known; the archive alone decides where to resume");
             Ok(Reserved::Unknown {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use walvault_archive::fence::Epoch;
@@ -12,174 +12,27 @@ use walvault_archive::{Archive, Catalog};
 use walvault_evidence::audit::{Action, Outcome};
 use walvault_protocol::client::{ClientError, ConnInfo, Session, StartReplication};
 use walvault_protocol::replication::{SlotName, SystemIdentity};
-use walvault_protocol::timeline::TimelineHistoryError;
-use walvault_protocol::{Lsn, ServerVersion, TimelineId};
+use walvault_protocol::{Lsn, TimelineId};
 
 use super::connect::{Server, ensure_slot};
+use super::error::StreamError;
+use super::farewell::held_up;
 use super::fence;
 use super::held::held;
 use super::histories::Histories;
+use super::impassable::record_impassable;
 use super::monitor::watch_server;
 use super::overlap::{confirm, vouch};
-use super::resume::{Superseded, beside, resume};
-use crate::copies::{Place, look};
+use super::resume::{beside, resume};
+use super::standby::is_standby;
+use crate::copies::{Look, Place};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::observed::{Interruption, StreamState};
+use crate::observed::StreamState;
 use crate::pipeline::{
-    Begin, CatchUp, Destination, Proven, Pump, PumpEnd, PumpError, Removals, Reports, Resume,
-    Settings,
+    Begin, CatchUp, Destination, Proven, Pump, PumpEnd, Removals, Reports, Resume, Settings,
 };
 use crate::rotation::count_stored;
-
-/// Why a stream ended or never began.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    /// PostgreSQL, or the way to it.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The archive.
-    #[error(transparent)]
-    Archive(#[from] walvault_archive::Error),
-    /// What was received, or what it contradicts.
-    #[error(transparent)]
-    Pump(#[from] PumpError),
-    /// A history file that cannot be believed.
-    #[error(transparent)]
-    History(#[from] TimelineHistoryError),
-    /// Another server took over.
-    #[error(transparent)]
-    Superseded(#[from] Superseded),
-    /// A server of a version that walvault does not speak to.
-    #[error("the server is PostgreSQL {0}; walvault needs version 13 or newer")]
-    TooOld(ServerVersion),
-    /// `wal_segment_size` is not one.
-    #[error(
-        "the server shows wal_segment_size as '{0}', which is not a segment size; check what [postgres] url points at"
-    )]
-    SegmentSize(String),
-    /// The server's WAL ends before the archive's.
-    #[error(
-        "the archive holds timeline {timeline:?} up to {archived_to}, but this server's WAL ends at {server_end}: it is a clone, or was set back to an older state; archive it elsewhere, or restore it from the archive and promote it, which gives it a timeline of its own"
-    )]
-    Behind {
-        /// The timeline.
-        timeline: TimelineId,
-        /// The end of what is archived.
-        archived_to: Lsn,
-        /// The end of what the server has.
-        server_end: Lsn,
-    },
-    /// The server, or the network, hangs.
-    #[error("the server said nothing for {} s, though it was asked to; connecting again", .0.as_secs())]
-    Silent(std::time::Duration),
-    /// The server no longer has the WAL that comes next.
-    #[error("the WAL from {} of timeline {:?} on, which is to be archived next, is gone from the server: {cause}", .place.archived_to, .place.timeline)]
-    WalRemoved {
-        /// Where streaming was to go on.
-        place: Resume,
-        /// What the server said.
-        cause: String,
-    },
-    /// WAL is gone, and what the slot still keeps cannot be asked.
-    #[error(
-        "what the replication slot keeps is not known while the server takes no SQL; asking again before a gap is recorded"
-    )]
-    SlotUnknown,
-    /// The server ended a timeline without saying what follows.
-    #[error("timeline {0:?} ended at the server, but nothing follows it there; reconnecting")]
-    DeadEnd(TimelineId),
-}
-
-impl StreamError {
-    /// Whether trying again is futile until somebody changes something.
-    #[must_use]
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            StreamError::Client(error) => !error.is_transient(),
-            StreamError::Archive(error) | StreamError::Pump(PumpError::Archive(error)) => {
-                !error.is_transient()
-            }
-            StreamError::TooOld(_) | StreamError::SegmentSize(_) | StreamError::Behind { .. } => {
-                true
-            }
-            // The old primary will be rewound and come back as a standby.
-            StreamError::Superseded(_)
-            | StreamError::Pump(_)
-            | StreamError::History(_)
-            | StreamError::DeadEnd(_)
-            | StreamError::Silent(_)
-            | StreamError::SlotUnknown
-            | StreamError::WalRemoved { .. } => false,
-        }
-    }
-
-    /// Whether the server answered and refused, though it is not just starting or stopping.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        match self {
-            StreamError::Client(error) => error
-                .sqlstate()
-                .is_some_and(|code| !code.starts_with("57P")),
-            _ => false,
-        }
-    }
-
-    /// Whether the server invalidated the slot.
-    #[must_use]
-    pub fn is_slot_invalid(&self) -> bool {
-        matches!(self, StreamError::Client(error) if error.is_slot_invalid())
-    }
-
-    /// The same, as metrics and `/status` tell it.
-    #[must_use]
-    pub fn interruption(&self) -> Interruption {
-        let kind = match self {
-            StreamError::Client(error) if error.sqlstate().is_some() => "refused",
-            StreamError::Client(_) | StreamError::Silent(_) => "connection",
-            StreamError::Archive(_) | StreamError::Pump(PumpError::Archive(_)) => "archive",
-            StreamError::Pump(_) => "wal",
-            StreamError::Superseded(_) | StreamError::Behind { .. } => "superseded",
-            StreamError::WalRemoved { .. } => "gap",
-            _ => "other",
-        };
-        let key_trouble = match self {
-            StreamError::Archive(walvault_archive::Error::Key(trouble)) => {
-                Some(trouble.to_string())
-            }
-            _ => None,
-        };
-        Interruption {
-            kind,
-            reason: self.to_string(),
-            key_trouble,
-            conflict: self.is_conflict(),
-        }
-    }
-
-    /// Whether going on could harm the archive, or cannot be: it is another system's, holds other
-    /// bytes, or its keys are not here. Somebody has to decide which side is right.
-    #[must_use]
-    pub fn is_conflict(&self) -> bool {
-        use walvault_archive::Error;
-        match self {
-            StreamError::Behind { .. } => true,
-            StreamError::Archive(Error::Key(error))
-            | StreamError::Pump(PumpError::Archive(Error::Key(error))) => !error.is_transient(),
-            StreamError::Archive(error) | StreamError::Pump(PumpError::Archive(error)) => matches!(
-                error,
-                Error::OtherSystem { .. }
-                    | Error::OtherSegmentSize { .. }
-                    | Error::Diverged { .. }
-                    | Error::Unconfirmed { .. }
-                    | Error::Corrupt { .. }
-                    | Error::Fenced { .. }
-                    | Error::Record { .. }
-            ),
-            _ => false,
-        }
-    }
-}
 
 /// What decides where streaming begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,9 +90,8 @@ pub enum Writer {
 }
 
 impl Writer {
-    /// Takes an epoch, or checks that the one taken is still the highest. A server that was promoted
-    /// since, seen on a `fresh` connection, gives the right back to its sidecar: whoever wrote
-    /// meanwhile did so for another primary.
+    /// Takes an epoch, or checks that the one taken is still the highest, or may be taken anew: see
+    /// [`may_retake`].
     async fn claim(
         &mut self,
         archive: &Archive,
@@ -247,15 +99,24 @@ impl Writer {
         timeline: TimelineId,
         fresh: bool,
     ) -> Result<(), walvault_archive::Error> {
-        let Writer::Epoch(taken) = self else {
-            return Ok(());
-        };
-        if let Some((epoch, taken_on)) = taken {
+        if let Writer::Epoch(Some((epoch, taken_on))) = self {
             match epoch.check().await {
-                Err(walvault_archive::Error::Fenced { .. }) if fresh && timeline > *taken_on => {}
+                Err(error) if may_retake(&error, timeline, *taken_on, fresh) => {}
                 checked => return checked,
             }
         }
+        self.take(archive, context, timeline).await
+    }
+
+    async fn take(
+        &mut self,
+        archive: &Archive,
+        context: &Context,
+        timeline: TimelineId,
+    ) -> Result<(), walvault_archive::Error> {
+        let Writer::Epoch(taken) = self else {
+            return Ok(());
+        };
         let server = context.info.endpoint();
         let epoch = fence::take(archive, &server, timeline).await?;
         context
@@ -281,17 +142,58 @@ impl Writer {
             return Ok(());
         };
         match epoch.check().await {
-            Err(walvault_archive::Error::Fenced { .. }) if fresh && timeline > *taken_on => Ok(()),
+            Err(error) if may_retake(&error, timeline, *taken_on, fresh) => Ok(()),
             checked => checked,
         }
     }
 
-    /// Returns when another writer took over.
-    async fn overtaken(&self) -> walvault_archive::Error {
+    /// Whether nobody else was the archive's writer since this process became it, as far as it knows.
+    fn goes_on(&self, timeline: TimelineId, fresh: bool) -> bool {
         match self {
-            Writer::Epoch(Some((epoch, _))) => fence::overtaken(epoch).await,
-            Writer::Epoch(None) | Writer::Beside => std::future::pending().await,
+            Writer::Epoch(Some((_, taken_on))) => !fresh || timeline <= *taken_on,
+            Writer::Epoch(None) | Writer::Beside => false,
         }
+    }
+
+    /// Returns when another writer took over, or it cannot be seen. From one of an older timeline than
+    /// the one streamed, the archive is taken back while the stream goes on.
+    async fn overtaken(
+        &mut self,
+        archive: &Archive,
+        context: &Context,
+        timeline: TimelineId,
+    ) -> walvault_archive::Error {
+        loop {
+            let fenced = match self {
+                Writer::Epoch(Some((epoch, _))) => fence::overtaken(epoch).await,
+                Writer::Epoch(None) | Writer::Beside => std::future::pending().await,
+            };
+            if !may_retake(&fenced, timeline, timeline, false) {
+                return fenced;
+            }
+            tracing::warn!(error = %fenced, "the sidecar of an older timeline took the archive; taking it back");
+            if let Err(error) = self.take(archive, context, timeline).await {
+                return error;
+            }
+        }
+    }
+}
+
+/// Whether a writer that was overtaken, and streams `timeline`, takes its right anew. A server that was
+/// promoted since, seen on a `fresh` connection, gives it back to its sidecar: whoever wrote meanwhile did
+/// so for another primary. And a sidecar of an older timeline came too late: it looked at the archive
+/// before the promotion was to be seen there, and it will find itself superseded.
+fn may_retake(
+    error: &walvault_archive::Error,
+    timeline: TimelineId,
+    taken_on: TimelineId,
+    fresh: bool,
+) -> bool {
+    match error {
+        walvault_archive::Error::Fenced { timeline: by, .. } => {
+            fresh && timeline > taken_on || by.is_some_and(|by| by < timeline)
+        }
+        _ => false,
     }
 }
 
@@ -375,6 +277,10 @@ pub async fn follow(
                     0 => Destination::only(archive, &catalog),
                     _ => places.iter().map(Place::destination).collect(),
                 };
+                let (impassable, found) = mpsc::unbounded_channel();
+                // Whoever takes backups looks again whether one is due.
+                let recorded = || context.writing.send_modify(|_| ());
+                let recording = record_impassable(archive, place.timeline, found, recorded);
                 let pump = Pump::new(
                     &destinations,
                     sealer,
@@ -387,13 +293,19 @@ pub async fn follow(
                         state: context.state.clone(),
                         metrics: context.metrics.clone(),
                         copies: context.copies.clone(),
+                        impassable,
                     },
                     context.removals.clone(),
                     monitor.commits_wait(),
                 );
                 let ended = tokio::select! {
                     ended = pump.run(&mut stream, stop) => ended?,
-                    fenced = writer.overtaken() => return Err(fenced.into()),
+                    fenced = writer.overtaken(archive, context, place.timeline) => return Err(fenced.into()),
+                    never = recording => match never {},
+                    archived_to = held_up(&context.info, &context.state) => {
+                        (0..places.len()).for_each(|place| context.copies.leave(place));
+                        return Err(StreamError::HeldUp { archived_to });
+                    }
                 };
                 match ended {
                     PumpEnd::Stopped => {
@@ -447,16 +359,12 @@ async fn prepare(
     let reserved = ensure_slot(&mut session, info, slot, context.temporary)
         .await?
         .lsn();
-    let looked = async {
-        // Whether a replica has all of the WAL is seen by all of it.
-        let catalog = match context.copies.replicas() {
-            Some(_) => Catalog::load_wal(archive).await?,
-            None => held(archive, &history, reserved, identity.flushed_lsn).await?,
-        };
-        let places = look(archive, &catalog, &context.copies).await?;
-        Ok::<_, walvault_archive::Error>((catalog, places))
-    };
-    let holds = writer.holds(identity.timeline, before.is_none());
+    let fresh = before.is_none();
+    let mut look = Look::new(archive, &context.copies, &history);
+    look.ack = context.settings.ack;
+    look.writes = writer.goes_on(identity.timeline, fresh);
+    let looked = held(look, reserved, identity.flushed_lsn);
+    let holds = writer.holds(identity.timeline, fresh);
     let (looked, holds) = tokio::join!(looked, holds);
     let (catalog, places) = looked?;
     let place = match context.from {
@@ -472,10 +380,19 @@ async fn prepare(
         // A backup may have brought WAL that was written since the server was asked.
         identity = session.identify_system().await?;
         if place.timeline == identity.timeline && place.archived_to > identity.flushed_lsn {
-            return Err(StreamError::Behind {
-                timeline: place.timeline,
-                archived_to: place.archived_to,
-                server_end: identity.flushed_lsn,
+            let (timeline, archived_to) = (place.timeline, place.archived_to);
+            let server_end = identity.flushed_lsn;
+            // One that has just been started tells how far it has replayed, until it receives WAL again.
+            return Err(match is_standby(&mut session, info).await? {
+                true => StreamError::StandbyBehind {
+                    archived_to,
+                    server_end,
+                },
+                false => StreamError::Behind {
+                    timeline,
+                    archived_to,
+                    server_end,
+                },
             });
         }
     }

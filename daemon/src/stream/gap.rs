@@ -5,13 +5,12 @@
 
 use walvault_archive::Archive;
 use walvault_archive::record::GapRecord;
-use walvault_layout::ObjectKey;
 use walvault_protocol::{LsnRange, SegmentNumber};
-use walvault_store::StoreError;
-use walvault_store::clock;
 
 use super::connect::{Reserved, Server, recreate_slot, reserved};
-use super::follow::{Context, StreamError};
+use super::error::StreamError;
+use super::follow::Context;
+use super::impassable::put;
 use crate::pipeline::Resume;
 
 /// Records what lies between what is archived and what the server still has, after the server
@@ -36,7 +35,9 @@ pub async fn record_gap(
     }
     let from = match kept {
         Reserved::At(lsn) => lsn,
-        Reserved::Nothing | Reserved::Unknown { .. } => server.identity.flushed_lsn,
+        Reserved::Nothing | Reserved::Absent | Reserved::Unknown { .. } => {
+            server.identity.flushed_lsn
+        }
     };
     let size = archive.segment_size();
     let range = LsnRange::new(
@@ -46,25 +47,7 @@ pub async fn record_gap(
     if range.is_empty() {
         return Ok(None);
     }
-    let record = GapRecord {
-        version: 1,
-        timeline: place.timeline,
-        range,
-        cause: cause.to_owned(),
-        noticed_at: clock::now(),
-    };
-    let key = ObjectKey::Gap(place.timeline, range);
-    match archive.put_record(&key, &record).await {
-        Ok(_) => {}
-        // Another look recorded it, or somebody else took its name: then it tells of no gap.
-        Err(walvault_archive::Error::Store(StoreError::Exists { .. })) => {
-            match archive.get_record::<GapRecord>(&key).await {
-                Err(error) if !error.is_withheld() => return Err(error.into()),
-                _ => {}
-            }
-        }
-        Err(error) => return Err(error.into()),
-    }
+    let record = put(archive, place.timeline, range, cause).await?;
     tracing::error!(
         timeline = place.timeline.get(), %range, bytes = range.len(), cause,
         "WAL was lost before it was archived; no instant within the gap can be restored, and a base backup is taken at once"

@@ -5,6 +5,7 @@
 //! place. What the server was not told yet is opened: a name alone is no reason to acknowledge it.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::archive::wal_key;
@@ -16,7 +17,8 @@ use walvault_protocol::wal::{ScanStart, WalScanner};
 use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
 
 use super::connect::connect;
-use super::follow::{Context, StreamError};
+use super::error::StreamError;
+use super::follow::Context;
 use crate::pipeline::Resume;
 use crate::pipeline::proven::Proven;
 
@@ -150,10 +152,15 @@ pub async fn confirm(
     let Some(newest) = newest(archive, catalog, place).await? else {
         return Ok((session, Proven::default()));
     };
+    // Of what opens in one replica, another's chunks tell nothing.
+    let units = match context.copies.replicas() {
+        Some(_) => BTreeSet::new(),
+        None => catalog.proven_units(archive, place.timeline, known).await?,
+    };
     let mut proven = Proven {
         newest: true,
         last_record: None,
-        units: catalog.proven_units(archive, place.timeline, known).await?,
+        units,
     };
     if newest.range.start >= place.start {
         let slot = Some(&context.slot);

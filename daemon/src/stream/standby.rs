@@ -39,7 +39,10 @@ pub async fn wait_for_promotion(
 }
 
 /// A server that tells it in SQL alone, and refuses to, is taken for a primary: the fence holds all the same.
-async fn is_standby(session: &mut Session, info: &ConnInfo) -> Result<bool, ClientError> {
+pub(super) async fn is_standby(
+    session: &mut Session,
+    info: &ConnInfo,
+) -> Result<bool, ClientError> {
     if let Some(known) = session.is_standby().await? {
         return Ok(known);
     }

@@ -16,9 +16,11 @@ use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
 use walvault_store::SharedStore;
 
 use super::connect::connect;
-use super::follow::{Context, StreamError};
+use super::error::StreamError;
+use super::follow::Context;
 use super::held::held;
 use super::monitor::slot_state;
+use crate::copies::Look;
 use crate::metrics::live::Slot;
 use crate::observed::Outlook;
 
@@ -112,7 +114,8 @@ async fn advance(
         none => none.insert(Archive::open(store.clone(), keys.clone()).await?),
     };
     archive.belongs_to(server.identity.system_id, server.segment_size)?;
-    let catalog = held(archive, &history, Some(kept.from), kept.replayed).await?;
+    let look = Look::new(archive, &context.copies, &history);
+    let (catalog, _) = held(look, Some(kept.from), kept.replayed).await?;
     let unit = unit_containing(kept.from, archive.segment_size());
     let to = catalog.reach(&history, unit.start).min(kept.replayed);
     let slot = context.slot.as_str();

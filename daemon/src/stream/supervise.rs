@@ -12,7 +12,8 @@ use walvault_store::Backoff;
 use walvault_store::SharedStore;
 
 use super::connect::{Server, connect, recreate_slot};
-use super::follow::{Context, Followed, StreamError, Writer, follow};
+use super::error::StreamError;
+use super::follow::{Context, Followed, Writer, follow};
 use super::gap::record_gap;
 use super::standby::wait_for_promotion;
 use super::standby_slot::keep_advancing;

@@ -46,10 +46,18 @@ pub(super) async fn connect(
     let provider = Arc::new(ring::default_provider());
     let config = config(settings, trust, host, &provider).await?;
     let connector = TlsConnector::from(Arc::new(config));
-    connector
+    let stream = connector
         .connect(name, socket)
         .await
-        .map_err(|error| explain(&error))
+        .map_err(|error| explain(&error))?;
+    // As libpq does (`pqsecure_open_client` in `fe-secure-openssl.c`): nobody said before that this is PostgreSQL.
+    if settings.direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Err(
+            "the server does not say in TLS that it speaks PostgreSQL's protocol; see what listens there, or use sslnegotiation=postgres"
+                .to_owned(),
+        );
+    }
+    Ok(stream)
 }
 
 /// What SCRAM binds to (`tls-server-end-point`, RFC 5929, section 4.1); `None` where the

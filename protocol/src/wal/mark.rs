@@ -71,6 +71,15 @@ pub struct Parameters {
     pub wal_level: u32,
 }
 
+impl Parameters {
+    /// Whether no replay passes over the record: from there on WAL lacks what `wal_level = minimal` leaves out
+    /// (`WAL_LEVEL_MINIMAL` of `src/include/access/xlog.h`).
+    #[must_use]
+    pub fn ends_replay(&self) -> bool {
+        self.wal_level == 0
+    }
+}
+
 /// A message that `pg_logical_emit_message` wrote into WAL, as far as it is short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalMessage {

@@ -166,6 +166,7 @@ fn a_backup_that_failed_is_tried_again() {
     let status = get(daemon.admin(), "/backups").json();
     let error = status["last"]["error"].as_str().expect("an error");
     assert!(error.contains("max_wal_senders"), "{error}");
+    assert!(status["next"].is_string(), "{status}");
     drop(receivewal);
     wait_for("the backup", || backups(&scenario).len() == 1);
     assert_eq!(labels(&scenario), ["first backup"]);

@@ -8,7 +8,7 @@ use walvault_tests::process::Process;
 use walvault_tests::time::timestamptz;
 use walvault_tests::user::give_to_server_user;
 use walvault_tests::{
-    ArchiveKind, Archived, Garage, Postgres, Scenario, free_port, test, wait_until,
+    ArchiveKind, Archived, Garage, Postgres, Scenario, cache, free_port, test, wait_until,
 };
 
 #[test]
@@ -101,6 +101,26 @@ fn no_free_replication_slot() {
     scenario
         .run_to_its_end()
         .failed_saying(&["max_replication_slots"]);
+}
+
+#[test]
+fn a_slot_that_is_none_for_wal() {
+    for major in [cache::DEBIAN_MAJOR, 14] {
+        let server = Postgres::builder()
+            .major(major)
+            .setting("wal_level", "logical")
+            .start();
+        server.query("SELECT pg_create_logical_replication_slot('walvault', 'pgoutput')");
+        let scenario = Scenario::new(ArchiveKind::Directory);
+        scenario.configure_for(&server);
+        scenario
+            .run_to_its_end()
+            .failed_saying(&["is a logical slot", "[postgres] slot"]);
+        assert_eq!(
+            server.query("SELECT slot_type FROM pg_replication_slots"),
+            "logical"
+        );
+    }
 }
 
 #[test]

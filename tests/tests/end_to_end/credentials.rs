@@ -8,7 +8,8 @@ use std::process::Command;
 use std::thread;
 
 use walvault_tests::user::write_as_server_user;
-use walvault_tests::{ArchiveKind, Moto, Outcome, Scenario, test};
+use walvault_tests::wait::wait_for;
+use walvault_tests::{ArchiveKind, CommitLog, Moto, Outcome, Postgres, Scenario, test};
 
 const ARCHIVE: &str = r#"{"format":1,"archive_id":"00112233445566778899aabbccddeeff",
     "system_id":"1","segment_size":16777216,"created_at":"2026-11-21T06:30:00Z","created_by":"a test"}"#;
@@ -151,6 +152,47 @@ fn they_come_from_every_place_in_the_default_chain() {
     });
     let machine = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.as_str())];
     let _ = list(&scenario, &machine).succeeded();
+}
+
+/// Keys are rotated by rewriting the file that they are in.
+#[test]
+fn a_file_of_credentials_that_is_rewritten_is_read_again() {
+    let mut scenario = Scenario::new(ArchiveKind::Garage);
+    let file = scenario.path("credentials");
+    let known = scenario.archive().environment();
+    let value = |name: &str| {
+        let found = known.iter().find(|(known, _)| known == name);
+        found.expect("a variable").1.clone()
+    };
+    let (id, secret) = (value("AWS_ACCESS_KEY_ID"), value("AWS_SECRET_ACCESS_KEY"));
+    let write = |secret: &str| {
+        let text =
+            format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
+        write_as_server_user(&file, &text);
+    };
+    write(&secret);
+    let path = file.to_str().expect("UTF-8").to_owned();
+    // Empty is as good as none.
+    scenario.set_environment(vec![
+        ("AWS_ACCESS_KEY_ID".to_owned(), String::new()),
+        ("AWS_SECRET_ACCESS_KEY".to_owned(), String::new()),
+        ("AWS_SHARED_CREDENTIALS_FILE".to_owned(), path),
+    ]);
+    let server = Postgres::start_new();
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    let _ = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    write("expired");
+    wait_for("a refusal", || {
+        let _ = log.commit(&server);
+        daemon.log().contains("WAL is not archived")
+    });
+    write(&secret);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
 }
 
 #[test]

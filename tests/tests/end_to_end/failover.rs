@@ -126,6 +126,34 @@ fn a_standby_is_streamed_from_and_followed_through_its_promotion() {
     assert_rows(&log.rows(&restored), &expected, &restored.log());
 }
 
+/// After a restart a standby tells how far it has replayed, which may be far behind what it had received.
+#[test]
+fn a_standby_that_starts_again_behind_the_archive_is_waited_for() {
+    let primary = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    let log = CommitLog::create(&primary);
+    let mut standby = primary.standby();
+    standby.configure("recovery_min_apply_delay = '20s'");
+    standby.stop(Shutdown::Fast);
+    standby.start();
+    let mut config = scenario.config(&standby.url());
+    scenario.configure(config.set("postgres", "standby", "stream"));
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&standby);
+    let load = log.load(&primary, 3);
+    log.wait_for_rows(&primary, 300);
+    drop(load);
+    daemon.wait_until_archived(&standby);
+    standby.kill();
+    daemon.kill();
+    standby.start();
+    let daemon = scenario.run();
+    daemon.wait_until_saying(&["waiting until the standby has received or replayed as much"]);
+    daemon.wait_until_streaming(&standby);
+    assert!(!daemon.log().contains("a conflict"), "{}", daemon.log());
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn a_standby_ends_a_smart_shutdown_though_a_sidecar_waits_beside_it() {
     for major in [13, cache::DEBIAN_MAJOR] {
@@ -363,6 +391,52 @@ fn a_gap_is_recorded_and_a_backup_begins_anew_after_it() {
     outcome.failed_saying(&["inside a gap"]);
     let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "after", &[]);
     assert_rows(&log.rows(&restored), &log.rows(&server), &restored.log());
+}
+
+/// WAL that `wal_level = minimal` wrote is there, and does not lead to what came after it.
+#[test]
+fn a_server_that_was_minimal_for_a_while_is_backed_up_anew() {
+    let mut server = Postgres::builder()
+        .setting("wal_keep_size", "1GB")
+        .setting("max_wal_size", "4GB")
+        .start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    let before = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+    server.query("SELECT pg_drop_replication_slot('walvault')");
+    server.configure("wal_level = minimal\nmax_wal_senders = 0");
+    server.stop(Shutdown::Fast);
+    server.start();
+    server.query("CREATE TABLE bulk AS SELECT generate_series(1, 9999) AS n");
+    server.configure("wal_level = replica\nmax_wal_senders = 10");
+    server.stop(Shutdown::Fast);
+    server.start();
+
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    wait_for("a backup after it", || {
+        list(&scenario)["backups"].as_array().map(Vec::len) == Some(2)
+    });
+    let after = log.commit(&server);
+    daemon.wait_until_archived(&server);
+    let listed = list(&scenario);
+    let cause = listed["gaps"][0]["cause"].as_str().expect("a gap");
+    assert!(cause.contains("wal_level = minimal"), "{cause}");
+    assert_eq!(
+        listed["windows"].as_array().map(Vec::len),
+        Some(2),
+        "{listed}"
+    );
+    assert!(daemon.stop().success());
+    server.lose();
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert_eq!(restored.query("SELECT count(*) FROM bulk"), "9999");
+    let rows = [before.id, after.id];
+    assert_rows(&log.rows(&restored), &rows, &restored.log());
 }
 
 #[test]

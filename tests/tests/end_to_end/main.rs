@@ -18,6 +18,7 @@ mod credentials;
 mod documents;
 mod drill;
 mod drill_surroundings;
+mod endings;
 mod export;
 mod failover;
 mod far_archive;

@@ -118,6 +118,31 @@ fn manifests_agree_with_the_schemas_of_kubernetes() {
     }
 }
 
+/// systemd stops units in the reverse of the order in which it starts them, and the WAL of PostgreSQL's shutdown is
+/// archived by a sidecar that ends later.
+#[test]
+fn the_unit_ends_after_postgresql_and_before_the_network() {
+    let unit = read("docker/systemd/walvaultd.service");
+    let named = |directive: &str| -> BTreeSet<String> {
+        let lines = unit.lines().filter_map(|line| line.strip_prefix(directive));
+        lines
+            .flat_map(|line| line.split(' ').map(str::to_owned))
+            .collect()
+    };
+    let (before, after) = (named("Before="), named("After="));
+    let packaged = (13..=18).map(|major| format!("postgresql-{major}.service"));
+    let services = ["postgresql.service", "patroni.service"].map(str::to_owned);
+    for service in packaged.chain(services) {
+        assert!(before.contains(&service), "{service}");
+    }
+    // What is up before PostgreSQL is started is not waited for: nothing holds up the server's start.
+    assert_eq!(after.into_iter().collect::<Vec<_>>(), ["network.target"]);
+    assert!(!unit.contains("Wants="), "{unit}");
+    let drop_in = "docker/systemd/postgresql@.service.d/walvaultd.conf";
+    assert!(read(drop_in).contains("\nAfter=walvaultd.service\n"));
+    assert!(read("daemon/Cargo.toml").contains(drop_in));
+}
+
 #[test]
 fn the_unit_is_sound_and_exposes_little() {
     // The program need not be installed for that.

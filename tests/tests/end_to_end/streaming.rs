@@ -164,6 +164,25 @@ fn a_commit_waits_for_a_sidecar_that_hangs() {
     assert_eq!(log.rows(&server).len(), 3);
 }
 
+/// A backup brings its own WAL where nobody streams, from its beginning on: what lies before that it does not
+/// have.
+#[test]
+fn a_backup_does_not_answer_for_commits() {
+    let server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let _ = CommitLog::create(&server);
+    server.query("ALTER SYSTEM SET synchronous_standby_names = 'walvault'");
+    server.query("SELECT pg_reload_conf()");
+    let mut committing = commit(&scenario, &server, "on");
+    wait_for("the commit to wait", || waiting_commits(&server) == 1);
+    let _ = scenario.walvaultd(&["backup"]).succeeded();
+    assert_eq!(waiting_commits(&server), 1);
+    let daemon = scenario.run();
+    assert!(committing.wait_for_exit().success(), "{}", committing.log());
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn what_a_commit_waits_for_is_its_own_choice() {
     let server = Postgres::start_new();

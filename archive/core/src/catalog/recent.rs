@@ -45,7 +45,9 @@ impl Catalog {
         let older = try_join_all(older_units(archive, &tail, history, first));
         let gaps = archive.list(GAPS_PREFIX);
         let newer = newer_histories(archive, history.timeline());
-        let (recent, older, gaps, newer) = tokio::try_join!(recent, older, gaps, newer)?;
+        let (recent, older, mut gaps, newer) = tokio::try_join!(recent, older, gaps, newer)?;
+        // Each is opened, and a stream goes on over none that ended before.
+        gaps.retain(|gap| matches!(gap.key, ObjectKey::Gap(_, range) if range.end > first));
         let wal = recent.into_iter().chain(older).flatten();
         let wal: Vec<Listed> = wal.chain(newer).collect();
         let listing = wal.iter().chain(&tail).chain(&gaps);

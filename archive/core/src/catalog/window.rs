@@ -3,7 +3,7 @@
 use serde::Serialize;
 use walvault_layout::BackupId;
 use walvault_protocol::wal::{MarkKind, WalMark};
-use walvault_protocol::{Lsn, TimelineId};
+use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
 
 use super::{Catalog, WalHeld};
 use crate::archive::Archive;
@@ -39,6 +39,7 @@ impl Catalog {
             for timeline in self.tips_from(backup.timeline, backup.stop_lsn) {
                 let history = self.history(timeline);
                 let end = self.reach_from(&history, backup);
+                let end = self.passable(&history, backup.stop_lsn, end);
                 if end < backup.stop_lsn {
                     continue;
                 }
@@ -61,6 +62,15 @@ impl Catalog {
             }
         }
         Ok(windows)
+    }
+
+    /// `end`, or the first gap after `from` on the way there: of some gaps the WAL is held, and does not lead over
+    /// them.
+    fn passable(&self, history: &TimelineHistory, from: Lsn, end: Lsn) -> Lsn {
+        let gaps = self.gaps().iter();
+        let gaps = gaps.filter(|gap| history.timeline_at(gap.range.start) == gap.timeline);
+        let begins = gaps.map(|gap| gap.range.start).filter(|at| *at >= from);
+        begins.fold(end, Lsn::min)
     }
 
     /// The timelines that pass through `lsn` of `timeline` and that no other timeline held
@@ -162,7 +172,7 @@ impl Catalog {
 
     fn descendant_copy(
         &self,
-        history: &walvault_protocol::TimelineHistory,
+        history: &TimelineHistory,
         on: TimelineId,
         at: Lsn,
     ) -> Option<(TimelineId, WalHeld)> {

@@ -154,6 +154,26 @@ async fn a_volume_that_is_gone_is_an_outage_not_an_empty_archive() {
     assert_eq!(store.get("archive.json", None).await.unwrap(), "{}");
 }
 
+/// Over FUSE, CIFS and NFS a directory has another inode after the kernel has forgotten it.
+#[tokio::test]
+async fn a_directory_with_another_inode_that_holds_the_archive_is_still_the_archive() {
+    let parent = tempfile::tempdir().unwrap();
+    let root = parent.path().join("archive");
+    fs::create_dir(&root).unwrap();
+    let store = DirectoryStore::open(&root).unwrap();
+    store.put("archive.json", body("{}")).await.unwrap();
+    assert_eq!(store.list("", None).await.unwrap().objects.len(), 1);
+    let elsewhere = parent.path().join("elsewhere");
+    fs::rename(&root, &elsewhere).unwrap();
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("archive.json"), "{\"another\": true}").unwrap();
+    assert!(store.list("", None).await.unwrap_err().is_transient());
+    fs::copy(elsewhere.join("archive.json"), root.join("archive.json")).unwrap();
+    store.put("wal/x", body("x")).await.unwrap();
+    assert_eq!(store.list("", None).await.unwrap().objects.len(), 2);
+    assert!(store.head("wal/y").await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn a_file_in_a_directorys_place_is_refused_with_what_to_do() {
     let root = tempfile::tempdir().unwrap();

@@ -7,8 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::identity_key;
-use crate::{SharedStore, StoreError};
+use crate::{SharedStore, StoreError, identity_key};
 
 /// How long a store that did not answer is left out; doubled each time, up to the longest.
 const FIRST_REST: Duration = Duration::from_secs(2);

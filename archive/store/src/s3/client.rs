@@ -14,6 +14,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Region, RequestChecksumCalculation, ResponseChecksumValidation};
 
+use super::credentials::Chain;
 use crate::aws;
 use crate::{S3Settings, StoreError};
 
@@ -38,15 +39,13 @@ pub(super) async fn connect(
         let remedy = "name a file of PEM certificates that walvault may read";
         refuse(format!("archive.s3.ca_file {reason}"), remedy)
     })?;
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone());
+    let chain = Chain {
+        http: http.clone(),
+        profile: settings.profile.clone(),
+    };
+    let mut loader = chain.loader();
     if let Some(region) = region(settings) {
         loader = loader.region(region);
-    }
-    if let Some(profile) = &settings.profile {
-        loader = loader.profile_name(profile);
-    }
-    if let Some(credentials) = credentials {
-        loader = loader.credentials_provider(credentials);
     }
     let shared = loader.load().await;
     let Some(region) = shared.region().cloned() else {
@@ -55,6 +54,8 @@ pub(super) async fn connect(
             "set archive.s3.region (or AWS_REGION) to the bucket's region",
         ));
     };
+    let credentials = credentials
+        .unwrap_or_else(|| SharedCredentialsProvider::new(chain.asked_again(region.clone())));
     let endpoint = settings.endpoint.clone();
     let settings = S3Settings {
         endpoint: endpoint.or_else(|| shared.endpoint_url().map(str::to_owned)),
@@ -83,7 +84,7 @@ pub(super) async fn connect(
         )
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-    config.set_credentials_provider(shared.credentials_provider());
+    config.set_credentials_provider(Some(credentials));
     if let Some(cache) = shared.identity_cache() {
         config.set_identity_cache(cache);
     }

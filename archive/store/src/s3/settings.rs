@@ -33,6 +33,18 @@ pub struct S3PutSettings {
     pub sse: Option<Sse>,
     /// `object_lock`: until when the store lets nobody remove an object.
     pub object_lock: Option<ObjectLock>,
+    /// `checksum`: what the store is to check an object's bytes by.
+    pub checksum: Checksum,
+}
+
+/// `checksum`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// `sha256`: `x-amz-checksum-sha256`, which the store keeps.
+    #[default]
+    Sha256,
+    /// `none`: the hash that the request is signed with alone, for stores that refuse the header.
+    Signature,
 }
 
 /// `storage_class`, as S3 spells it; the bucket's default where it is not set.

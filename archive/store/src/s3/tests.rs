@@ -38,7 +38,12 @@ impl Script {
     }
 
     async fn bucket(&self) -> S3Store {
+        self.bucket_with(S3PutSettings::default()).await
+    }
+
+    async fn bucket_with(&self, put: S3PutSettings) -> S3Store {
         let settings = S3Settings {
+            put,
             endpoint: Some(self.endpoint.clone()),
             region: Some("x".to_owned()),
             path_style: true,
@@ -150,6 +155,30 @@ async fn a_put_sends_the_hash_it_was_given_and_none_of_its_own() {
     for computed in ["trailer", "crc32", "content-encoding", "content-md5"] {
         assert!(!put.contains(computed), "{computed}: {put}");
     }
+}
+
+/// Backblaze B2 answers 400 to `x-amz-checksum-sha256`.
+#[tokio::test]
+async fn a_store_that_refuses_checksums_is_given_a_signed_body() {
+    let script = Script::begin(vec![error(412, "PreconditionFailed"), bare(200)]).await;
+    let put = S3PutSettings {
+        checksum: Checksum::Signature,
+        ..S3PutSettings::default()
+    };
+    let store = WriteOnce::new(script.bucket_with(put).await);
+    store.put("a", body()).await.unwrap();
+    let requests = script.requests();
+    let put = requests.last().unwrap();
+    assert!(!put.contains("checksum"), "{put}");
+    let hash: String = body()
+        .sha256
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert!(
+        put.contains(&format!("x-amz-content-sha256: {hash}\r\n")),
+        "{put}"
+    );
 }
 
 #[tokio::test]

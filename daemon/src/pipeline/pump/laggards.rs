@@ -69,6 +69,19 @@ impl Pump {
         self.copies.leave(place);
     }
 
+    /// Leaves what is on its way behind another archive, when the stream ends without waiting for it, to
+    /// whoever brings archives what they missed.
+    pub(super) fn leave_unfinished(&self) {
+        let places = 0..self.places.len();
+        let furthest = places.clone().map(|place| self.watermarks.of(place)).max();
+        for place in places {
+            let behind = Some(self.watermarks.of(place)) < furthest;
+            if behind && !self.uploader.is_idle(place) {
+                self.copies.leave(place);
+            }
+        }
+    }
+
     /// Takes back archives that were brought what they missed. One that was left behind is stored
     /// in again, and brought once more what was on its way at that moment; then it counts.
     pub(super) fn take_back(&mut self) {

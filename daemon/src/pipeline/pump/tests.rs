@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,6 +21,8 @@ use super::*;
 #[derive(Debug, Default)]
 struct Troubled {
     panics: AtomicBool,
+    /// PUTs of WAL are never answered.
+    hangs: AtomicBool,
 }
 
 #[async_trait]
@@ -37,6 +39,10 @@ impl Hooks for Troubled {
                 && self.panics.swap(false, std::sync::atomic::Ordering::SeqCst)),
             "the store has a fault"
         );
+        let hangs = self.hangs.load(std::sync::atomic::Ordering::SeqCst);
+        if hangs && operation == Operation::Put && key.starts_with("tail/") {
+            std::future::pending::<()>().await;
+        }
         if operation == Operation::Delete {
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
@@ -48,6 +54,7 @@ impl Hooks for Troubled {
 struct Server {
     wal: Option<WalMessage>,
     goes_away: bool,
+    statuses: Arc<AtomicUsize>,
 }
 
 impl WalSource for Server {
@@ -69,11 +76,28 @@ impl WalSource for Server {
         &mut self,
         _status: &StandbyStatus<'_, Durable>,
     ) -> Result<(), ClientError> {
+        self.statuses
+            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         Ok(())
     }
 }
 
 const UPLOADS: usize = 4;
+const MEMORY: u64 = 64 << 20;
+
+/// A server that sends what was written, and waits.
+fn sends(written: &Writer) -> Server {
+    Server {
+        wal: Some(WalMessage::Data(WalData {
+            start: written.start,
+            server_end: written.position(),
+            sent_at: PgTimestamp::from(SystemTime::now()),
+            bytes: Bytes::from(written.bytes.clone()),
+        })),
+        goes_away: false,
+        statuses: Arc::default(),
+    }
+}
 
 fn wal() -> Writer {
     let mut wal = Writer::new(8192, MAGICS[5]);
@@ -97,7 +121,7 @@ async fn pump(archive: &Archive, start: Lsn, removals: &Removals) -> Pump {
     };
     let settings = Settings {
         max_delay: Duration::ZERO,
-        memory: 64 << 20,
+        memory: MEMORY,
         uploads: UPLOADS,
         ack: Ack::First,
         receiver_timeout: Duration::from_hours(1),
@@ -107,6 +131,7 @@ async fn pump(archive: &Archive, start: Lsn, removals: &Removals) -> Pump {
         state: watch::Sender::default(),
         metrics: Arc::default(),
         copies: CatchUp::default(),
+        impassable: mpsc::unbounded_channel().0,
     };
     // Its units are the tests' own.
     let units = catalog.superseding(TimelineId::FIRST);
@@ -151,6 +176,7 @@ async fn no_reconnection_waits_for_superseded_chunks() {
         let mut gone = Server {
             wal: None,
             goes_away: true,
+            statuses: Arc::default(),
         };
         let ended = pump.run(&mut gone, &CancellationToken::new()).await;
         assert!(matches!(ended, Ok(PumpEnd::Lost(_))), "{ended:?}");
@@ -174,15 +200,7 @@ async fn a_panic_while_storing_ends_the_stream() {
         .panics
         .store(true, std::sync::atomic::Ordering::SeqCst);
     let written = wal();
-    let mut server = Server {
-        wal: Some(WalMessage::Data(WalData {
-            start: written.start,
-            server_end: written.position(),
-            sent_at: PgTimestamp::from(SystemTime::now()),
-            bytes: Bytes::from(written.bytes.clone()),
-        })),
-        goes_away: false,
-    };
+    let mut server = sends(&written);
     let pump = pump(&archive, written.start, &Removals::default()).await;
     let stop = CancellationToken::new();
     let ended = timeout(Duration::from_mins(1), pump.run(&mut server, &stop)).await;
@@ -191,4 +209,24 @@ async fn a_panic_while_storing_ends_the_stream() {
         error.to_string().contains("the store has a fault"),
         "{error}"
     );
+}
+
+/// `wal_sender_timeout` may be seconds, and what a server asks stands behind WAL that is not read.
+#[tokio::test(start_paused = true)]
+async fn a_server_hears_every_second_while_memory_is_full() {
+    let store = Arc::new(Hooked::<Troubled>::default());
+    let archive = archive(&store).await;
+    store.hangs.store(true, std::sync::atomic::Ordering::SeqCst);
+    for (memory, least, most) in [(MEMORY, 1, 4), (1, 18, 30)] {
+        let written = wal();
+        let mut server = sends(&written);
+        let statuses = server.statuses.clone();
+        let mut pump = pump(&archive, written.start, &Removals::default()).await;
+        pump.settings.memory = memory;
+        let stop = CancellationToken::new();
+        let ran = timeout(Duration::from_secs(20), pump.run(&mut server, &stop)).await;
+        assert!(ran.is_err(), "it goes on");
+        let heard = statuses.load(std::sync::atomic::Ordering::SeqCst);
+        assert!((least..=most).contains(&heard), "{memory}: {heard}");
+    }
 }

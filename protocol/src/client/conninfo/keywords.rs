@@ -87,6 +87,16 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ),
 ];
 
+/// Variables of libpq that stand for parameters which are refused.
+const REFUSED: &[(&str, &str)] = &[
+    ("PGREQUIREAUTH", "require_auth"),
+    ("PGREQUIREPEER", "requirepeer"),
+    ("PGSERVICE", "service"),
+    ("PGSSLCERTMODE", "sslcertmode"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
+];
+
 /// The values given, by keyword.
 #[derive(Default)]
 pub(super) struct Values(BTreeMap<&'static str, Zeroizing<String>>);
@@ -121,10 +131,12 @@ impl Values {
                 self.0.insert(keyword, Zeroizing::new(value));
             }
         }
-        match env("PGREQUIREAUTH") {
-            Some(value) if !value.is_empty() => self.set("require_auth", Zeroizing::new(value)),
-            _ => Ok(()),
+        for (variable, keyword) in REFUSED {
+            if let Some(value) = env(variable).filter(|value| !value.is_empty()) {
+                self.set(keyword, Zeroizing::new(value))?;
+            }
         }
+        Ok(())
     }
 
     /// Takes a value out; `None` when it was not given or is empty.

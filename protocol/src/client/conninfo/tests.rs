@@ -81,6 +81,21 @@ fn the_text_wins_over_the_environment() {
 }
 
 #[test]
+fn variables_of_parameters_that_are_refused_are_refused() {
+    for (variable, keyword) in [
+        ("PGSERVICE", "service"),
+        ("PGSSLCRL", "sslcrl"),
+        ("PGREQUIREPEER", "requirepeer"),
+        ("PGSSLCERTMODE", "sslcertmode"),
+    ] {
+        let env = |name: &str| (name == variable).then(|| "x".to_owned());
+        let error = ConnInfo::parse("host=db", &env).expect_err("refused");
+        let expected = format!("'{keyword}' is not supported");
+        assert!(error.to_string().contains(&expected), "{error}");
+    }
+}
+
+#[test]
 fn defaults_live_in_the_home_directory() {
     let info = ConnInfo::parse("host=db", &home).expect("pairs");
     assert_eq!(info.passfile, Some(PathBuf::from("/home/vault/.pgpass")));
