@@ -18,6 +18,8 @@ pub use backup_stream::BackupStream;
 pub use conninfo::{ConnInfo, ConnInfoError};
 pub use error::ClientError;
 pub use session::{Mode, Session, StartReplication};
+#[cfg(feature = "synthetic")]
+pub use socket::Dial;
 pub use wal_stream::WalStream;
 
 pub use crate::message::{QueryResult, ServerError};

@@ -128,6 +128,8 @@ pub enum Error {
         url: String,
         /// Who took over.
         by: String,
+        /// The timeline it writes, where its record tells this host.
+        timeline: Option<TimelineId>,
     },
     /// Somebody else prunes, or changes what is kept.
     #[error(

@@ -64,20 +64,18 @@ impl Epoch {
             return Ok(());
         };
         let highest = self.number + lead;
-        let by = match self
-            .archive
-            .get_record::<WriterRecord>(&ObjectKey::Writer(highest))
-            .await
-        {
-            Ok(writer) => format!(
+        let key = ObjectKey::Writer(highest);
+        let writer = self.archive.get_record::<WriterRecord>(&key).await.ok();
+        let by = writer.as_ref().map(|writer| {
+            format!(
                 "process {} on {} for the server at {} since {}",
                 writer.pid, writer.host, writer.server, writer.taken_at
-            ),
-            Err(_) => format!("of epoch {highest}"),
-        };
+            )
+        });
         Err(Error::Fenced {
             url: self.archive.url().to_owned(),
-            by,
+            by: by.unwrap_or_else(|| format!("of epoch {highest}")),
+            timeline: writer.map(|writer| writer.timeline),
         })
     }
 }

@@ -147,7 +147,9 @@ impl StreamError {
         let kind = match self {
             StreamError::Client(error) if error.sqlstate().is_some() => "refused",
             StreamError::Client(_) | StreamError::Silent(_) => "connection",
-            StreamError::Archive(_) | StreamError::HeldUp { .. } => "archive",
+            StreamError::Archive(_)
+            | StreamError::Pump(PumpError::Archive(_))
+            | StreamError::HeldUp { .. } => "archive",
             StreamError::Pump(_) => "wal",
             StreamError::Superseded(_) | StreamError::Behind { .. } => "superseded",
             StreamError::WalRemoved { .. } => "gap",

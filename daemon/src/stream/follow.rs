@@ -90,9 +90,8 @@ pub enum Writer {
 }
 
 impl Writer {
-    /// Takes an epoch, or checks that the one taken is still the highest. A server that was promoted
-    /// since, seen on a `fresh` connection, gives the right back to its sidecar: whoever wrote
-    /// meanwhile did so for another primary.
+    /// Takes an epoch, or checks that the one taken is still the highest, or may be taken anew: see
+    /// [`may_retake`].
     async fn claim(
         &mut self,
         archive: &Archive,
@@ -100,15 +99,24 @@ impl Writer {
         timeline: TimelineId,
         fresh: bool,
     ) -> Result<(), walvault_archive::Error> {
-        let Writer::Epoch(taken) = self else {
-            return Ok(());
-        };
-        if let Some((epoch, taken_on)) = taken {
+        if let Writer::Epoch(Some((epoch, taken_on))) = self {
             match epoch.check().await {
-                Err(walvault_archive::Error::Fenced { .. }) if fresh && timeline > *taken_on => {}
+                Err(error) if may_retake(&error, timeline, *taken_on, fresh) => {}
                 checked => return checked,
             }
         }
+        self.take(archive, context, timeline).await
+    }
+
+    async fn take(
+        &mut self,
+        archive: &Archive,
+        context: &Context,
+        timeline: TimelineId,
+    ) -> Result<(), walvault_archive::Error> {
+        let Writer::Epoch(taken) = self else {
+            return Ok(());
+        };
         let server = context.info.endpoint();
         let epoch = fence::take(archive, &server, timeline).await?;
         context
@@ -134,7 +142,7 @@ impl Writer {
             return Ok(());
         };
         match epoch.check().await {
-            Err(walvault_archive::Error::Fenced { .. }) if fresh && timeline > *taken_on => Ok(()),
+            Err(error) if may_retake(&error, timeline, *taken_on, fresh) => Ok(()),
             checked => checked,
         }
     }
@@ -147,12 +155,45 @@ impl Writer {
         }
     }
 
-    /// Returns when another writer took over.
-    async fn overtaken(&self) -> walvault_archive::Error {
-        match self {
-            Writer::Epoch(Some((epoch, _))) => fence::overtaken(epoch).await,
-            Writer::Epoch(None) | Writer::Beside => std::future::pending().await,
+    /// Returns when another writer took over, or it cannot be seen. From one of an older timeline than
+    /// the one streamed, the archive is taken back while the stream goes on.
+    async fn overtaken(
+        &mut self,
+        archive: &Archive,
+        context: &Context,
+        timeline: TimelineId,
+    ) -> walvault_archive::Error {
+        loop {
+            let fenced = match self {
+                Writer::Epoch(Some((epoch, _))) => fence::overtaken(epoch).await,
+                Writer::Epoch(None) | Writer::Beside => std::future::pending().await,
+            };
+            if !may_retake(&fenced, timeline, timeline, false) {
+                return fenced;
+            }
+            tracing::warn!(error = %fenced, "the sidecar of an older timeline took the archive; taking it back");
+            if let Err(error) = self.take(archive, context, timeline).await {
+                return error;
+            }
         }
+    }
+}
+
+/// Whether a writer that was overtaken, and streams `timeline`, takes its right anew. A server that was
+/// promoted since, seen on a `fresh` connection, gives it back to its sidecar: whoever wrote meanwhile did
+/// so for another primary. And a sidecar of an older timeline came too late: it looked at the archive
+/// before the promotion was to be seen there, and it will find itself superseded.
+fn may_retake(
+    error: &walvault_archive::Error,
+    timeline: TimelineId,
+    taken_on: TimelineId,
+    fresh: bool,
+) -> bool {
+    match error {
+        walvault_archive::Error::Fenced { timeline: by, .. } => {
+            fresh && timeline > taken_on || by.is_some_and(|by| by < timeline)
+        }
+        _ => false,
     }
 }
 
@@ -259,7 +300,7 @@ pub async fn follow(
                 );
                 let ended = tokio::select! {
                     ended = pump.run(&mut stream, stop) => ended?,
-                    fenced = writer.overtaken() => return Err(fenced.into()),
+                    fenced = writer.overtaken(archive, context, place.timeline) => return Err(fenced.into()),
                     never = recording => match never {},
                     archived_to = held_up(&context.info, &context.state) => {
                         (0..places.len()).for_each(|place| context.copies.leave(place));

@@ -210,6 +210,11 @@ async fn open(
     encryption: Encryption,
 ) -> Result<(Socket, Transport), ClientError> {
     let unreachable = |error| unreachable(host, error);
+    #[cfg(feature = "synthetic")]
+    if let Some(dial) = &info.dial {
+        let stream = dial().map_err(unreachable)?;
+        return Ok((Socket::Simulated(stream), Transport::Plain));
+    }
     let address = match address {
         Address::Tcp(address) => address,
         Address::Unix => {

@@ -39,6 +39,8 @@ pub struct ConnInfo {
     pub(super) channel_binding: ChannelBinding,
     pub(super) target: Target,
     pub(super) tls: TlsSettings,
+    #[cfg(feature = "synthetic")]
+    pub(super) dial: Option<super::socket::Dial>,
 }
 
 /// A connection string that cannot be used. It never repeats what might be a password.
@@ -109,6 +111,14 @@ impl ConnInfo {
     #[must_use]
     pub fn with_answer_timeout(mut self, limit: Duration) -> ConnInfo {
         self.answer_timeout = Some(limit);
+        self
+    }
+
+    /// The same to a simulated server: `dial` opens each connection.
+    #[cfg(feature = "synthetic")]
+    #[must_use]
+    pub fn with_dial(mut self, dial: super::socket::Dial) -> ConnInfo {
+        self.dial = Some(dial);
         self
     }
 

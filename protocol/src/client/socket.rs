@@ -18,7 +18,13 @@ pub(super) enum Socket {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+    #[cfg(feature = "synthetic")]
+    Simulated(tokio::io::DuplexStream),
 }
+
+/// Opens a connection to a simulated server.
+#[cfg(feature = "synthetic")]
+pub type Dial = std::sync::Arc<dyn Fn() -> io::Result<tokio::io::DuplexStream> + Send + Sync>;
 
 /// Opens a TCP connection with the options `info` asks for.
 pub(super) async fn tcp(info: &ConnInfo, address: SocketAddr) -> io::Result<TcpStream> {
@@ -56,6 +62,8 @@ impl AsyncRead for Socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Socket::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(feature = "synthetic")]
+            Socket::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -70,6 +78,8 @@ impl AsyncWrite for Socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Socket::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
             Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(feature = "synthetic")]
+            Socket::Simulated(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -78,6 +88,8 @@ impl AsyncWrite for Socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Socket::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Socket::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "synthetic")]
+            Socket::Simulated(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -86,6 +98,8 @@ impl AsyncWrite for Socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Socket::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "synthetic")]
+            Socket::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

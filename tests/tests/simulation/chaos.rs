@@ -1,14 +1,15 @@
 //! One world from its beginning to its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use walvault_archive::Archive;
 use walvault_archive::format::Codec;
 use walvault_config::Ack;
+use walvault_daemon::metrics::Metrics;
 use walvault_daemon::pipeline::Settings;
 use walvault_layout::LOCKS_PREFIX;
 use walvault_protocol::segment::segment_name;
@@ -61,14 +62,11 @@ pub fn run(seed: u64, planted: Planted) -> Outcome {
 struct Running {
     task: JoinHandle<()>,
     stop: CancellationToken,
-    commits_wait: watch::Sender<bool>,
+    metrics: Arc<Metrics>,
 }
 
 struct Chaos {
     world: World,
-    /// Whether commits wait. Each process is told by itself: in which order one channel wakes those
-    /// who listen is drawn by tokio, and no seed would repeat it.
-    commits_wait: bool,
     /// The process beside each node, if one runs.
     processes: Vec<Option<Running>>,
     /// The backup that is taken. PostgreSQL sees to it that there is one at a time.
@@ -90,7 +88,6 @@ impl Chaos {
         };
         Chaos {
             world: world.clone(),
-            commits_wait: false,
             processes: vec![None],
             backup: None,
             prunes: Vec::new(),
@@ -110,6 +107,7 @@ impl Chaos {
             };
             sleep(Duration::from_millis(self.world.draw(pause))).await;
             self.step();
+            self.check_wal();
             if self.world.lock().violation.is_some() {
                 return;
             }
@@ -125,7 +123,7 @@ impl Chaos {
     /// The archive with its data key, whose name the operating system draws: were there two, chance
     /// would choose between them.
     async fn begin(&self) {
-        let store = std::sync::Arc::new(SimulatedStore::calm(&self.world));
+        let store = Arc::new(SimulatedStore::calm(&self.world));
         let size = self.world.lock().segment();
         let archive = Archive::open_or_begin(store, vec![key()], SYSTEM, size).await;
         let sealer = archive.expect("an archive").sealer(Codec::Lz4).await;
@@ -156,10 +154,8 @@ impl Chaos {
                 state.switch_wal(line);
             }
             50..58 => {
-                self.commits_wait = self.world.one_in(2);
-                for running in self.processes.iter().flatten() {
-                    running.commits_wait.send_replace(self.commits_wait);
-                }
+                let waits = self.world.one_in(2);
+                self.world.lock().commits_wait = waits;
             }
             58..68 => {
                 self.kill(node);
@@ -199,6 +195,21 @@ impl Chaos {
         self.world.tell();
     }
 
+    /// What the servers sent is sound WAL.
+    fn check_wal(&self) {
+        for running in self.processes.iter().flatten() {
+            let refused = running
+                .metrics
+                .stream_errors_total
+                .with_label_values(&["wal"]);
+            if refused.get() > 0 {
+                self.world
+                    .lock()
+                    .violate("sound WAL was refused".to_owned());
+            }
+        }
+    }
+
     /// Another server is promoted. The old one is dead, or does not know.
     fn fail_over(&mut self, old: usize) {
         let dies = self.world.one_in(2);
@@ -216,6 +227,7 @@ impl Chaos {
             up: true,
             connections: 0,
             slot: None,
+            slot_holder: None,
         });
         state.write(line, 500);
         drop(state);
@@ -231,13 +243,13 @@ impl Chaos {
             return;
         }
         self.started += 1;
-        let commits_wait = watch::Sender::new(self.commits_wait);
+        let metrics = Arc::new(Metrics::new());
         let process = Process {
             world: self.world.clone(),
             number: self.started,
             node,
             settings: self.settings,
-            commits_wait: commits_wait.subscribe(),
+            metrics: metrics.clone(),
         };
         self.world.lock().note(format!(
             "process {} starts beside node {node}",
@@ -248,7 +260,7 @@ impl Chaos {
         self.processes[node] = Some(Running {
             task,
             stop,
-            commits_wait,
+            metrics,
         });
     }
 
@@ -353,7 +365,7 @@ impl Chaos {
     /// What was reported is restored from the store alone, by the restore's own way to WAL.
     async fn restore(&self) {
         let home = tempfile::tempdir().expect("a directory");
-        let store = std::sync::Arc::new(SimulatedStore::calm(&self.world));
+        let store = Arc::new(SimulatedStore::calm(&self.world));
         let archive = match Archive::open(store, vec![key()]).await {
             Ok(archive) => archive,
             Err(error) => {

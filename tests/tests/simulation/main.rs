@@ -1,8 +1,8 @@
 //! walvault against a simulated world, by the thousand.
 //!
-//! The real pipeline, fence, catalog, prune, restore's plan and its way to WAL run on one thread with
-//! a simulated clock. PostgreSQL and the object store are simulated: they delay, fail, answer late, lose
-//! answers, break off; the sidecar is killed at any await. After every step a plain model of what
+//! The real sidecar (supervisor, follower, client, pipeline, fence), catalog, prune, restore's plan and its way to WAL
+//! run on one thread with a simulated clock. PostgreSQL, to the bytes of its protocol, and the object store are
+//! simulated: they delay, fail, answer late, lose answers, break off; the sidecar is killed at any await. After every step a plain model of what
 //! PostgreSQL was told is held against what the store has. A seed repeats its run exactly:
 //! `WALVAULT_SEED=17 cargo test --release --test simulation`; `WALVAULT_SEEDS=100000` runs as many.
 

@@ -177,6 +177,16 @@ impl State {
         };
     }
 
+    /// Whether the store does not tell a process that another took over from it.
+    fn is_hidden(&self, key: &str, process: u32) -> bool {
+        match (self.planted, ObjectKey::parse(key, self.segment())) {
+            (Planted::StaleWriter, Some(ObjectKey::Writer(epoch))) => {
+                self.epoch_of(process).is_some_and(|own| own < epoch)
+            }
+            _ => false,
+        }
+    }
+
     /// Removes the segment after the one called `name`.
     fn remove_next(&mut self, name: &str) {
         let size = self.segment();
@@ -273,10 +283,13 @@ impl ObjectStore for SimulatedStore {
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError> {
         let (begin, after) = (prefix.to_owned(), after.map(str::to_owned));
+        let process = self.process;
         let list = move |world: &World, _| {
             let state = world.lock();
+            let hidden = |key: &str| state.is_hidden(key, process);
             let under = state.objects.range(begin.clone()..);
             let under = under.take_while(|(key, _)| key.starts_with(&begin));
+            let under = under.filter(|(key, _)| !hidden(key));
             let mut rest = under.filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after));
             let objects: Vec<_> = rest
                 .by_ref()

@@ -59,6 +59,8 @@ pub struct Node {
     pub connections: u64,
     /// The slot's `restart_lsn`, once there is one.
     pub slot: Option<Lsn>,
+    /// The process id of the connection that streams from the slot.
+    pub slot_holder: Option<i32>,
 }
 
 /// Everything but the store's delays.
@@ -67,6 +69,10 @@ pub struct State {
     pub planted: Planted,
     pub lines: Vec<Line>,
     pub nodes: Vec<Node>,
+    /// Whether commits wait for the archive.
+    pub commits_wait: bool,
+    /// The process ids that the servers gave out.
+    pub pids: i32,
     pub objects: BTreeMap<String, Bytes>,
     /// Whether the store is made of nodes, each of which may be lost.
     pub has_nodes: bool,
@@ -114,7 +120,10 @@ impl World {
                 up: true,
                 connections: 0,
                 slot: None,
+                slot_holder: None,
             }],
+            commits_wait: false,
+            pids: 0,
             objects: BTreeMap::new(),
             has_nodes: seed.is_multiple_of(2),
             partial: BTreeSet::new(),
@@ -324,10 +333,15 @@ impl State {
         self.epochs.insert(epoch, (Instant::now(), process));
     }
 
+    /// The highest epoch that a process took.
+    pub fn epoch_of(&self, process: u32) -> Option<u64> {
+        let own = self.epochs.iter().filter(|(_, (_, by))| *by == process);
+        own.map(|(epoch, _)| *epoch).max()
+    }
+
     /// A PUT of WAL begins: whoever was overtaken long ago must not come so far.
     pub fn check_writer(&mut self, process: u32, key: &str) {
-        let own = self.epochs.iter().filter(|(_, (_, by))| *by == process);
-        let Some(own) = own.map(|(epoch, _)| *epoch).max() else {
+        let Some(own) = self.epoch_of(process) else {
             return;
         };
         let overtaken = self.epochs.range(own + 1..).next();

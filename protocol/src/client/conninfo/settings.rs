@@ -138,6 +138,8 @@ pub(super) fn assemble(
         application_name: name.or(fallback).unwrap_or_else(|| "walvault".to_owned()),
         options: values.text("options"),
         answer_timeout: None,
+        #[cfg(feature = "synthetic")]
+        dial: None,
         connect_timeout: match timeout {
             None => Some(CONNECT_TIMEOUT),
             // As in libpq: not positive waits for ever, and 1 counts as 2.
