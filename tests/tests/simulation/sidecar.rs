@@ -63,7 +63,6 @@ impl Process {
             removals: Removals::default(),
             histories: Histories::default(),
             copies: CatchUp::default(),
-            impassable: tokio::sync::mpsc::unbounded_channel().0,
         };
         let ended = supervise(&context, &store, &keys, &stop).await;
         let mut state = self.world.lock();
