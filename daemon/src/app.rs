@@ -268,23 +268,27 @@ fn read_keys(config: &Config) -> Result<KeyAccess, SetupError> {
     Ok(keys)
 }
 
-/// Cancelled by SIGTERM or SIGINT. A second one ends the process at once.
+/// Cancelled by SIGTERM, SIGINT, or SIGHUP, whose default would leave what was received and is not stored
+/// yet. A second one ends the process at once.
 ///
 /// # Errors
 /// When the operating system does not let signals be watched.
 pub fn stop_on_signal() -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    // Once it is listened to, it is not ignored any more.
+    let ignores_hangup = ignores_hangup();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let stopping = stop.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                // Whoever starts this by nohup wants it to go on. Of a terminal that goes, two may come.
+                _ = hangup.recv(), if !ignores_hangup && !stopping.is_cancelled() => {}
             }
             if stopping.is_cancelled() {
                 std::process::exit(130);
@@ -294,4 +298,12 @@ pub fn stop_on_signal() -> std::io::Result<CancellationToken> {
         }
     });
     Ok(stop)
+}
+
+/// Whether this process was started with SIGHUP ignored (`SigIgn` of `proc_pid_status(5)`).
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }

@@ -10,7 +10,7 @@ use walvault_archive::seal::reads_whole;
 use walvault_archive::{Archive, Catalog};
 use walvault_config::{Config, ConfigError, CopySettings};
 use walvault_store as store;
-use walvault_store::{Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError};
+use walvault_store::{Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError, Unopened};
 
 use crate::exit::{CommandError, REFUSED};
 
@@ -100,28 +100,43 @@ async fn open_joined(
     quorum: Quorum,
     retry_for: Duration,
 ) -> Result<Archive, AccessError> {
-    let mut stores = Vec::new();
-    let mut failed = None;
-    for place in config.archive.places() {
+    let stores = open_each(&config.archive.places(), quorum).await?;
+    let mut store = retrying(store::joined(stores, quorum, reads_whole), retry_for);
+    if config.archive.read_only {
+        store = Arc::new(ReadOnly::new(store));
+    }
+    Ok(Archive::open(store, keys(config)?).await?)
+}
+
+/// The stores of all places. One that does not open is away, so that nothing that it may hold is absent.
+///
+/// # Errors
+/// When none opens, or one does not and each must be there.
+async fn open_each(
+    places: &[CopySettings],
+    quorum: Quorum,
+) -> Result<Vec<SharedStore>, AccessError> {
+    let mut stores: Vec<SharedStore> = Vec::new();
+    let (mut opened, mut failed) = (0, None);
+    for place in places {
         match store::open_at(&place.url, &place.options).await {
-            Ok(store) => stores.push(store),
-            // A disk that is not mounted: the others hold the archive as well.
+            Ok(store) => {
+                stores.push(store);
+                opened += 1;
+            }
+            // A disk that is not mounted: the others hold the archive as well, but perhaps not all of it.
             Err(error) if quorum == Quorum::Any => {
                 tracing::warn!("{error}");
+                stores.push(Arc::new(Unopened::new(&place.url, &error)));
                 failed = Some(error);
             }
             Err(error) => return Err(error.into()),
         }
     }
     match failed {
-        Some(error) if stores.is_empty() => return Err(error.into()),
-        _ => {}
+        Some(error) if opened == 0 => Err(error.into()),
+        _ => Ok(stores),
     }
-    let mut store = retrying(store::joined(stores, quorum, reads_whole), retry_for);
-    if config.archive.read_only {
-        store = Arc::new(ReadOnly::new(store));
-    }
-    Ok(Archive::open(store, keys(config)?).await?)
 }
 
 fn keys(config: &Config) -> Result<KeyAccess, AccessError> {
@@ -209,5 +224,31 @@ mod tests {
         config.file = Some("/etc/w.toml".into());
         let path = config_path(&config).expect("a path");
         assert_eq!(path, Some(PathBuf::from("/etc/w.toml")));
+    }
+
+    /// The places of directories.
+    fn places(directories: &[&std::path::Path]) -> Vec<CopySettings> {
+        let place = |directory: &&std::path::Path| {
+            let text = format!("[archive]\nurl = \"file://{}\"\n", directory.display());
+            let config = Config::from_toml(&text).expect("valid");
+            config.archive.places().remove(0)
+        };
+        directories.iter().map(place).collect()
+    }
+
+    #[tokio::test]
+    async fn a_place_that_does_not_open_is_away_and_not_left_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let gone = dir.path().join("gone");
+        let both = places(&[dir.path(), gone.as_path()]);
+        let stores = open_each(&both, Quorum::Any).await.expect("one opens");
+        let asked = stores[1].head("wal/1").await.expect_err("it is away");
+        assert!(asked.is_transient(), "{asked}");
+        assert!(open_each(&both, Quorum::All).await.is_err());
+        assert!(
+            open_each(&places(&[gone.as_path()]), Quorum::Any)
+                .await
+                .is_err()
+        );
     }
 }

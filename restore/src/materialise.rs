@@ -49,7 +49,7 @@ const PG_CONTROL: &str = "global/pg_control";
 pub(crate) const AUTO_CONF: &str = "postgresql.auto.conf";
 pub(crate) const RECOVERY_SIGNAL: &str = "recovery.signal";
 pub(crate) const STANDBY_SIGNAL: &str = "standby.signal";
-const POSTGRESQL_CONF: &str = "postgresql.conf";
+pub(crate) const POSTGRESQL_CONF: &str = "postgresql.conf";
 const TABLESPACE_MAP: &str = "tablespace_map";
 pub(crate) const BACKUP_MANIFEST: &str = "backup_manifest";
 
@@ -180,6 +180,14 @@ impl Prepared<'_> {
         self.site.check_writable()
     }
 
+    /// Whether none of `precious` lies where the restore removes what it does not know.
+    ///
+    /// # Errors
+    /// With the first that does.
+    pub fn check_apart(&self, precious: &[PathBuf]) -> Result<(), MaterialiseError> {
+        self.site.check_apart(precious)
+    }
+
     /// Whether every file system has room for what goes there.
     ///
     /// # Errors
@@ -255,7 +263,10 @@ impl Prepared<'_> {
         let manifest = job.archive.get(&manifest).await?.payload;
         let content = |name: &str| held.get(name).map_or(&[][..], Vec::as_slice);
         site.write(BACKUP_MANIFEST, &manifest)?;
-        let amended = job.settings.amend(content(AUTO_CONF), content(PG_CONTROL));
+        // It is on disk by now; where it lies elsewhere, nothing is known of it.
+        let conf = std::fs::read(site.pgdata().join(POSTGRESQL_CONF)).unwrap_or_default();
+        let (auto_conf, control) = (content(AUTO_CONF), content(PG_CONTROL));
+        let amended = job.settings.amend(auto_conf, &conf, control);
         site.write(AUTO_CONF, &amended)?;
         site.write(job.settings.signal_file(), b"")?;
         if site.is_remapped() {

@@ -24,6 +24,9 @@ const TARGETS: [&str; 5] = [
     "recovery_target_xid",
 ];
 
+/// The setting that names a further file with the server's process number.
+const PID_FILE: &str = "external_pid_file";
+
 /// A path that no line of a configuration file can hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -75,10 +78,9 @@ impl RecoverySettings {
         }
     }
 
-    /// The lines, between two that mark them, with settings that have to be raised to a
-    /// value.
+    /// The lines, between two that mark them, with `others` that this cluster needs.
     #[must_use]
-    pub fn to_lines(&self, raised: &[(&str, u32)]) -> String {
+    pub fn to_lines(&self, others: &[(&str, String)]) -> String {
         let mut lines = Vec::new();
         let mut set = |name: &str, value: &str| lines.push(format!("{name} = {}", quote(value)));
         set("restore_command", &self.restore_command);
@@ -101,8 +103,8 @@ impl RecoverySettings {
                 self.action.unwrap_or(TargetAction::Pause).as_str(),
             );
         }
-        for (name, value) in raised {
-            set(name, &value.to_string());
+        for (name, value) in others {
+            set(name, value);
         }
         // The clone must not write where the server it came from does.
         set("archive_mode", "off");
@@ -153,43 +155,87 @@ impl RecoverySettings {
     }
 
     /// The settings that replay needs more of than the server had that was backed up, as its
-    /// `pg_control` tells, and than the rest of `postgresql.auto.conf` sets.
-    fn raised(&self, auto_conf: &[u8], control: &[u8]) -> Vec<(&'static str, u32)> {
+    /// `pg_control` tells, and than its configuration `conf` and the rest of `postgresql.auto.conf`
+    /// are known to set.
+    fn raised(&self, auto_conf: &[u8], conf: &[u8], control: &[u8]) -> Vec<(&'static str, String)> {
         let had = ControlFile::parse(control).map(|control| control.parameters);
         let all = named(&had.unwrap_or_default()).into_iter();
         let raised = all.filter_map(|(name, had)| {
             let needed = self.needed.iter().find(|needed| needed.name == name);
             let least = needed.map_or(had, |needed| needed.value.max(had));
-            let set = number_in(auto_conf, name);
-            // ALTER SYSTEM may have lowered it without a restart before the backup.
-            let is_less = had < least || set.is_some_and(|set| set < least);
-            is_less.then(|| (name, set.unwrap_or(0).max(least)))
+            let altered = number_in(auto_conf, name);
+            let set = altered.or_else(|| number_in(conf, name));
+            // Either may have been lowered without a restart before the backup.
+            let is_less = match set.filter(|_| altered.is_some() || !includes(conf)) {
+                Some(set) => set < least,
+                // It is PostgreSQL's default, or stands in a file that the backup may not have.
+                None => least > default_of(name),
+            };
+            let raised = set.unwrap_or(0).max(least).to_string();
+            (had < least || is_less).then_some((name, raised))
         });
         raised.collect()
     }
 
     /// A `postgresql.auto.conf` with these lines at its end, where they win over all others. Those
-    /// of an earlier restore go. `control` is the backup's `pg_control`.
+    /// of an earlier restore go. `conf` is the cluster's `postgresql.conf`, empty where the backup has
+    /// none, and `control` the backup's `pg_control`.
     #[must_use]
-    pub fn amend(&self, content: &[u8], control: &[u8]) -> Vec<u8> {
+    pub fn amend(&self, content: &[u8], conf: &[u8], control: &[u8]) -> Vec<u8> {
         let mut amended = clear(content).content;
         if amended.last().is_some_and(|byte| *byte != b'\n') {
             amended.push(b'\n');
         }
-        let raised = self.raised(&amended, control);
-        amended.extend_from_slice(self.to_lines(&raised).as_bytes());
+        let mut others = self.raised(&amended, conf, control);
+        // The original may run on this host, and whoever signals it by that file would meet the clone.
+        // Empty where it is not set, it makes PostgreSQL complain; and where the configuration lies
+        // outside of the backup, it is the clone's own: Debian's service waits for the file it names.
+        if includes(conf) || names_pid_file(&amended) || names_pid_file(conf) {
+            others.push((PID_FILE, String::new()));
+        }
+        amended.extend_from_slice(self.to_lines(&others).as_bytes());
         amended
     }
 }
 
-/// The number that a line `name = 'number'` of `postgresql.auto.conf` sets last.
-fn number_in(auto_conf: &[u8], name: &str) -> Option<u32> {
-    let text = String::from_utf8_lossy(auto_conf);
-    let values = text.lines().rev().filter_map(|line| {
-        let (set, value) = line.split_once('=')?;
-        (set.trim() == name).then(|| value.trim().trim_matches('\'').parse().ok())
+fn names_pid_file(conf: &[u8]) -> bool {
+    setting_in(conf, PID_FILE).is_some_and(|path| !path.is_empty())
+}
+
+/// PostgreSQL's own value of a setting that recovery compares (`guc_parameters.dat`).
+fn default_of(name: &str) -> u32 {
+    match name {
+        "max_connections" => 100,
+        "max_worker_processes" => 8,
+        "max_wal_senders" => 10,
+        "max_locks_per_transaction" => 64,
+        _ => 0,
+    }
+}
+
+/// The number that a configuration file sets last.
+fn number_in(conf: &[u8], name: &str) -> Option<u32> {
+    setting_in(conf, name)?.parse().ok()
+}
+
+/// The value that a configuration file sets last; what it includes is not read.
+#[must_use]
+pub fn setting_in(conf: &[u8], name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(conf);
+    let mut values = text.lines().rev().filter_map(|line| {
+        let line = line.trim();
+        let (set, value) = line.split_at(line.find(['=', ' ', '\t'])?);
+        let value = value.trim_start_matches([' ', '\t', '=']);
+        set.eq_ignore_ascii_case(name).then(|| unquoted(value))
     });
-    values.flatten().next()
+    values.next()
+}
+
+/// Whether other files say more than a configuration file does.
+#[must_use]
+pub fn includes(conf: &[u8]) -> bool {
+    let words = ["include", "include_if_exists", "include_dir"];
+    words.iter().any(|word| setting_in(conf, word).is_some())
 }
 
 /// `recovery_target_timeline`: the timeline's number, so that one which appears later changes
@@ -308,7 +354,7 @@ mod tests {
         };
         let before = b"max_wal_senders = '30'\nmax_connections = '100'\n";
         let control = control_file([100, 8, 10, 0, 64]);
-        let amended = settings.amend(before, &control);
+        let amended = settings.amend(before, b"", &control);
         let text = String::from_utf8(amended).expect("text");
         let (_, block) = text
             .split_once("walvault.restore = 'begin'")
@@ -320,11 +366,59 @@ mod tests {
             needed: vec![needed("max_connections", 50)],
             ..settings
         };
-        let text = String::from_utf8(before.amend(b"", &control)).expect("text");
+        let text = String::from_utf8(before.amend(b"", b"", &control)).expect("text");
         assert!(!text.contains("max_connections"), "{text}");
-        let lowered = before.amend(b"max_connections = '20'\n", &control);
+        let lowered = before.amend(b"max_connections = '20'\n", b"", &control);
         let text = String::from_utf8(lowered).expect("text");
         assert!(text.contains("\nmax_connections = '100'\n"), "{text}");
+    }
+
+    /// What is added to a cluster with `conf`, whose `pg_control` has these parameters.
+    fn added(conf: &str, parameters: [u32; 5]) -> String {
+        let control = control_file(parameters);
+        let amended = settings(Target::END).amend(b"", conf.as_bytes(), &control);
+        String::from_utf8(amended).expect("text")
+    }
+
+    #[test]
+    fn a_setting_that_was_lowered_without_a_restart_does_not_keep_the_server_from_starting() {
+        let raised = |conf: &str| added(conf, [300, 8, 10, 0, 64]);
+        let wanted = "\nmax_connections = '300'\n";
+        for conf in [
+            "max_connections = 50 # soon\n",
+            "Max_Connections 50\n",
+            "max_connections = 400\nmax_connections = 100\n",
+            "#max_connections = 400\n",
+            "max_connections = 300\ninclude_dir = 'conf.d'\n",
+            "",
+        ] {
+            let text = raised(conf);
+            assert!(text.contains(wanted), "{conf}: {text}");
+        }
+        assert!(!raised("max_connections = 300\n").contains("max_connections"));
+        assert!(!raised("max_connections = 400\n").contains("max_connections"));
+        // Nor is it lowered where another file may say less.
+        let text = raised("max_connections = 400\ninclude 'more.conf'\n");
+        assert!(text.contains("\nmax_connections = '400'\n"), "{text}");
+        let text = added("max_wal_senders = 0\n", [100, 8, 10, 0, 64]);
+        assert!(text.contains("\nmax_wal_senders = '10'\n"), "{text}");
+    }
+
+    #[test]
+    fn a_restored_server_leaves_the_originals_pid_file_alone() {
+        let emptied = |conf: &str| added(conf, [0; 5]).contains("\nexternal_pid_file = ''\n");
+        assert!(emptied(
+            "external_pid_file = '/run/postgresql/15-main.pid'\n"
+        ));
+        assert!(emptied("include_if_exists 'more.conf'\n"));
+        // PostgreSQL would complain of the empty name.
+        assert!(!emptied("#external_pid_file = ''\n") && !emptied(""));
+        let altered = b"external_pid_file = '/run/15.pid'\n";
+        let amended = settings(Target::END).amend(altered, b"", &[]);
+        assert!(amended.starts_with(altered));
+        assert_eq!(clear(&amended).content, altered);
+        let text = String::from_utf8(amended).expect("text");
+        assert!(text.contains("\nexternal_pid_file = ''\n"), "{text}");
     }
 
     /// A `pg_control` of PostgreSQL 15 with these parameters.
@@ -424,8 +518,8 @@ mod tests {
     #[test]
     fn lines_of_an_earlier_restore_go_and_others_stay() {
         let before = b"# Do not edit\nwork_mem = '64MB'";
-        let first = settings(Target::END).amend(before, &[]);
-        let again = settings(Target::inclusive(Point::Immediate)).amend(&first, &[]);
+        let first = settings(Target::END).amend(before, b"", &[]);
+        let again = settings(Target::inclusive(Point::Immediate)).amend(&first, b"", &[]);
         let text = String::from_utf8(again).expect("text");
         assert!(text.starts_with("# Do not edit\nwork_mem = '64MB'\nwalvault.restore = 'begin'\n"));
         assert_eq!(text.matches("restore_command").count(), 1);

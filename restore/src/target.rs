@@ -84,6 +84,11 @@ pub enum TargetError {
         "--target-xid: '{0}' is not a transaction ID; give a decimal number from 3 on, as pg_current_xact_id() prints it"
     )]
     Xid(String),
+    /// It would have to be written into PostgreSQL's settings.
+    #[error(
+        "--target-name: {0:?} has a control character other than a tab, which walvault does not write into PostgreSQL's settings; give the restore point's LSN, which pg_create_restore_point() returned, with --target-lsn"
+    )]
+    Control(String),
     /// No restore point has such a name.
     #[error(
         "--target-name: PostgreSQL's restore points have names of 1 to {LONGEST_NAME} bytes; give the name that pg_create_restore_point() was called with"
@@ -190,12 +195,14 @@ pub fn parse_xid(text: &str) -> Result<u32, TargetError> {
 /// # Errors
 /// When none can have it.
 pub fn parse_name(text: &str) -> Result<String, TargetError> {
-    let fits = (1..=LONGEST_NAME).contains(&text.len()) && !text.chars().any(char::is_control);
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err(TargetError::Name)
+    if !(1..=LONGEST_NAME).contains(&text.len()) {
+        return Err(TargetError::Name);
     }
+    // A tab stands between quotes as it is. A line feed would end the setting, and the others hide what a name is.
+    if text.chars().any(|one| one.is_control() && one != '\t') {
+        return Err(TargetError::Control(text.to_owned()));
+    }
+    Ok(text.to_owned())
 }
 
 impl FromStr for TimelineChoice {

@@ -24,11 +24,13 @@ mod programs;
 mod roles;
 mod server;
 mod session;
+mod told;
 
 pub use programs::Programs;
 pub use roles::roles;
 pub(crate) use server::command;
 pub use server::{MAINTENANCE, PORT};
+pub use told::told_to_end;
 
 use server::{Server, Settings, Sight};
 

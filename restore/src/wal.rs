@@ -4,15 +4,18 @@
 //! chunks, as far as they reach from its start without a hole, and filled with zeros: PostgreSQL
 //! takes those for the end of the WAL. Memory holds one object at a time, as it is stored.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use walvault_archive::archive::wal_key;
-use walvault_archive::catalog::Catalog;
+use walvault_archive::catalog::{Catalog, WalHeld};
+use walvault_archive::record::PruneRecord;
 use walvault_archive::{Archive, Error};
 use walvault_layout::{
-    MAX_WAL_OBJECT, ObjectKey, WAL_PREFIX, WalObject, tail_prefix, tail_timeline_prefix, wal_prefix,
+    MAX_WAL_OBJECT, ObjectKey, PRUNED_PREFIX, WAL_PREFIX, WalObject, tail_prefix,
+    tail_timeline_prefix, wal_prefix,
 };
 use walvault_protocol::segment::segment_name;
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId, WalFileName};
@@ -59,6 +62,16 @@ pub enum WalFetchError {
     /// It changed each time it was looked at.
     #[error("{0} changed while it was read, {LOOKS} times; try again")]
     Unstable(String),
+    /// PostgreSQL would take it for the end of the WAL, and it is none.
+    #[error(
+        "the archive holds nothing of WAL segment {segment}, but WAL from {behind} on, which a recovery that ends here would lose: bring the segment back from a replica or another copy ('walvault copy'), or restore to an earlier target"
+    )]
+    Hole {
+        /// The segment.
+        segment: String,
+        /// Where the next WAL begins that is held of its timeline.
+        behind: Lsn,
+    },
 }
 
 impl WalFetchError {
@@ -148,7 +161,7 @@ async fn segment(
 ) -> Result<Fetched, WalFetchError> {
     let size = archive.segment_size();
     let range = number.range(size);
-    let (mut at, mut looks) = (range.start, 0);
+    let (mut at, mut looks, mut is_sure) = (range.start, 0, false);
     while looks < LOOKS {
         if whole(archive, timeline, range, file).await? {
             return Ok(Fetched::Found);
@@ -160,8 +173,21 @@ async fn segment(
         if end < range.end && whole(archive, timeline, range, file).await? {
             return Ok(Fetched::Found);
         }
+        if pieces.is_empty() && !is_nowhere(archive, timeline, range).await? {
+            looks += 1;
+            continue;
+        }
         if pieces.is_empty() {
-            return Ok(Fetched::Absent);
+            match held_behind(archive, timeline, range).await? {
+                None => return Ok(Fetched::Absent),
+                Some(behind) if is_sure => {
+                    let segment = segment_name(timeline, number, size);
+                    return Err(WalFetchError::Hole { segment, behind });
+                }
+                // What follows may have come to the archive before it: by now it is there as well.
+                Some(_) => is_sure = true,
+            }
+            continue;
         }
         // What was read before a chunk went is not read again, so that each look comes further.
         pieces.retain(|piece| piece.span.end > at);
@@ -175,6 +201,113 @@ async fn segment(
     Err(WalFetchError::Unstable(segment_name(
         timeline, number, size,
     )))
+}
+
+/// Whether each place says that it holds nothing that the segment at `range` begins with. A listing of all
+/// leaves out a place that does not answer, so the others do not prove what that one lacks.
+async fn is_nowhere(
+    archive: &Archive,
+    timeline: TimelineId,
+    range: LsnRange,
+) -> Result<bool, Error> {
+    if archive.store().replicas().is_empty() {
+        return Ok(true);
+    }
+    let end = range.end.min(range.start + MAX_WAL_OBJECT);
+    let unit = wal_key(timeline, LsnRange::new(range.start, end), true);
+    // A place that holds no archive, such as an empty mount point, is away for this.
+    if archive.store().head(&archive.name(&unit)).await?.is_some() {
+        return Ok(false);
+    }
+    for place in archive.each() {
+        if !pieces(&place, timeline, range).await?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Where the WAL begins that a recovery would lose which took the absent segment at `range` for the end of
+/// the WAL. `None` where nothing follows, or recovery is planned to end here: at a recorded gap, and
+/// where a prune left a backup with the WAL up to here alone.
+async fn held_behind(
+    archive: &Archive,
+    timeline: TimelineId,
+    range: LsnRange,
+) -> Result<Option<Lsn>, Error> {
+    if !goes_on(archive, timeline, range).await? {
+        return Ok(None);
+    }
+    let catalog = Catalog::load(archive).await?;
+    let is_behind =
+        |on: TimelineId, held: &WalHeld| on == timeline && held.range.start >= range.end;
+    let behind = catalog.restricted(&BTreeSet::new(), is_behind);
+    let first = behind
+        .wal(timeline)
+        .and_then(|wal| wal.coverage.ranges().first());
+    let Some(first) = first else {
+        return Ok(None);
+    };
+    let is_recorded = catalog
+        .gaps()
+        .iter()
+        .any(|gap| gap.timeline == timeline && gap.range.contains(range.start));
+    // Anybody may have put names: what does not open is no WAL.
+    if is_recorded || !behind.proves(archive, timeline).await? {
+        return Ok(None);
+    }
+    let holes = catalog.unrecorded_holes(archive).await?;
+    let is_lost = holes
+        .iter()
+        .any(|hole| hole.timeline == timeline && hole.range.contains(range.start) && !hole.pruned);
+    let is_lost = is_lost || was_pruned(archive, &catalog, timeline, range.start).await?;
+    Ok(is_lost.then_some(first.start))
+}
+
+/// Whether there are names of WAL of a timeline behind the segment at `range`: a page of each kind tells.
+async fn goes_on(archive: &Archive, timeline: TimelineId, range: LsnRange) -> Result<bool, Error> {
+    let (size, store) = (archive.segment_size(), archive.store());
+    let name = segment_name(timeline, SegmentNumber::containing(range.start, size), size);
+    let chunks = tail_prefix(timeline, range.start, size);
+    // Chunks first: one goes only when the piece that holds its WAL is there.
+    let prefix = tail_timeline_prefix(timeline);
+    let tail = store.list(&prefix, Some(&chunks)).await?;
+    if !tail.objects.is_empty() {
+        return Ok(true);
+    }
+    let prefix = wal_prefix(timeline);
+    let after = format!("{prefix}{name}");
+    let wal = store.list(&prefix, Some(&after)).await?;
+    Ok(!wal.objects.is_empty())
+}
+
+/// Whether a prune removed the WAL at `at` and before it, while a recovery was on its way through it.
+async fn was_pruned(
+    archive: &Archive,
+    catalog: &Catalog,
+    timeline: TimelineId,
+    at: Lsn,
+) -> Result<bool, Error> {
+    let before = Lsn(at.0.saturating_sub(1));
+    let held = catalog.wal(timeline);
+    if held.is_some_and(|wal| wal.coverage.holding(before).is_some()) {
+        return Ok(false);
+    }
+    for object in archive.list(PRUNED_PREFIX).await? {
+        let removed = match archive.get_record::<PruneRecord>(&object.key).await {
+            Ok(record) => record.wal,
+            Err(error) if error.is_transient() => return Err(error),
+            // Anybody may have put it.
+            Err(_) => continue,
+        };
+        let names_it = removed
+            .iter()
+            .any(|wal| wal.timeline == timeline && wal.range.contains(at));
+        if names_it {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The whole segment, where it is one object.

@@ -53,6 +53,16 @@ pub enum Error {
         /// Where it was looked for.
         url: String,
     },
+    /// The archive lost the record of what it is.
+    #[error(
+        "{url} holds objects of an archive, such as '{key}', but archive.json is not there, and under a new one they would never open again; bring it back from a copy of the archive or from an older version of the object, or choose another [archive] url, where nothing is stored yet"
+    )]
+    RecordLost {
+        /// The archive.
+        url: String,
+        /// One of the objects.
+        key: String,
+    },
     /// The archive was written by a newer walvault.
     #[error(
         "{url} has archive format {found}, this walvault reads {supported}; use the release that wrote it, or a newer one"

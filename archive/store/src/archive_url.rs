@@ -1,6 +1,6 @@
 //! The URL of an archive: which kind of store holds it, and where in that store it lies.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use super::backends::{BACKENDS, Backend, StoreOptions};
 use super::{SharedStore, StoreError};
@@ -51,8 +51,19 @@ impl fmt::Debug for ArchiveUrl {
 
 impl fmt::Display for ArchiveUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.backend.scheme, self.place)
+        write!(f, "{}://", self.backend.scheme)?;
+        self.place
+            .chars()
+            .try_for_each(|c| match c.is_ascii() && !stands_for_itself(c) {
+                true => write!(f, "%{:02X}", u32::from(c)),
+                false => f.write_char(c),
+            })
     }
+}
+
+/// Whether a character means the same in a URL as in a path, so that what is spelled is read back.
+fn stands_for_itself(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "/-._~+=:@,".contains(c)
 }
 
 /// Opens the store at `url`. Nothing is asked of it yet, and nothing is retried: wrap it in
@@ -68,6 +79,38 @@ pub async fn open_at(url: &ArchiveUrl, options: &StoreOptions) -> Result<SharedS
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_spelled_is_read_back() {
+        for place in [
+            "/mnt/my archive",
+            "/mnt/100%",
+            "/mnt/a%20b",
+            "/mnt/a#b?c",
+            "/mnt/a\\b\tc",
+            "/mnt/ends in ",
+            "/mnt/Größe",
+            "/mnt/a=b+c~d@e:f,g",
+        ] {
+            let backend = ArchiveUrl::parse("file:///a").unwrap().backend;
+            let place = place.to_owned();
+            let url = ArchiveUrl { backend, place };
+            assert_eq!(ArchiveUrl::parse(&url.to_string()), Ok(url));
+        }
+    }
+
+    #[test]
+    fn what_a_url_would_drop_is_refused() {
+        for (text, instead) in [
+            ("file:///mnt/a#b", "%23"),
+            ("file:///mnt/a?b", "%3F"),
+            ("file:///mnt/a\\b", "%5C"),
+            ("file:///mnt/a\tb", "%09"),
+        ] {
+            let error = ArchiveUrl::parse(text).unwrap_err();
+            assert!(error.contains(instead), "{error}");
+        }
+    }
 
     #[test]
     fn urls_are_read_and_spelled() {

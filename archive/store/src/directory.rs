@@ -6,7 +6,7 @@
 //! is older than any write could take.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{Advice, RenameFlags};
+use rustix::fs::{Advice, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod error;
+mod owner;
 mod walk;
 
 /// How many objects a page of a listing holds. A page reads whole directories, so large pages
@@ -232,10 +233,14 @@ impl Inner {
 
     fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let read = || -> io::Result<Option<Result<Vec<u8>, StoreError>>> {
-            let file = File::open(self.root.join(key))?;
+            let file = open_to_read(&self.root.join(key))?;
             let meta = file.metadata()?;
-            if !meta.is_file() {
+            // What begins other keys is no object.
+            if meta.is_dir() {
                 return Ok(None);
+            }
+            if !meta.is_file() {
+                return Ok(Some(Err(self.no_file(key))));
             }
             if let Err(large) = StoreError::check_size(&self.url, key, meta.len()) {
                 return Ok(Some(Err(large)));
@@ -315,12 +320,14 @@ impl Inner {
         }
         for folder in missing.into_iter().rev() {
             let path = self.root.join(folder);
-            match DirBuilder::new().mode(0o700).create(&path) {
+            let made = match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => owner::open_directory(&path)
+                    .and_then(|made| owner::hand_over(&self.root, &made)),
                 // Another process, such as the operator's tool, may make it at the same time.
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-            if let Err(error) = sync_parent(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                Err(error) => return Err(error),
+            };
+            if let Err(error) = made.and_then(|()| sync_parent(&path)) {
                 // Found present it would pass for durable: the next attempt has to make it again.
                 let _ = fs::remove_dir(&path);
                 return Err(error);
@@ -333,7 +340,8 @@ impl Inner {
     fn write(&self, key: &str, bytes: &[u8]) -> io::Result<()> {
         let target = self.root.join(key);
         let temporary = target.with_file_name(format!("{}{:016x}", key::TEMPORARY, random()?));
-        let placed = write_durably(&temporary, bytes).and_then(|()| place(&temporary, &target));
+        let written = write_durably(&self.root, &temporary, bytes);
+        let placed = written.and_then(|()| place(&temporary, &target));
         if let Err(error) = placed {
             let _ = fs::remove_file(&temporary);
             return Err(error);
@@ -384,7 +392,7 @@ impl Inner {
     /// Remembers which archive the directory holds, once it holds one.
     fn know_identity(&self) {
         if self.identity.get().is_none()
-            && let Ok(identity) = fs::read(self.root.join(identity_key()))
+            && let Ok(identity) = read_small(&self.root.join(identity_key()))
         {
             let _ = self.identity.set(identity);
         }
@@ -395,13 +403,39 @@ impl Inner {
     fn is_the_same(&self) -> bool {
         let known = self.identity.get();
         known.is_some_and(|known| {
-            matches!(fs::read(self.root.join(identity_key())), Ok(found) if found == *known)
+            matches!(read_small(&self.root.join(identity_key())), Ok(found) if found == *known)
         })
+    }
+
+    /// Refuses what stands under an object's name and is no regular file, such as a pipe.
+    fn no_file(&self, key: &str) -> StoreError {
+        let path = self.root.join(key);
+        let remedy = format!(
+            "move '{}' away, walvault did not make it; bring the object back from a copy",
+            path.display()
+        );
+        StoreError::refused(&self.url, "get", key, "it is no regular file", remedy)
     }
 
     fn failed(&self, action: &'static str, key: &str, error: &io::Error) -> StoreError {
         error::classify(&self.url, &self.root, action, key, error)
     }
+}
+
+/// Opens what should be a regular file. A pipe under its name would otherwise be waited for until
+/// somebody writes to it.
+fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+}
+
+/// Reads a file that is small.
+fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_to_read(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What a file's metadata tells of an object.
@@ -415,12 +449,14 @@ fn object_meta(key: String, meta: &fs::Metadata) -> ObjectMeta {
     }
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a new file below `root`.
+fn write_durably(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
+    owner::hand_over(root, &file)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     // The page cache counts as the pod's memory, and nobody reads this back soon.

@@ -58,7 +58,7 @@ pub use memory::MemoryStore;
 pub use metered::Metered;
 pub use read_only::ReadOnly;
 pub use reaffirm::{put_again, reaffirm};
-pub use replicas::{IsWhole, Quorum, Replicas};
+pub use replicas::{IsWhole, Quorum, Replicas, Unopened};
 pub use retrying::{RetryPolicy, Retrying};
 pub use s3::{S3Settings, S3Store};
 pub use write_once::WriteOnce;
@@ -67,12 +67,12 @@ pub use write_once::WriteOnce;
 pub type SharedStore = Arc<dyn ObjectStore>;
 
 /// One store out of all that hold the archive: the first itself, where it is the only one.
-/// `is_whole` as in [`Replicas::new`].
+/// `is_whole` as in [`Replicas::new`]; absence is proven as [`Replicas::strict`] says.
 #[must_use]
 pub fn joined(mut stores: Vec<SharedStore>, quorum: Quorum, is_whole: IsWhole) -> SharedStore {
     match stores.len() {
         1 => stores.remove(0),
-        _ => Arc::new(Replicas::new(stores, quorum, is_whole)),
+        _ => Arc::new(Replicas::new(stores, quorum, is_whole).strict()),
     }
 }
 

@@ -22,8 +22,10 @@ use crate::{
 };
 
 mod member;
+mod unopened;
 
 use member::Member;
+pub use unopened::Unopened;
 
 /// What a change needs to succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub struct Replicas {
     members: Vec<Member>,
     quorum: Quorum,
     is_whole: IsWhole,
+    /// Whether only a store that holds the archive's `archive.json` can say that an object is absent.
+    is_strict: bool,
 }
 
 impl Replicas {
@@ -59,6 +63,17 @@ impl Replicas {
             members: stores.into_iter().map(Member::new).collect(),
             quorum,
             is_whole,
+            is_strict: false,
+        }
+    }
+
+    /// The same, for who acts on absence: a store without `archive.json`, such as an empty mount point, is
+    /// away rather than that it proves anything absent. Not for who fills such a store.
+    #[must_use]
+    pub fn strict(self) -> Replicas {
+        Replicas {
+            is_strict: true,
+            ..self
         }
     }
 
@@ -205,7 +220,8 @@ impl Replicas {
             if key != identity_key() && !self.belongs(member).await {
                 continue;
             }
-            match member.noting(each(member).await) {
+            let answer = member.noting(each(member).await);
+            match self.believed(member, key, answer) {
                 Ok(found) if is_whole(&found) => return Ok(found),
                 Ok(found) => {
                     tracing::warn!(
@@ -230,6 +246,26 @@ impl Replicas {
             (_, Some(damaged)) => Ok(damaged),
             (Some(error), None) => Err(error),
             (None, None) => Err(StoreError::missing(self.url(), key)),
+        }
+    }
+
+    /// What a store answered, unless it says that an object is absent and may not be believed.
+    fn believed<T>(
+        &self,
+        member: &Member,
+        key: &str,
+        answer: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let is_doubtful = self.is_strict && key != identity_key() && !member.is_admitted();
+        match answer {
+            // An empty mount point, or one that did not answer when it was asked whose it is.
+            Err(StoreError::Missing { .. }) if is_doubtful => Err(StoreError::unavailable(
+                member.url(),
+                "get",
+                key,
+                "it was not seen to hold the archive (archive.json); mount its volume, wait until it is filled, or take it out of the configuration",
+            )),
+            answer => answer,
         }
     }
 

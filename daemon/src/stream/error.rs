@@ -181,6 +181,7 @@ impl StreamError {
             StreamError::Archive(error) | StreamError::Pump(PumpError::Archive(error)) => matches!(
                 error,
                 Error::OtherSystem { .. }
+                    | Error::RecordLost { .. }
                     | Error::OtherSegmentSize { .. }
                     | Error::Diverged { .. }
                     | Error::Unconfirmed { .. }

@@ -98,8 +98,9 @@ impl PlaceHold {
     /// Does it.
     ///
     /// # Errors
-    /// When there is no such backup, the end is past, or the archive cannot be written.
+    /// When there is no such backup, the reason is none, the end is past, or the archive cannot be written.
     pub async fn run(&self, config: Option<&Path>) -> Result<(), Failure> {
+        check_reason(&self.reason).map_err(Failure::refused)?;
         let until = self
             .until
             .as_deref()
@@ -236,9 +237,42 @@ impl Which {
     }
 }
 
+/// Whether `text` tells whoever asks later why, and nothing to their terminal.
+fn check_reason(text: &str) -> Result<(), String> {
+    if text.trim().is_empty() {
+        return Err(
+            "a hold without a reason could not be judged later; give one with --reason".to_owned(),
+        );
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!(
+            "the reason {text:?} has a line break, a tab or another control character; write it as one line of plain text"
+        ));
+    }
+    Ok(())
+}
+
 /// There is no such backup.
 pub(super) fn unknown_backup(id: &BackupId) -> Failure {
     Failure::refused(format!(
         "the archive holds no complete backup {id}; 'walvault list' shows those it holds"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_a_line_of_plain_text() {
+        assert_eq!(check_reason("Az. 4 O 12/26, König ./. Bank"), Ok(()));
+        for empty in ["", "  ", "\n"] {
+            let refused = check_reason(empty).expect_err("refused");
+            assert!(refused.contains("give one with --reason"), "{refused}");
+        }
+        for unfit in ["a\nb", "a\tb", "\u{1b}[31m"] {
+            let refused = check_reason(unfit).expect_err("refused");
+            assert!(refused.contains("one line of plain text"), "{refused}");
+        }
+    }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use walvault_archive::{Archive, Catalog};
 use walvault_config::{Config, needless_credentials};
 use walvault_evidence::audit::{Action, Event};
@@ -27,11 +26,12 @@ use crate::settings::{RecoverySettings, StandbySettings, restore_command, timeli
 use crate::target::{
     Point, Target, TargetAction, TargetError, TimelineChoice, parse_instant, parse_name, parse_xid,
 };
-use crate::trial::{self, Programs, Reached, Trial, roles};
+use crate::trial::{self, Programs, Reached, Trial, roles, told_to_end};
 
 mod at_least;
 mod describe;
 mod next;
+mod precious;
 mod started;
 
 use at_least::AtLeast;
@@ -104,7 +104,8 @@ pub struct Restore {
     /// Put the tablespace that was at OLD to NEW; may be given several times
     #[arg(long = "tablespace-map", value_name = "OLD=NEW")]
     tablespace_map: Vec<TablespaceMapping>,
-    /// Put WAL there: pg_wal becomes a link to this directory, which must not exist, or be empty
+    /// Put WAL there: pg_wal becomes a link to this directory, which must not exist, or be empty. Where
+    /// that link is there already, WAL that lies in the directory is removed
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     waldir: Option<PathBuf>,
     /// Restore although a file system seems too small, such as one that compresses
@@ -310,6 +311,8 @@ impl Restore {
         let prepared = job.prepare(&progress).await;
         progress.finish_and_clear();
         let prepared = prepared?;
+        // Whatever lies in a directory that is restored over goes, be it what it is restored from.
+        prepared.check_apart(&precious::paths(config))?;
         let work = prepared.work();
         let configuration = Configuration::of(
             &job.pgdata,
@@ -423,7 +426,8 @@ impl Restore {
 
     async fn carry_out(&self, prepared: Prepared<'_>) -> Result<Made, Failure> {
         let progress = self.progress("");
-        let made = prepared.run(&progress, interrupted()?).await;
+        let interrupted = told_to_end().map_err(Failure::start)?;
+        let made = prepared.run(&progress, interrupted).await;
         progress.finish_and_clear();
         Ok(made?)
     }
@@ -446,7 +450,8 @@ impl Restore {
             needed: &plan.settings,
             without: needless_credentials(&config.archive.places(), &config.encryption),
         };
-        let mut reached = trial.run(limit, interrupted()?).await?;
+        let interrupted = told_to_end().map_err(Failure::start)?;
+        let mut reached = trial.run(limit, interrupted).await?;
         // A server that was not promoted is where the plan leads.
         let planned = plan.timelines.last().unwrap_or(&plan.timeline);
         reached.timeline = reached.timeline.or(Some(planned.get()));
@@ -468,18 +473,6 @@ impl Restore {
 /// Four times as long as estimated.
 fn times(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds * MARGIN).unwrap_or(Duration::MAX)
-}
-
-/// Completes when the operator, or the machine going down, wants an end.
-fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::start)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::start)?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
 
 /// A value that a line of a configuration file can hold.

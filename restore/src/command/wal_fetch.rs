@@ -27,7 +27,7 @@ use crate::wal::{Fetched, WalFetchError, WalFile, fetch};
 pub const ABSENT: u8 = 1;
 /// The archive could not be asked, for as long as `[restore] retry_for` says.
 pub const UNREACHABLE: u8 = 200;
-/// What the archive holds is damaged.
+/// What the archive holds is damaged, or a segment is gone from between others.
 pub const CORRUPT: u8 = 201;
 /// The key file does not open it.
 pub const WRONG_KEY: u8 = 202;
@@ -106,6 +106,12 @@ impl WalFetchFailure {
         };
         code(self) == UNREACHABLE || key.is_some_and(KeyError::is_transient)
     }
+
+    /// Whether a segment is gone from between others. A standby does not end recovery there, but streams; on
+    /// its way to the archive a segment may come after those that follow it.
+    fn is_hole(&self) -> bool {
+        matches!(self, WalFetchFailure::Fetch(WalFetchError::Hole { .. }))
+    }
 }
 
 fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFailure> {
@@ -115,8 +121,8 @@ fn run(command: &WalFetch, config: Option<&Path>) -> Result<Fetched, WalFetchFai
     }
     let without = Without::of(&command.name, &command.path);
     let fetched = match (from_archive(command, config, without.is_some()), without) {
-        (Err(outage), Some(without)) if outage.is_outage() => {
-            tracing::warn!(file = command.name, "{outage}; {without}");
+        (Err(failure), Some(without)) if failure.is_outage() || failure.is_hole() => {
+            tracing::warn!(file = command.name, "{failure}; {without}");
             return Ok(Fetched::Absent);
         }
         (fetched, _) => fetched?,
@@ -243,6 +249,7 @@ fn code(failure: &WalFetchFailure) -> u8 {
         WalFetchFailure::Fetch(WalFetchError::Name(_)) => MISCONFIGURED,
         WalFetchFailure::Fetch(WalFetchError::Write { .. }) => NOT_WRITTEN,
         WalFetchFailure::Fetch(WalFetchError::Unstable(_)) => UNREACHABLE,
+        WalFetchFailure::Fetch(WalFetchError::Hole { .. }) => CORRUPT,
     }
 }
 
@@ -277,6 +284,10 @@ mod tests {
             store(StoreError::missing("s3://b", "archive.json")),
             WalFetchFailure::Fetch(WalFetchError::Name("x".to_owned())),
             WalFetchFailure::Fetch(WalFetchError::Unstable("x".to_owned())),
+            WalFetchFailure::Fetch(WalFetchError::Hole {
+                segment: "x".to_owned(),
+                behind: walvault_protocol::Lsn(1),
+            }),
             Failure::Archive(walvault_archive::Error::NotAnArchive {
                 url: "s3://b".to_owned(),
             })

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::DrillError;
+use crate::trial::told_to_end;
 
 /// Why a drill is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +27,10 @@ impl Ending {
     /// When signals cannot be listened to.
     pub fn after(limit: Duration) -> std::io::Result<Ending> {
         let (sender, cause) = watch::channel(None);
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let told = told_to_end()?;
         drop(tokio::spawn(async move {
             let cause = tokio::select! {
-                _ = interrupt.recv() => Cause::Signal,
-                _ = terminate.recv() => Cause::Signal,
+                () = told => Cause::Signal,
                 () = tokio::time::sleep(limit) => Cause::Limit(limit),
                 () = sender.closed() => return,
             };

@@ -64,6 +64,16 @@ pub enum DrillError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// Others could change what is in the directory.
+    #[error(
+        "{dir} is not used for a drill: {reason}; give another directory with --scratch, which may not be there yet, or let this one belong to the user that the drill runs as, or to --owner's, with mode 0700"
+    )]
+    Untrusted {
+        /// The directory.
+        dir: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// Too little room.
     #[error(
         "{dir} has {free} free and the drill needs {needed}; nothing was fetched: free some, or give another directory with --scratch"

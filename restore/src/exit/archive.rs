@@ -16,7 +16,7 @@ impl CommandError for Error {
         match self {
             Error::Store(error) => error.exit_code(),
             Error::Key(error) => error.exit_code(),
-            Error::Corrupt { .. } | Error::Record { .. } => DAMAGED,
+            Error::Corrupt { .. } | Error::Record { .. } | Error::RecordLost { .. } => DAMAGED,
             Error::KeyFile(_)
             | Error::Access(_)
             | Error::NotAnArchive { .. }

@@ -106,6 +106,17 @@ pub enum MaterialiseError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// What this very command needs, or what must not be lost, would be removed.
+    #[error(
+        "{} lies within {}, where the restore removes everything that is not in the backup; move it out of there, and name its new place in the configuration or on the command line",
+        path.display(), dir.display()
+    )]
+    Precious {
+        /// The archive, or the file.
+        path: PathBuf,
+        /// The directory that is emptied.
+        dir: PathBuf,
+    },
     /// A mapping names no tablespace of the backup.
     #[error(
         "--tablespace-map: the backup has no tablespace at {}; it has {known}; one that replay creates cannot be put elsewhere", old.display()

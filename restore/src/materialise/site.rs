@@ -1,6 +1,7 @@
 //! The directories that a cluster is restored into, from what they were to a data directory.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
@@ -10,7 +11,7 @@ use rustix::fs::Access;
 use serde::Serialize;
 
 use super::durable::{self, sync_directory};
-use super::late::LateTablespace;
+use super::late::{LateTablespace, is_version_directory};
 use super::marker::Marker;
 use super::reuse::Found;
 use super::root::{Holds, Root, make_directory};
@@ -115,6 +116,45 @@ impl Site {
             });
         }
         Ok(())
+    }
+
+    /// Refuses to go on when one of `precious` lies where the restore removes what it does not know.
+    pub(super) fn check_apart(&self, precious: &[PathBuf]) -> Result<(), MaterialiseError> {
+        for path in precious {
+            // By its name, which may be a link that is removed, and by what that leads to.
+            let real = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            let emptied = [path, &real]
+                .into_iter()
+                .find_map(|path| self.emptied(path));
+            if let Some(dir) = emptied {
+                return Err(MaterialiseError::Precious {
+                    path: path.clone(),
+                    dir: dir.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory that holds `path`, if what lies there goes.
+    fn emptied(&self, path: &Path) -> Option<&Path> {
+        let within = |root: &Root| {
+            let real = fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone());
+            let inner = path.strip_prefix(&root.path);
+            let inner = inner.or_else(|_| path.strip_prefix(&real)).ok()?;
+            Some(inner.to_owned())
+        };
+        let whole = [&self.pgdata].into_iter().chain(&self.wal);
+        let mut whole = whole.filter(|root| within(root).is_some());
+        let restored = self.tablespaces.iter().map(|(_, root)| root);
+        let late = self.late.iter().map(|late| &late.root);
+        // Beside a tablespace's own directories there may lie other things, which stay.
+        let mut spaces = restored.chain(late).filter(|root| {
+            let first = within(root).and_then(|inner| inner.iter().next().map(OsStr::to_owned));
+            first.is_some_and(|name| is_version_directory(&name.to_string_lossy(), self.major))
+        });
+        let found = whole.next().or_else(|| spaces.next())?;
+        Some(&found.path)
     }
 
     /// Refuses directories that this user may not write, before anything is fetched.

@@ -1,7 +1,9 @@
 //! `pg_wal` outside of the data directory, over a link as `initdb --waldir` makes it.
 //!
-//! A restore removes all WAL that lies there. So the link of a directory that is restored over is
-//! believed only where what lies behind it is this cluster's own.
+//! A restore removes all WAL that lies there. The link alone does not tell whose WAL that is: in a
+//! copy of a data directory it leads to the original's, of the same system, and of what crashed it may be
+//! all that is left. So WAL behind a link is removed only where the operator names the directory,
+//! and where nothing but WAL lies in it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,12 +12,16 @@ use std::path::{Path, PathBuf};
 use walvault_protocol::SystemId;
 
 use super::root::{Holds, Root};
+use super::site::LOST_FOUND;
 use super::{MaterialiseError, servers};
+use crate::wal::is_leftover;
 
 /// The directory of WAL within a data directory.
 pub(super) const PG_WAL: &str = "pg_wal";
 /// `XLOG_FNAME_LEN` of PostgreSQL.
 const SEGMENT_NAME: usize = 24;
+/// Directories of PostgreSQL's own within `pg_wal`.
+const OWN_DIRECTORIES: [&str; 2] = ["archive_status", "summaries"];
 /// `XLP_LONG_HEADER` of `xlog_internal.h`: the first page of a segment has the system's identifier.
 const LONG_HEADER: u16 = 0x0002;
 
@@ -33,7 +39,7 @@ pub(super) fn find(
     };
     match wanted {
         Some(wanted) if !is_same(wanted, &linked) => new(wanted).map(Some),
-        _ => own(linked, system).map(Some),
+        wanted => own(linked, wanted.is_some(), system).map(Some),
     }
 }
 
@@ -49,8 +55,8 @@ fn new(dir: &Path) -> Result<Root, MaterialiseError> {
     }
 }
 
-/// The one that the data directory has, which WAL is removed from.
-fn own(dir: PathBuf, system: SystemId) -> Result<Root, MaterialiseError> {
+/// The one that the data directory has, which WAL is removed from if it `is_named`.
+fn own(dir: PathBuf, is_named: bool, system: SystemId) -> Result<Root, MaterialiseError> {
     if !dir.is_dir() {
         return Err(refuse(
             &dir,
@@ -71,7 +77,97 @@ fn own(dir: PathBuf, system: SystemId) -> Result<Root, MaterialiseError> {
             ),
         ));
     }
+    let (foreign, has_wal) = contents(&dir)?;
+    if let Some(foreign) = foreign {
+        return Err(refuse(
+            &dir,
+            &format!(
+                "is where the link pg_wal leads, and '{}' there is not WAL's; move it away, or remove the link to have pg_wal in the data directory",
+                foreign.display()
+            ),
+        ));
+    }
+    if has_wal && !is_named {
+        return Err(refuse(
+            &dir,
+            &format!(
+                "is where the link pg_wal leads, and it holds WAL, which may be another data directory's; give --waldir {} to have the WAL there removed, or remove the link to have pg_wal in the data directory",
+                dir.display()
+            ),
+        ));
+    }
     Root::of_tablespace(dir, true)
+}
+
+/// Something in `dir` that PostgreSQL does not keep with WAL, and whether there is anything that it does.
+fn contents(dir: &Path) -> Result<(Option<PathBuf>, bool), MaterialiseError> {
+    let mut has_wal = false;
+    for (path, kind) in entries(dir)? {
+        let name = name_of(&path);
+        if name == LOST_FOUND {
+            continue;
+        }
+        if kind.is_dir() && OWN_DIRECTORIES.contains(&name.as_str()) {
+            for (path, kind) in entries(&path)? {
+                if !kind.is_file() || !is_note(&name_of(&path)) {
+                    return Ok((Some(path), has_wal));
+                }
+                has_wal = true;
+            }
+        } else if kind.is_file() && is_wal(&name) {
+            has_wal = true;
+        } else {
+            return Ok((Some(path), has_wal));
+        }
+    }
+    Ok((None, has_wal))
+}
+
+fn entries(dir: &Path) -> Result<Vec<(PathBuf, fs::FileType)>, MaterialiseError> {
+    let refuse = || MaterialiseError::io("read the directory", dir);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(refuse())? {
+        let entry = entry.map_err(refuse())?;
+        // Of a link, what it is itself.
+        found.push((entry.path(), entry.file_type().map_err(refuse())?));
+    }
+    Ok(found)
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Whether PostgreSQL, or a `restore_command`, gives a file in `pg_wal` such a name
+/// (`xlog_internal.h`, `timeline.c`).
+fn is_wal(name: &str) -> bool {
+    let (stem, extension) = name.split_once('.').unwrap_or((name, ""));
+    match extension {
+        "" => is_hex(stem, SEGMENT_NAME) || matches!(stem, "RECOVERYXLOG" | "RECOVERYHISTORY"),
+        "partial" => is_hex(stem, SEGMENT_NAME),
+        "history" => is_hex(stem, 8),
+        number if stem == "xlogtemp" => number.bytes().all(|byte| byte.is_ascii_digit()),
+        // START.OFFSET.backup, and what wal-fetch left that was killed.
+        _ => {
+            let offset = extension.strip_suffix(".backup");
+            let is_label = offset.is_some_and(|offset| is_hex(offset, 8));
+            (is_label && is_hex(stem, SEGMENT_NAME)) || is_leftover(name)
+        }
+    }
+}
+
+/// Whether it is one of those that PostgreSQL keeps beside WAL: what is archived, and what
+/// the WAL summarizer wrote.
+fn is_note(name: &str) -> bool {
+    let archived = [".ready", ".done"];
+    let of = archived.iter().find_map(|end| name.strip_suffix(*end));
+    let summary = name.strip_suffix(".summary");
+    of.is_some_and(is_wal) || summary.is_some_and(|of| of == "temp" || is_hex(of, 40))
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Whether two paths lead to one directory, or will.
@@ -89,14 +185,10 @@ fn refuse(dir: &Path, reason: &str) -> MaterialiseError {
 
 /// Another system that a segment in `dir` tells to be of.
 fn other_system(dir: &Path, system: SystemId) -> Result<Option<SystemId>, MaterialiseError> {
-    let entries = fs::read_dir(dir).map_err(MaterialiseError::io("read the directory", dir))?;
-    let names = entries.flatten().map(|entry| entry.file_name());
-    let segments = names.filter(|name| {
-        let name = name.to_string_lossy();
-        name.len() == SEGMENT_NAME && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-    });
-    for name in segments {
-        let path = dir.join(name);
+    for (path, kind) in entries(dir)? {
+        if !kind.is_file() || !is_hex(&name_of(&path), SEGMENT_NAME) {
+            continue;
+        }
         match system_of(&path).map_err(MaterialiseError::io("read", &path))? {
             Some(found) if found != system => return Ok(Some(found)),
             _ => {}
@@ -115,4 +207,36 @@ fn system_of(segment: &Path) -> io::Result<Option<SystemId>> {
     Ok(system
         .filter(|_| is_long)
         .map(|system| SystemId(u64::from_ne_bytes(system))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wal_is_told_from_other_files_by_its_name() {
+        for name in [
+            "0000000100000002000000A3",
+            "0000000100000002000000A3.partial",
+            "0000000100000002000000A3.00000028.backup",
+            "00000002.history",
+            "xlogtemp.4711",
+            "RECOVERYXLOG",
+            "RECOVERYHISTORY",
+        ] {
+            assert!(is_wal(name), "{name}");
+        }
+        for name in [
+            "notes.txt",
+            "base.tar",
+            "0000000100000002000000A3.gz",
+            "0000000100000002000000A",
+            "walvault.toml",
+            "xlogtemp.of-mine",
+        ] {
+            assert!(!is_wal(name), "{name}");
+        }
+        assert!(is_note("00000002.history.done") && is_note("0000000100000002000000A3.ready"));
+        assert!(is_note("temp.summary") && !is_note("0000000100000002000000A3"));
+    }
 }

@@ -10,7 +10,7 @@ const MARK: &str = "walvault.restore";
 const BEGIN: &str = "begin";
 
 /// What a restore sets for recovery, or to keep the result apart from the original.
-const OWN: [&str; 17] = [
+const OWN: [&str; 18] = [
     "restore_command",
     "recovery_target_timeline",
     "recovery_target",
@@ -28,6 +28,7 @@ const OWN: [&str; 17] = [
     "synchronized_standby_slots",
     "primary_conninfo",
     "primary_slot_name",
+    super::PID_FILE,
 ];
 
 /// What a restore made.

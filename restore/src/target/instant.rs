@@ -27,6 +27,11 @@ pub enum InstantError {
         "'{0}' happened twice or not at all in its time zone, where clocks were put back or forward; write it with an offset, such as +01, or in UTC"
     )]
     Ambiguous(String),
+    /// PostgreSQL has none.
+    #[error(
+        "'{0}' is in a leap second, which PostgreSQL does not count; write the beginning of the next minute"
+    )]
+    LeapSecond(String),
     /// PostgreSQL would round it.
     #[error(
         "'{0}' has digits beyond microseconds, which PostgreSQL does not count; leave them out"
@@ -41,6 +46,11 @@ pub enum InstantError {
 pub fn parse_instant(text: &str) -> Result<Timestamp, InstantError> {
     let malformed = || InstantError::Malformed(text.to_owned());
     let (clock, zone) = split_zone(text.trim());
+    // It would be read as the second before, which is not what was meant.
+    let seconds = clock.split(':').nth(2);
+    if seconds.is_some_and(|seconds| seconds.starts_with("60")) {
+        return Err(InstantError::LeapSecond(text.to_owned()));
+    }
     // A date alone has no time that could be meant.
     let clock: DateTime = match clock.contains(':') {
         true => clock.parse().map_err(|_| malformed())?,

@@ -55,6 +55,12 @@ fn what_could_mean_several_instants_is_refused() {
         instant("2026-11-21 14:03:00.1234567Z"),
         Err(InstantError::TooFine(_))
     ));
+    for text in ["2026-12-31 23:59:60Z", "2026-12-31T23:59:60.5+01:00"] {
+        assert!(
+            matches!(instant(text), Err(InstantError::LeapSecond(_))),
+            "{text}"
+        );
+    }
     for text in [
         "",
         "now",
@@ -96,6 +102,27 @@ fn transaction_ids_lose_their_epoch() {
     assert_eq!(parse_xid("4294979641"), Ok(12345));
     for text in ["", "-1", "0", "2", "4294967296", "x"] {
         assert!(parse_xid(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn restore_points_are_named_as_postgresql_names_them() {
+    for name in [
+        "before deploy",
+        "a\tb",
+        "it's",
+        "vor Ümzug",
+        &"x".repeat(63),
+    ] {
+        assert_eq!(parse_name(name).as_deref(), Ok(name));
+    }
+    for name in ["", &"x".repeat(64)] {
+        assert_eq!(parse_name(name), Err(TargetError::Name));
+    }
+    for name in ["a\nb", "a\rb", "\u{1b}[2J"] {
+        let refused = parse_name(name).expect_err("refused");
+        assert_eq!(refused, TargetError::Control(name.to_owned()));
+        assert!(refused.to_string().contains("--target-lsn"), "{refused}");
     }
 }
 

@@ -3,10 +3,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use walvault_archive::record::{GapRecord, PrunedWal};
+use walvault_archive::seal::reads_whole;
 use walvault_protocol::SegmentSize;
 use walvault_store::hooked::{Hooked, Hooks};
 use walvault_store::metered::Operation;
-use walvault_store::{Body, MemoryStore, ObjectStore, StoreError};
+use walvault_store::{
+    ArchiveUrl, Body, MemoryStore, ObjectStore, Quorum, SharedStore, StoreError, Unopened, joined,
+};
 
 use super::*;
 use crate::testing::{archive, archive_in, put_history, put_wal, range, tli};
@@ -352,4 +356,106 @@ async fn a_history_is_handed_out_only_if_it_opens() {
         matches!(damaged, Err(WalFetchError::Archive(Error::Corrupt { .. }))),
         "{damaged:?}"
     );
+}
+
+async fn assert_hole(archive: &Archive) {
+    let hole = fetched(archive, NAME).await.expect_err("a hole");
+    assert!(
+        matches!(&hole, WalFetchError::Hole { segment, behind }
+            if segment == NAME && *behind == Lsn(SEGMENT + MIB)),
+        "{hole}"
+    );
+}
+
+async fn assert_absent(archive: &Archive, name: &str) {
+    let asked = fetched(archive, name).await.expect("told");
+    assert_eq!(asked, None, "{name}");
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_from_between_others_is_not_the_end() {
+    let archive = archive(size()).await;
+    put(&archive, 1, SEGMENT - MIB, SEGMENT, true).await;
+    assert_absent(&archive, NAME).await;
+    put(&archive, 1, SEGMENT + MIB, SEGMENT + MIB + 1000, false).await;
+    assert_hole(&archive).await;
+    for outside in [
+        "000000010000000000000001",
+        "000000010000000000000005",
+        "000000020000000000000003",
+    ] {
+        assert_absent(&archive, outside).await;
+    }
+    // Where its cause is recorded, recovery is planned to end.
+    let gap = GapRecord {
+        version: 1,
+        timeline: tli(1),
+        range: range(SEGMENT, SEGMENT + MIB),
+        cause: "removed by the server".to_owned(),
+        noticed_at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let key = ObjectKey::Gap(gap.timeline, gap.range);
+    archive.put_record(&key, &gap).await.expect("stored");
+    assert_absent(&archive, NAME).await;
+}
+
+#[tokio::test]
+async fn a_planted_name_behind_the_end_does_not_stop_recovery() {
+    let archive = archive(size()).await;
+    put(&archive, 1, SEGMENT - MIB, SEGMENT, true).await;
+    let body = Body::new(Bytes::from_static(b"planted"));
+    let planted = "wal/00000001/0000000100000000000000F0";
+    archive.store().put(planted, body).await.expect("put");
+    assert_absent(&archive, NAME).await;
+}
+
+#[tokio::test]
+async fn what_a_prune_removed_on_the_way_is_not_the_end() {
+    let pruned = PruneRecord {
+        version: 1,
+        at: jiff::Timestamp::UNIX_EPOCH,
+        by: "a test".to_owned(),
+        backups: Vec::new(),
+        wal: vec![PrunedWal {
+            timeline: tli(1),
+            range: range(MIB, SEGMENT + MIB),
+        }],
+        orphans: Vec::new(),
+    };
+    let record = ObjectKey::Pruned(1);
+    // The WAL before it went as well.
+    let passed = archive(size()).await;
+    passed.put_record(&record, &pruned).await.expect("stored");
+    put(&passed, 1, SEGMENT + MIB, SEGMENT + MIB + 1000, false).await;
+    assert_hole(&passed).await;
+    // A backup was left with its own WAL: it is restored up to there.
+    let kept = archive(size()).await;
+    kept.put_record(&record, &pruned).await.expect("stored");
+    put(&kept, 1, SEGMENT - MIB, SEGMENT, true).await;
+    put(&kept, 1, SEGMENT + MIB, SEGMENT + MIB + 1000, false).await;
+    assert_absent(&kept, NAME).await;
+}
+
+#[tokio::test]
+async fn nothing_is_absent_while_a_place_is_not_mounted() {
+    // Segments that are one object, and larger ones, of which listings alone tell.
+    for size in [size(), SegmentSize::new(32 * MIB).expect("a size")] {
+        let there: SharedStore = Arc::new(MemoryStore::new());
+        let archive = archive_in(there.clone(), size).await;
+        assert_absent(&archive, NAME).await;
+        let url = ArchiveUrl::parse("file:///not/mounted").expect("a URL");
+        let error = StoreError::unavailable("file:///not/mounted", "open", "", "gone");
+        let away: SharedStore = Arc::new(Unopened::new(&url, &error));
+        let joined = joined(vec![there, away], Quorum::Any, reads_whole);
+        let asked = fetched(&archive.at(joined), NAME).await;
+        assert!(
+            matches!(
+                asked,
+                Err(WalFetchError::Archive(Error::Store(
+                    StoreError::Unavailable { .. }
+                )))
+            ),
+            "{asked:?}"
+        );
+    }
 }

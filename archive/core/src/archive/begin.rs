@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
-use walvault_layout::ObjectKey;
+use walvault_layout::{BACKUPS_PREFIX, KEYS_PREFIX, ObjectKey, TAIL_PREFIX, WAL_PREFIX};
 use walvault_protocol::{SegmentSize, SystemId};
-use walvault_store::{ALIKE, Body, SharedStore, StoreError, clock, read_alike, reaffirm};
+use walvault_store::{
+    ALIKE, Body, ObjectMeta, SharedStore, StoreError, clock, read_alike, reaffirm,
+};
 
 use super::again::again;
 use crate::error::Error;
@@ -19,7 +21,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// How old a record is that nobody overwrites any more, whatever clocks say.
 const SETTLED: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
-/// The record that `store` holds, written if there was none.
+/// The record that `store` holds, written if there was none, and nothing of an archive either.
 ///
 /// Its id is in everything that is sealed, so it must neither be misread nor change any more. On a store
 /// that overwrites, two that both found none both write one, and the later one stays: so a young record
@@ -32,7 +34,7 @@ pub(super) async fn find_or_begin(
     let name = ObjectKey::Archive.spell(segment_size);
     match store.get(&name, None).await {
         Ok(_) => {}
-        Err(StoreError::Missing { .. }) => begin(store, system_id, segment_size).await?,
+        Err(StoreError::Missing { .. }) => begin_anew(store, system_id, segment_size).await?,
         Err(error) => return Err(error.into()),
     }
     let record = there(store).await?;
@@ -93,6 +95,45 @@ fn unreadable(store: &SharedStore, reason: String) -> Error {
     }
 }
 
+/// Begins an archive where nothing is left of another. Under a new id no object that was sealed before
+/// would open, so a record that was lost is not replaced.
+async fn begin_anew(
+    store: &SharedStore,
+    system_id: SystemId,
+    segment_size: SegmentSize,
+) -> Result<(), Error> {
+    let Some(key) = object_of_archive(store, segment_size).await? else {
+        return begin(store, system_id, segment_size).await;
+    };
+    // Whoever begins in the same moment writes the record before any of these, but after the look for it.
+    sleep(SETTLE).await;
+    let name = ObjectKey::Archive.spell(segment_size);
+    match store.get(&name, None).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::Missing { .. }) => Err(Error::RecordLost {
+            url: store.url().to_owned(),
+            key,
+        }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The name of an object that only an archive has, if `store` shows one: the first page of each kind tells.
+async fn object_of_archive(
+    store: &SharedStore,
+    segment_size: SegmentSize,
+) -> Result<Option<String>, Error> {
+    // Others' files and what 'walvaultd check' left are none of an archive's.
+    let is_ours = |object: &ObjectMeta| ObjectKey::parse(&object.key, segment_size).is_some();
+    for prefix in [KEYS_PREFIX, WAL_PREFIX, TAIL_PREFIX, BACKUPS_PREFIX] {
+        let page = store.list(prefix, None).await?;
+        if let Some(found) = page.objects.into_iter().find(is_ours) {
+            return Ok(Some(found.key));
+        }
+    }
+    Ok(None)
+}
+
 /// Writes a record, where somebody else has not.
 async fn begin(
     store: &SharedStore,
@@ -123,6 +164,8 @@ mod tests {
     use std::sync::Arc;
 
     use async_trait::async_trait;
+
+    use walvault_protocol::TimelineId;
 
     use super::*;
     use walvault_store::hooked::{Hooked, Hooks};
@@ -172,5 +215,43 @@ mod tests {
         for record in [first, second, third] {
             assert_eq!(record.expect("begun").archive_id, stays.archive_id);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_was_lost_is_not_replaced_beside_what_it_sealed() {
+        let store: SharedStore = Arc::new(MemoryStore::new());
+        let begin = || find_or_begin(&store, SystemId(1), SegmentSize::DEFAULT);
+        let put = |key: String, bytes: Bytes| {
+            let store = store.clone();
+            async move { store.put(&key, Body::new(bytes)).await.expect("put") }
+        };
+        let empty = Bytes::new();
+        for not_ours in [
+            "tail/probe-0123456789abcdef",
+            "wal/readme",
+            "elsewhere/object",
+        ] {
+            put(not_ours.to_owned(), empty.clone()).await;
+        }
+        let first = begin().await.expect("begun");
+        let name = ObjectKey::Archive.spell(SegmentSize::DEFAULT);
+        let record = store.get(&name, None).await.expect("read");
+        let history = ObjectKey::History(TimelineId::FIRST).spell(SegmentSize::DEFAULT);
+        put(history.clone(), empty).await;
+        store.delete(&name).await.expect("lost");
+        let refused = begin().await.err().expect("refused");
+        assert!(
+            matches!(&refused, Error::RecordLost { key, .. } if *key == history),
+            "{refused}"
+        );
+        assert!(store.head(&name).await.expect("asked").is_none());
+
+        // It is another's that begins in the same moment, or it is brought back.
+        let brought = async {
+            sleep(SETTLE / 2).await;
+            put(name.clone(), record).await;
+        };
+        let (again, ()) = tokio::join!(begin(), brought);
+        assert_eq!(again.expect("found").archive_id, first.archive_id);
     }
 }

@@ -20,6 +20,14 @@ pub(super) static BACKEND: Backend = Backend {
 };
 
 fn parse(place: &str) -> Result<String, String> {
+    // A URL ends its path there, or drops them: another directory than the one that was meant.
+    let special = |c: &char| matches!(c, '#' | '?' | '\\') || c.is_ascii_control();
+    if let Some(special) = place.chars().find(special) {
+        return Err(format!(
+            "{special:?} is not part of a path in a URL; write %{:02X} for it",
+            u32::from(special)
+        ));
+    }
     // The URL's host: a name after two slashes is easily meant as a directory.
     let url = Some(place).filter(|place| place.starts_with('/'));
     let url = url.and_then(|place| Url::parse(&format!("file://{place}")).ok());

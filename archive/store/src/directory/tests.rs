@@ -1,4 +1,4 @@
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use super::*;
 use crate::list_all;
@@ -23,6 +23,22 @@ async fn files_are_private_and_nothing_temporary_stays() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(names, ["segment"]);
+}
+
+/// Root alone can see to it; for any other user there is nothing to see to.
+#[tokio::test]
+async fn what_root_writes_belongs_to_whom_the_directory_belongs() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    chown(root.path(), Some(4321), Some(5432)).unwrap();
+    let store = DirectoryStore::open(root.path()).unwrap();
+    store.put("wal/00000001/segment", body("x")).await.unwrap();
+    for path in ["wal", "wal/00000001", "wal/00000001/segment"] {
+        let meta = fs::metadata(root.path().join(path)).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (4321, 5432), "{path}");
+    }
 }
 
 #[tokio::test]
@@ -95,10 +111,10 @@ async fn writers_survive_directories_that_fall_empty_under_them() {
 fn a_hard_link_does_for_file_systems_that_cannot_rename_without_replacing() {
     let root = tempfile::tempdir().unwrap();
     let (temporary, target) = (root.path().join(".tmp-1"), root.path().join("object"));
-    write_durably(&temporary, b"first").unwrap();
+    write_durably(root.path(), &temporary, b"first").unwrap();
     link(&temporary, &target).unwrap();
     assert!(!temporary.exists());
-    write_durably(&temporary, b"second").unwrap();
+    write_durably(root.path(), &temporary, b"second").unwrap();
     let error = link(&temporary, &target).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(fs::read(&target).unwrap(), b"first");
@@ -183,4 +199,16 @@ async fn a_file_in_a_directorys_place_is_refused_with_what_to_do() {
     assert!(matches!(error, StoreError::Refused { .. }), "{error}");
     let error = store.get("wal/1/x", None).await.unwrap_err();
     assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_an_object_is_named_and_not_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(root.path()).unwrap();
+    let pipe = root.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let refused = store.get("pipe", None).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
+    assert!(refused.to_string().contains("no regular file"), "{refused}");
 }

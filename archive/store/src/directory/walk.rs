@@ -66,6 +66,9 @@ pub(super) fn temporary(root: &Path, before: jiff::Timestamp) -> io::Result<Vec<
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
+            if is_file_systems(&folder, &name) {
+                continue;
+            }
             let meta = match entry.metadata() {
                 Ok(meta) => meta,
                 Err(error) if error::is_absence(&error) => continue,
@@ -88,6 +91,12 @@ pub(super) fn temporary(root: &Path, before: jiff::Timestamp) -> io::Result<Vec<
     }
     found.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(found)
+}
+
+/// Whether the file system itself made it, at the top of a volume: root alone may read it, and nobody else's
+/// objects are in it.
+fn is_file_systems(folder: &str, name: &str) -> bool {
+    folder.is_empty() && name == "lost+found"
 }
 
 /// How often a folder is read that objects are removed from meanwhile.
@@ -158,7 +167,7 @@ impl Walk<'_> {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            if name.starts_with(key::TEMPORARY) {
+            if name.starts_with(key::TEMPORARY) || is_file_systems(folder, &name) {
                 continue;
             }
             let kind = match entry.file_type() {
@@ -220,5 +229,23 @@ mod tests {
         assert_eq!(listed(3).expect("read again"), ["tail/a", "tail/b"]);
         let error = listed(usize::MAX).expect_err("it lacks one");
         assert!(error.to_string().contains("'tail/' changed"), "{error}");
+    }
+
+    #[test]
+    fn what_the_file_system_keeps_at_the_top_of_a_volume_is_no_object() -> io::Result<()> {
+        let root = tempfile::tempdir()?;
+        for folder in ["lost+found", "tail/lost+found"] {
+            let folder = root.path().join(folder);
+            fs::create_dir_all(&folder)?;
+            fs::write(folder.join("a"), "x")?;
+            fs::write(folder.join(format!("{}1", key::TEMPORARY)), "x")?;
+        }
+        let page = page(root.path(), "", None, 10)?;
+        let keys: Vec<_> = page.objects.iter().map(|object| &object.key).collect();
+        assert_eq!(keys, ["tail/lost+found/a"]);
+        let left = temporary(root.path(), jiff::Timestamp::MAX)?;
+        assert_eq!(left.len(), 1);
+        assert!(left[0].key.starts_with("tail/"), "{}", left[0].key);
+        Ok(())
     }
 }

@@ -150,6 +150,11 @@ impl Member {
         }
     }
 
+    /// Whether it was found to be of the archive that the others hold.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.state().admitted
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -207,6 +207,7 @@ pub(super) fn made(
             "Name the cluster's postgresql.conf in the place of FILE; it names pg_hba.conf.\n",
         );
     }
+    text.push_str(&other_directory(job, configuration));
     let target = &job.settings.target.point;
     match (&job.settings.standby, job.settings.action) {
         (Some(standby), _) => {
@@ -224,9 +225,11 @@ pub(super) fn made(
         (None, _) => text.push_str("The server replays WAL and then becomes a primary, on a new timeline.\n"),
     }
     text.push_str(match job.settings.standby {
-        Some(_) => "archive_mode is off in postgresql.auto.conf",
+        Some(_) => {
+            "archive_mode is off, and external_pid_file empty where it was set, in postgresql.auto.conf"
+        }
         None => {
-            "archive_mode is off and synchronous_standby_names is empty in postgresql.auto.conf"
+            "archive_mode is off, synchronous_standby_names is empty, and so is external_pid_file where it was set, in postgresql.auto.conf"
         }
     });
     text.push_str(&format!(
@@ -237,6 +240,16 @@ pub(super) fn made(
         text.push_str("All of it belongs to root, and PostgreSQL does not run as root: chown it to the user that runs PostgreSQL (--owner does that).\n");
     }
     text
+}
+
+/// A warning where a server that is started in another way than is said would be another.
+fn other_directory(job: &Job<'_>, configuration: &Configuration) -> String {
+    let other = configuration.other_directory(&job.pgdata);
+    other.map_or_else(String::new, |other| {
+        format!(
+            "Warning: postgresql.conf sets data_directory to {other}, which a server that is started without that -o uses, whatever -D says; take the line out of the restored postgresql.conf before anything else starts the server.\n"
+        )
+    })
 }
 
 /// What a started server reached.
@@ -264,9 +277,10 @@ pub(super) fn reached(reached: &Reached, job: &Job<'_>, configuration: &Configur
         "It was at its target"
     };
     format!(
-        "Reached   {lsn}{time}{timeline}\nStarted   {consistent}at the target after {:.1} s\n{without}\n{state}, and was stopped. Next: {}\n",
+        "Reached   {lsn}{time}{timeline}\nStarted   {consistent}at the target after {:.1} s\n{without}\n{state}, and was stopped. Next: {}\n{}",
         reached.seconds_to_target,
-        start_command(job, configuration)
+        start_command(job, configuration),
+        other_directory(job, configuration)
     )
 }
 

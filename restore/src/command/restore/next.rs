@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 
 use walvault_config::env_lookup;
 
-use crate::settings::unquoted;
+use crate::materialise::POSTGRESQL_CONF;
+use crate::settings::{includes, setting_in};
 
 /// What tells Debian's programs, and so these tests, where another directory is used.
 const CONF_ROOT: &str = "PG_CLUSTER_CONF_ROOT";
 /// Where Debian's packages keep configurations: `VERSION/NAME/postgresql.conf` (pg_createcluster(1)).
 const DEBIAN: &str = "/etc/postgresql";
+
+const DATA_DIRECTORY: &str = "data_directory";
 
 /// Where the configuration of a restored cluster is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,36 +42,71 @@ impl Configuration {
 
     /// The command that starts the cluster in `pgdata`.
     pub(super) fn start_command(&self, pgdata: &Path, major: u32) -> String {
-        let pgdata = pgdata.display();
+        let dir = word(&pgdata.display().to_string());
+        let within = format!("-c data_directory={dir}");
         match self {
-            Configuration::Within => format!("pg_ctl start -D {pgdata}"),
+            Configuration::Within => {
+                let told = match other_directory(pgdata).is_some() || includes(&read_in(pgdata)) {
+                    // What postgresql.conf says wins over -D.
+                    true => format!(" -o {}", quoted(&within)),
+                    false => String::new(),
+                };
+                format!("pg_ctl start -D {dir}{told}")
+            }
             Configuration::OfDebian(name) => format!("pg_ctlcluster {major} {name} start"),
+            // Such a file names the directory, and the PID file, of the server that it was made for.
             Configuration::Missing => {
-                format!("pg_ctl start -D {pgdata} -o '-c config_file=FILE'")
+                let told = quoted(&format!("{within} -c external_pid_file="));
+                format!("pg_ctl start -D {dir} -o '-c config_file=FILE' -o {told}")
             }
         }
     }
+
+    /// The data directory that a server would use in the place of `pgdata`, if it were started by
+    /// `-D` alone.
+    pub(super) fn other_directory(&self, pgdata: &Path) -> Option<String> {
+        match self {
+            Configuration::Within => other_directory(pgdata),
+            _ => None,
+        }
+    }
+}
+
+/// What the `postgresql.conf` in `pgdata` names in the place of it.
+fn other_directory(pgdata: &Path) -> Option<String> {
+    let named = setting_in(&read_in(pgdata), DATA_DIRECTORY)?;
+    (!is_same(Path::new(&named), pgdata)).then_some(named)
+}
+
+/// The `postgresql.conf` in `dir`; before it is restored there is none.
+fn read_in(dir: &Path) -> Vec<u8> {
+    fs::read(dir.join(POSTGRESQL_CONF)).unwrap_or_default()
+}
+
+/// A word for the shell, as it is where it needs no quotes.
+fn word(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => text.to_owned(),
+        false => quoted(text),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The name of the cluster whose configuration below `root` names `pgdata`.
 fn of_debian(root: &Path, pgdata: &Path, major: u32) -> Option<String> {
     let clusters = fs::read_dir(root.join(major.to_string())).ok()?;
     let names_it = |dir: &PathBuf| {
-        let content = fs::read_to_string(dir.join("postgresql.conf")).unwrap_or_default();
-        let named = content.lines().rev().find_map(data_directory);
+        let named = setting_in(&read_in(dir), DATA_DIRECTORY);
         named.is_some_and(|named| is_same(Path::new(&named), pgdata))
     };
     let mut found: Vec<PathBuf> = clusters.flatten().map(|entry| entry.path()).collect();
     found.sort();
     let found = found.into_iter().find(names_it)?;
     Some(found.file_name()?.to_str()?.to_owned())
-}
-
-/// The value of a line that sets `data_directory`.
-fn data_directory(line: &str) -> Option<String> {
-    let (name, value) = line.trim().split_once(['=', ' ', '\t'])?;
-    let value = value.trim_start_matches([' ', '\t', '=']);
-    (name.trim() == "data_directory").then(|| unquoted(value))
 }
 
 /// Whether two paths lead to one directory, which need not be there yet.
@@ -100,5 +138,31 @@ mod tests {
         assert_eq!(name("/data/b", 15).as_deref(), Some("other"));
         assert_eq!(name("/data/c", 15), None);
         assert_eq!(name("/data/b", 16), None);
+    }
+
+    #[test]
+    fn a_server_is_not_led_to_the_directory_that_its_configuration_names() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pgdata = dir.path();
+        let path = pgdata.display();
+        let command = |conf: &str| {
+            fs::write(pgdata.join(POSTGRESQL_CONF), conf).expect("written");
+            Configuration::Within.start_command(pgdata, 15)
+        };
+        let plain = format!("pg_ctl start -D {path}");
+        let told = format!("pg_ctl start -D {path} -o '-c data_directory={path}'");
+        assert_eq!(command("#data_directory = '/data'\n"), plain);
+        assert_eq!(command(&format!("data_directory = '{path}'\n")), plain);
+        assert_eq!(command("include_dir 'conf.d'\n"), told);
+        assert_eq!(command("data_directory = '/data'\n"), told);
+        let other = Configuration::Within.other_directory(pgdata);
+        assert_eq!(other.as_deref(), Some("/data"));
+    }
+
+    #[test]
+    fn paths_reach_the_server_through_two_shells() {
+        let command = Configuration::Missing.start_command(Path::new("/it's here"), 15);
+        let expected = r"pg_ctl start -D '/it'\''s here' -o '-c config_file=FILE' -o '-c data_directory='\''/it'\''\'\'''\''s here'\'' -c external_pid_file='";
+        assert_eq!(command, expected);
     }
 }

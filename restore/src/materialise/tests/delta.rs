@@ -138,3 +138,29 @@ async fn a_delta_restore_fetches_no_more_of_a_part_than_it_needs() {
     );
     assert!(!pgdata.join("global/pg_control").exists());
 }
+
+#[tokio::test]
+async fn an_archive_or_a_key_within_what_is_emptied_is_told_of() {
+    let stored = store(usual_directories(), &usual_files(), Vec::new()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let pgdata = dir.path().join("data");
+    stored.restore(&pgdata, &[]).await.expect("restored");
+    let (key, beside) = (pgdata.join("keys/key"), dir.path().join("key"));
+    fs::create_dir(pgdata.join("keys")).expect("made");
+    for path in [&key, &beside] {
+        fs::write(path, "secret").expect("written");
+    }
+    let (to, from) = (dir.path().join("to"), pgdata.join("from"));
+    std::os::unix::fs::symlink(&key, &to).expect("linked");
+    std::os::unix::fs::symlink(&beside, &from).expect("linked");
+    let job = stored.job(&pgdata, &[], true);
+    let prepared = job.prepare(&ProgressBar::hidden()).await;
+    let prepared = prepared.expect("nothing else is wrong");
+    for path in [key, to, from] {
+        let refused = prepared.check_apart(std::slice::from_ref(&path));
+        let error = refused.expect_err("it would go").to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        assert!(error.contains("move it out"), "{error}");
+    }
+    prepared.check_apart(&[beside]).expect("it stays");
+}
