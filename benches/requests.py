@@ -4,7 +4,7 @@ objects the newest segment is.
 
 Starts PostgreSQL 15 and Garage as benches/streaming.py does. Each part runs for some minutes; a day is the same again
 and again. Those whose name ends with _far talk to Garage through a proxy in which each request takes 30 ms longer.
-Usage: benches/requests.py [--minutes 2] [--only PART ...] [--target target/release]
+Usage: benches/requests.py [--minutes 2] [--only PART ...] [--objects 1000000] [--target target/release]
 """
 
 import argparse
@@ -30,8 +30,6 @@ from streaming import Garage, Postgres, Process, free_port, run, wait_for
 PRICES = {"put": 5e-6, "list": 5e-6, "get": 4e-7, "head": 4e-7, "delete": 0.0}
 DAY, MONTH = 86400, 30
 DELAY = 0.030
-# Of an archive that has grown for years.
-MANY = 1_000_000
 
 
 class Far:
@@ -150,7 +148,7 @@ listen = "127.0.0.1:{self.port}"
 
 class Bench:
     def __init__(self, home, arguments):
-        self.home, self.seconds = home, arguments.minutes * 60
+        self.home, self.seconds, self.objects = home, arguments.minutes * 60, arguments.objects
         self.target = pathlib.Path(arguments.target).resolve()
         home.chmod(0o755)
         for part in ("pg", "garage"):
@@ -223,7 +221,7 @@ listen = "127.0.0.1:{port}"
     run([bench.target / "walvaultd", "--config", conf, "backup"])
     # Names are all that a look asks for.
     folder = archive / "wal/00000001"
-    for number in range(0x10000, 0x10000 + MANY):
+    for number in range(0x10000, 0x10000 + bench.objects):
         (folder / f"00000001{number // 256:08X}{number % 256:08X}").touch()
     home.mkdir()
     second = streaming.Standby(home, bench.postgres)
@@ -247,7 +245,7 @@ listen = "127.0.0.1:{port}"
         others = requests()[0] - look
         # It rests for 30 s for each request, and for 15 min at least (daemon/src/survey.rs).
         a_day = look * DAY / max(15 * 60, 30 * look) + others * DAY / bench.seconds
-        print(f"{'standby':24}  {MANY} objects: {look} requests to look, {others} in the {bench.seconds:.0f} s after it; {a_day:.0f} a day")
+        print(f"{'standby':24}  {bench.objects} objects: {look} requests to look, {others} in the {bench.seconds:.0f} s after it; {a_day:.0f} a day")
     finally:
         process.end()
         second.end()
@@ -281,6 +279,7 @@ PARTS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--objects", type=int, default=1_000_000, help="those of the archive that a standby's sidecar looks at")
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--target", default=streaming.ROOT / "target/release")
     arguments = parser.parse_args()
