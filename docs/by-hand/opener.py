@@ -288,7 +288,7 @@ def open_object(raw, name, archive, data_keys):
 
 def load_data_keys(root, archive, key_files, identities, writers):
     """Data keys with their purposes: of each, the newest generation that a trusted writer signed."""
-    found = {}
+    found, foreign = {}, 0
     for folder in sorted((root / "keys").iterdir()):
         key = bytes.fromhex(folder.name)
         for path in sorted(folder.iterdir(), reverse=True):
@@ -301,11 +301,14 @@ def load_data_keys(root, archive, key_files, identities, writers):
             # What the audit trail's data keys seal is signed itself.
             if record["purpose"] == "data" and not writers.intersection(signed_by):
                 print(f"{path}: foreign, no trusted writer signed it", file=sys.stderr)
+                foreign += 1
                 continue
             data_key = unwrap(record, archive, key_files, identities)
             if data_key is not None:
                 found[key] = (data_key, record["purpose"])
             break
+    has_data = any(purpose == "data" for _, purpose in found.values())
+    require(has_data or not foreign, "foreign: name the trusted writer with --writer")
     return found
 
 
