@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
+use walvault_archive::inventory::Gap;
 use walvault_layout::DrillId;
 use walvault_store::{chance, clock};
 use walvault_upkeep::verify::{Finding, FindingKind};
@@ -18,7 +19,6 @@ use walvault_upkeep::verify::{Finding, FindingKind};
 use crate::backup::desk::BackupStatus;
 use crate::metrics::Metrics;
 use crate::metrics::live::{Phase, Snapshot};
-use crate::observed::Gap;
 use crate::status::Known;
 use crate::survey::Surveyed;
 use crate::upkeep::UpkeepStatus;
@@ -249,7 +249,7 @@ impl Watcher {
     }
 
     fn look_at_gaps(&mut self, surveyed: &Surveyed) -> Option<Event> {
-        let gaps = &surveyed.last.as_ref()?.gaps;
+        let gaps = &surveyed.last.as_ref()?.inventory.gaps;
         let earlier = |gap: &&Gap| gap.noticed_at.is_none_or(|at| at < self.begun);
         let before = self
             .gaps

@@ -7,6 +7,6 @@ mod archive;
 mod slot;
 mod stream;
 
-pub use archive::{Backup, Gap, Survey, Timeline, WithheldBackup};
+pub use archive::Survey;
 pub use slot::{Outlook, SlotState, WalStatus};
 pub use stream::{Interruption, StreamState};

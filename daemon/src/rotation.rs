@@ -13,7 +13,7 @@ use walvault_evidence::audit::{Action, Outcome};
 use walvault_store::{chance, clock};
 
 use crate::journal::Journal;
-use crate::metrics::Metrics;
+use crate::metrics::{KEY_STATES, Metrics};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long to wait after a check that could not be made.
@@ -90,12 +90,7 @@ async fn check(archive: &Archive, metrics: &Metrics) -> Result<(), walvault_arch
     if let Err(error) = reached {
         tracing::error!(%error, "no data key can be wrapped with KMS");
     }
-    let mut counts = [
-        ("opens", 0),
-        ("closed", 0),
-        ("unreachable", 0),
-        ("damaged", 0),
-    ];
+    let mut counts = KEY_STATES.map(|state| (state, 0));
     let keys = keyring.verify().await?;
     if let Some(newest) = keys.iter().filter_map(|key| key.created_at).max() {
         metrics.data_key_made(newest);

@@ -3,19 +3,21 @@
 //! Owns the pace: at most one look a minute, and, however large the archive is, no more than a hundredth of the time is
 //! spent looking.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::watch;
+use walvault_archive::catalog::WindowStarts;
 use walvault_archive::catalog::seen::{backup_names, backup_stored_at};
-use walvault_archive::catalog::{Hole, WindowStarts};
+use walvault_archive::inventory::Inventory;
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;
-use walvault_archive::{Archive, Catalog, Error};
+use walvault_archive::{Archive, Error};
 use walvault_config::Config;
-use walvault_layout::ObjectKey;
-use walvault_protocol::{LsnRange, TimelineId};
+use walvault_layout::{BackupId, ObjectKey};
 use walvault_store::SharedStore;
 use walvault_store::clock;
 
@@ -23,18 +25,12 @@ use crate::backup::desk::{BackupStatus, Ended};
 use crate::drills::Drills;
 use crate::metrics::Metrics;
 use crate::metrics::live::Phase;
-use crate::observed::{Backup, Gap, Survey, Timeline};
-
-mod withheld;
-
-use withheld::Names;
+use crate::observed::Survey;
 
 /// The least time between two looks.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// The same as long as nothing can be restored: then there is little to look at, and somebody waits.
 const FIRST_INTERVAL: Duration = Duration::from_secs(3);
-/// How often it is looked when something is removed meanwhile.
-const ATTEMPTS: u32 = 5;
 /// How many times as long as a look took is waited before the next.
 const REST: u32 = 100;
 /// The least time between two looks beside a standby, whose primary's sidecar looks as well.
@@ -70,8 +66,10 @@ struct Eye {
     archive: Option<Archive>,
     /// Whether this host was found to be one that may open a record.
     opens: bool,
-    /// Set once it was found to be one that may not.
-    withheld: Option<Names>,
+    /// Why it was found to be one that may not.
+    withheld: Option<String>,
+    /// Where it may not: the backups that were found complete.
+    complete: BTreeMap<BackupId, Timestamp>,
     drills: Drills,
     starts: WindowStarts,
 }
@@ -87,9 +85,9 @@ pub async fn keep_looking(
     loop {
         let (begun, before) = (Instant::now(), surveyor.metrics.requests());
         let looked = look(&surveyor, &mut eye).await;
-        let seen = looked
-            .as_ref()
-            .is_ok_and(|survey| !survey.windows.is_empty() || !survey.withheld_backups.is_empty());
+        let seen = looked.as_ref().is_ok_and(|Survey { inventory, .. }| {
+            !inventory.windows.is_empty() || !inventory.withheld_backups.is_empty()
+        });
         match looked {
             Ok(survey) => {
                 surveyor.metrics.surveyed(&survey);
@@ -174,17 +172,6 @@ async fn another_backup(
 }
 
 async fn look(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> {
-    let mut again = 1..ATTEMPTS;
-    loop {
-        match look_once(surveyor, eye).await {
-            // A prune removed what was listed a moment ago.
-            Err(error) if error.is_missing() && again.next().is_some() => {}
-            looked => return looked,
-        }
-    }
-}
-
-async fn look_once(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> {
     let archive = match &mut eye.archive {
         Some(archive) => archive,
         empty => empty.insert(Archive::open(surveyor.store.clone(), surveyor.keys.clone()).await?),
@@ -195,27 +182,22 @@ async fn look_once(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> 
             Ok(opened) => eye.opens = opened,
             Err(error) if error.is_withheld() => {
                 tracing::info!(%error, "this host may not open the archive's records; it goes by their names");
-                eye.withheld = Some(Names::default());
+                eye.withheld = Some(error.to_string());
             }
             Err(error) => return Err(error),
         }
     }
-    if let Some(names) = &mut eye.withheld {
-        return names
-            .survey(archive, &mut eye.drills, &surveyor.config)
-            .await;
-    }
-    let catalog = Catalog::load(archive).await?;
-    let windows = catalog.windows_since(archive, &mut eye.starts).await?;
+    let mut inventory = match &eye.withheld {
+        Some(why) => Inventory::of_names(archive, &mut eye.complete, why).await?,
+        None => Inventory::load_since(archive, &eye.starts).await?,
+    };
+    // What a prune left on purpose is nobody's gap.
+    inventory.gaps.retain(|gap| !gap.pruned);
     Ok(Survey {
         at: clock::now(),
         seconds: begun.elapsed().as_secs_f64(),
         system_id: archive.record().system_id,
-        windows,
-        backups: catalog.backups().iter().map(backup).collect(),
-        withheld_backups: Vec::new(),
-        gaps: gaps(&catalog, &catalog.unrecorded_holes(archive).await?),
-        timelines: timelines(&catalog),
+        inventory,
         drills: eye.drills.look(archive, &surveyor.config).await?,
     })
 }
@@ -234,67 +216,6 @@ async fn opens(archive: &Archive) -> Result<bool, Error> {
         }
     }
     Ok(false)
-}
-
-fn backup(record: &BackupRecord) -> Backup {
-    Backup {
-        id: record.id.clone(),
-        kind: record.kind.clone(),
-        label: record.label.clone(),
-        start_time: record.started_at,
-        stop_time: record.stopped_at,
-        timeline: record.timeline,
-        start_lsn: record.start_lsn,
-        stop_lsn: record.stop_lsn,
-        size: record.size,
-        stored_size: record.stored_size,
-    }
-}
-
-/// The gaps that were recorded, and the holes that nobody recorded or made on purpose.
-fn gaps(catalog: &Catalog, holes: &[Hole]) -> Vec<Gap> {
-    let unexplained = |timeline, range: LsnRange| Gap {
-        timeline,
-        start_lsn: range.start,
-        end_lsn: range.end,
-        cause: None,
-        noticed_at: None,
-    };
-    let mut gaps: Vec<Gap> = catalog
-        .gaps()
-        .iter()
-        .map(|record| Gap {
-            cause: Some(record.cause.clone()),
-            noticed_at: Some(record.noticed_at),
-            ..unexplained(record.timeline, record.range)
-        })
-        .collect();
-    let missing = holes.iter().filter(|hole| !hole.pruned);
-    gaps.extend(missing.map(|hole| unexplained(hole.timeline, hole.range)));
-    gaps.sort_by_key(|gap| (gap.timeline, gap.start_lsn));
-    gaps
-}
-
-fn timelines(catalog: &Catalog) -> Vec<Timeline> {
-    let describe = |timeline: TimelineId| {
-        let history = catalog.history(timeline);
-        let wal = catalog.wal(timeline);
-        let switch = history.switches().last();
-        let objects = || wal.iter().flat_map(|wal| &wal.objects);
-        Timeline {
-            timeline,
-            parent: switch.map(|switch| switch.timeline),
-            begins_at: switch.map(|switch| switch.at),
-            first_stored: objects().map(|object| object.modified).min(),
-            end_lsn: wal.and_then(|wal| wal.coverage.end()),
-            stored_size: objects().map(|object| object.size).sum(),
-        }
-    };
-    let held = catalog.timelines().map(|(timeline, _)| timeline);
-    let mut known: Vec<TimelineId> = held.chain(catalog.histories().keys().copied()).collect();
-    known.sort_unstable();
-    known.dedup();
-    known.into_iter().map(describe).collect()
 }
 
 #[cfg(test)]

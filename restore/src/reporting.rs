@@ -7,7 +7,6 @@
 pub mod acts;
 pub mod bundle;
 pub mod chart;
-pub mod coverage;
 pub mod deletions;
 pub mod document;
 pub mod error;

@@ -14,6 +14,7 @@ pub mod damage;
 pub mod error;
 pub mod fence;
 pub mod format;
+pub mod inventory;
 pub mod keep;
 pub mod key_usage;
 pub mod keys;

@@ -3,21 +3,17 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use serde::Serialize;
-use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow, Unreadable};
-use walvault_archive::{Archive, Error};
+use walvault_archive::Archive;
+use walvault_archive::catalog::Unreadable;
+use walvault_archive::inventory::{Backup, Inventory};
 use walvault_config::Config;
-use walvault_protocol::{Lsn, LsnRange, TimelineId};
+use walvault_protocol::Lsn;
 use walvault_store::clock;
 
 use crate::access;
 use crate::exit::Failure;
 use crate::place::Place;
 use crate::report::{self, Table, bytes, exact_instant, instant, span};
-
-pub mod backup;
-
-use backup::{Backup, server_version};
 
 /// Shows what the archive holds.
 #[derive(Debug, clap::Args)]
@@ -29,56 +25,6 @@ pub struct List {
     json: bool,
 }
 
-/// Everything that is shown.
-#[derive(Debug, Serialize)]
-struct Listing {
-    backups: Vec<Backup>,
-    windows: Vec<RecoveryWindow>,
-    gaps: Vec<Gap>,
-    timelines: Vec<Timeline>,
-    tail: Option<Tail>,
-    /// Objects that do not open: what they say is not shown.
-    unreadable: Vec<Unreadable>,
-}
-
-/// WAL that is missing between what is held.
-#[derive(Debug, Serialize)]
-struct Gap {
-    timeline: TimelineId,
-    start_lsn: Lsn,
-    end_lsn: Lsn,
-    bytes: u64,
-    /// Why, where it was noticed when it came about.
-    cause: Option<String>,
-    noticed_at: Option<Timestamp>,
-}
-
-/// How often the archive is read when something of it is removed meanwhile.
-const ATTEMPTS: u32 = 5;
-
-/// The WAL held of a timeline.
-#[derive(Debug, Serialize)]
-struct Timeline {
-    timeline: TimelineId,
-    /// The timeline it came from, and where.
-    parent: Option<TimelineId>,
-    begins_at: Option<Lsn>,
-    start_lsn: Option<Lsn>,
-    end_lsn: Option<Lsn>,
-    objects: usize,
-    stored_size: u64,
-}
-
-/// The newest WAL held.
-#[derive(Debug, Serialize)]
-struct Tail {
-    timeline: TimelineId,
-    end_lsn: Lsn,
-    /// When the newest object of WAL was stored, by the store's clock.
-    stored_at: Timestamp,
-    age_seconds: i64,
-}
-
 impl List {
     /// Shows it.
     ///
@@ -88,44 +34,18 @@ impl List {
         let config = Config::load(self.place.source(config))?;
         access::log_to_stderr(tracing::Level::WARN);
         let archive = access::open(&config).await?;
-        let listing = Listing::read(&archive).await?;
-        if self.json {
-            report::print_json(&listing)
-        } else {
-            report::print(format_args!("{}", listing.describe(&archive)))
+        let inventory = Inventory::load(&archive).await?;
+        match self.json {
+            true => report::print_json(&inventory),
+            false => report::print(format_args!("{}", Listing(&inventory).describe(&archive))),
         }
     }
 }
 
-impl Listing {
-    async fn read(archive: &Archive) -> Result<Listing, Error> {
-        let mut again = 1..ATTEMPTS;
-        loop {
-            match Listing::read_once(archive).await {
-                // A prune removed what was listed a moment ago.
-                Err(error) if error.is_missing() && again.next().is_some() => {}
-                read => return read,
-            }
-        }
-    }
+/// An inventory as text.
+struct Listing<'a>(&'a Inventory);
 
-    async fn read_once(archive: &Archive) -> Result<Listing, Error> {
-        let catalog = Catalog::load(archive).await?;
-        let now = clock::now();
-        Ok(Listing {
-            backups: catalog
-                .backups()
-                .iter()
-                .map(|record| Backup::of(&catalog, record, now))
-                .collect(),
-            windows: catalog.windows(archive).await?,
-            gaps: gaps(&catalog, &catalog.unrecorded_holes(archive).await?),
-            timelines: timelines(&catalog),
-            tail: tail(&catalog, now),
-            unreadable: catalog.unreadable().to_vec(),
-        })
-    }
-
+impl Listing<'_> {
     fn describe(&self, archive: &Archive) -> String {
         let mut text = format!(
             "Archive {}, system {}\n",
@@ -143,28 +63,28 @@ impl Listing {
         section(
             "Backups",
             self.backup_table(),
-            self.backups.is_empty(),
+            self.0.backups.is_empty(),
             nothing,
         );
         let nothing = "none: nothing can be restored";
         section(
             "Recovery windows: every instant in them can be restored",
             self.window_table(),
-            self.windows.is_empty(),
+            self.0.windows.is_empty(),
             nothing,
         );
-        section("Gaps", self.gap_table(), self.gaps.is_empty(), "none");
+        section("Gaps", self.gap_table(), self.0.gaps.is_empty(), "none");
         section(
             "Timelines",
             self.timeline_table(),
-            self.timelines.is_empty(),
+            self.0.timelines.is_empty(),
             "none",
         );
-        if !self.unreadable.is_empty() {
+        if !self.0.unreadable.is_empty() {
             text.push_str("\nUnreadable: what these say is not shown\n");
             text.push_str(&self.unreadable_table().to_string());
         }
-        if let Some(tail) = &self.tail {
+        if let Some(tail) = &self.0.tail {
             text.push_str(&format!(
                 "\nNewest WAL: LSN {} on timeline {}, stored {} ago\n",
                 tail.end_lsn,
@@ -181,7 +101,7 @@ impl Listing {
             "SERVER", "KEY", "KEPT",
         ]);
         let now = clock::now();
-        for backup in &self.backups {
+        for backup in &self.0.backups {
             table.row(vec![
                 backup.id.to_string(),
                 backup.kind.clone(),
@@ -194,7 +114,7 @@ impl Listing {
                 bytes(backup.stored_size),
                 server_version(backup.server_version),
                 short(&backup.keys),
-                backup.kept_word(now).to_owned(),
+                kept_word(backup, now).to_owned(),
             ]);
         }
         table
@@ -209,7 +129,7 @@ impl Listing {
             "TO LSN",
             "BACKUP",
         ]);
-        for window in &self.windows {
+        for window in &self.0.windows {
             table.row(vec![
                 exact_instant(window.start_time),
                 window
@@ -226,16 +146,14 @@ impl Listing {
 
     fn gap_table(&self) -> Table {
         let mut table = Table::new(&["TIMELINE", "FROM LSN", "TO LSN", "SIZE", "NOTICED", "CAUSE"]);
-        for gap in &self.gaps {
+        for gap in &self.0.gaps {
             table.row(vec![
                 gap.timeline.get().to_string(),
                 gap.start_lsn.to_string(),
                 gap.end_lsn.to_string(),
                 bytes(gap.bytes),
                 gap.noticed_at.map_or_else(|| "-".to_owned(), instant),
-                gap.cause
-                    .clone()
-                    .unwrap_or_else(|| "objects are missing from the archive".to_owned()),
+                gap.reason().to_owned(),
             ]);
         }
         table
@@ -243,7 +161,7 @@ impl Listing {
 
     fn unreadable_table(&self) -> Table {
         let mut table = Table::new(&["OBJECT", "REASON"]);
-        for Unreadable { object, reason, .. } in &self.unreadable {
+        for Unreadable { object, reason, .. } in &self.0.unreadable {
             table.row(vec![object.clone(), reason.clone()]);
         }
         table
@@ -260,7 +178,7 @@ impl Listing {
             "OBJECTS",
             "STORED",
         ]);
-        for timeline in &self.timelines {
+        for timeline in &self.0.timelines {
             table.row(vec![
                 timeline.timeline.get().to_string(),
                 timeline
@@ -283,69 +201,54 @@ fn short(keys: &[String]) -> String {
     short.join(" ")
 }
 
-/// The gaps that were recorded, and the holes in what is held that nobody recorded.
-fn gaps(catalog: &Catalog, holes: &[Hole]) -> Vec<Gap> {
-    let mut gaps: Vec<Gap> = catalog
-        .gaps()
-        .iter()
-        .map(|record| Gap {
-            cause: Some(record.cause.clone()),
-            noticed_at: Some(record.noticed_at),
-            ..Gap::unexplained(record.timeline, record.range)
-        })
-        .collect();
-    gaps.extend(holes.iter().map(|hole| Gap {
-        cause: hole.pruned.then(|| "removed by a prune".to_owned()),
-        ..Gap::unexplained(hole.timeline, hole.range)
-    }));
-    gaps.sort_by_key(|gap| (gap.timeline, gap.start_lsn));
-    gaps
-}
-
-impl Gap {
-    fn unexplained(timeline: TimelineId, range: LsnRange) -> Gap {
-        Gap {
-            timeline,
-            start_lsn: range.start,
-            end_lsn: range.end,
-            bytes: range.len(),
-            cause: None,
-            noticed_at: None,
-        }
+/// Why a backup is kept, in a word.
+pub(super) fn kept_word(backup: &Backup, now: Timestamp) -> &'static str {
+    match backup.holds.iter().any(|hold| hold.is_active(now)) {
+        true => "hold",
+        false if backup.kept => "yes",
+        false => "no",
     }
 }
 
-fn timelines(catalog: &Catalog) -> Vec<Timeline> {
-    let held = catalog.timelines().map(|(timeline, _)| timeline);
-    let mut known: Vec<TimelineId> = held.chain(catalog.histories().keys().copied()).collect();
-    known.sort_unstable();
-    known.dedup();
-    let describe = |timeline: TimelineId| {
-        let history = catalog.history(timeline);
-        let wal = catalog.wal(timeline);
-        let switch = history.switches().last();
-        Timeline {
-            timeline,
-            parent: switch.map(|switch| switch.timeline),
-            begins_at: switch.map(|switch| switch.at),
-            start_lsn: wal.and_then(|wal| wal.coverage.ranges().first().map(|range| range.start)),
-            end_lsn: wal.and_then(|wal| wal.coverage.end()),
-            objects: wal.map_or(0, |wal| wal.objects.len()),
-            stored_size: wal.map_or(0, |wal| wal.objects.iter().map(|object| object.size).sum()),
-        }
-    };
-    known.into_iter().map(describe).collect()
+/// A server's version as people say it: `15.18`.
+pub(super) fn server_version(number: u32) -> String {
+    // Since 10, the number is major * 10000 + minor.
+    format!("{}.{}", number / 10_000, number % 10_000)
 }
 
-fn tail(catalog: &Catalog, now: Timestamp) -> Option<Tail> {
-    let latest = catalog.latest_timeline()?;
-    let real = |(timeline, _): &(TimelineId, _)| *timeline <= latest;
-    let (timeline, wal) = catalog.timelines().rfind(real)?;
-    let stored_at = wal.objects.iter().map(|object| object.modified).max()?;
-    Some(Tail {
-        timeline,
-        end_lsn: wal.coverage.end()?,
-        stored_at,
-        age_seconds: now.duration_since(stored_at).as_secs().max(0),
-    })
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use walvault_protocol::SegmentSize;
+
+    use super::*;
+    use crate::testing;
+
+    const SEGMENT: u64 = 1 << 20;
+
+    async fn put(archive: &walvault_archive::Archive, number: u64) {
+        let range = testing::range(number * SEGMENT, (number + 1) * SEGMENT);
+        let wal = vec![7; 1 << 20];
+        testing::put_wal(archive, testing::tli(1), range, true, &wal, &[]).await;
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_its_successors_overtook_is_no_gap() {
+        let size = SegmentSize::new(SEGMENT).expect("a size");
+        let archive = testing::archive(size).await;
+        for number in [3, 5] {
+            put(&archive, number).await;
+        }
+        let arrives = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            put(&archive, 4).await;
+        };
+        let (inventory, ()) = tokio::join!(Inventory::load(&archive), arrives);
+        let gaps = inventory.expect("an inventory").gaps;
+        assert!(gaps.is_empty(), "{gaps:?}");
+        put(&archive, 7).await;
+        let gaps = Inventory::load(&archive).await.expect("an inventory").gaps;
+        assert_eq!(gaps.len(), 1, "{gaps:?}");
+    }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
+use walvault_archive::inventory::Backup;
 use walvault_archive::record::{BackupFiles, BackupRecord, TablespaceRecord};
 use walvault_archive::{Archive, Catalog};
 use walvault_config::Config;
@@ -12,9 +13,9 @@ use walvault_layout::{BackupId, ObjectKey, backup_prefix};
 use walvault_protocol::{Lsn, TimelineId};
 use walvault_store::clock;
 
+use super::arguments::parse_backup;
 use super::keep::unknown_backup;
-use super::list::backup::{Backup, server_version};
-use super::restore::parse_backup;
+use super::list::{kept_word, server_version};
 use crate::access;
 use crate::exit::Failure;
 use crate::place::Place;
@@ -156,7 +157,7 @@ impl Shown {
             );
         }
         line("Key", backup.keys.join(" "));
-        line("Kept", backup.kept_word(clock::now()).to_owned());
+        line("Kept", kept_word(backup, clock::now()).to_owned());
         for hold in &backup.holds {
             let until = hold.until.map_or_else(|| "released".to_owned(), instant);
             line(

@@ -6,7 +6,6 @@ use walvault_archive::record::drill::DrillOutcome;
 use walvault_evidence::audit::{Action, Outcome, Recorded};
 
 use super::acts::{Act, Ended, acts};
-use super::coverage::Coverage;
 use super::deletions::text;
 use super::objectives::Recovery;
 use super::rpo::Rpo;
@@ -70,13 +69,12 @@ impl IncidentKind {
 #[must_use]
 pub fn incidents(
     sources: &Sources,
-    coverage: &Coverage,
     (rpo, recovery): (&Rpo, &Recovery),
     span: &Span,
 ) -> Vec<Incident> {
     let mut found = trail(sources, span);
     found.extend(failures(&sources.events, span));
-    for gap in &coverage.gaps {
+    for gap in &sources.held.gaps {
         let told = gap.noticed_at.map_or(!gap.pruned, |at| span.holds(at));
         if told {
             found.push(Incident {
@@ -85,9 +83,9 @@ pub fn incidents(
                 text: format!(
                     "WAL of timeline {} from {} to {} is missing: {}",
                     gap.timeline.get(),
-                    gap.run.start_lsn,
-                    gap.run.end_lsn,
-                    gap.cause
+                    gap.start_lsn,
+                    gap.end_lsn,
+                    gap.reason()
                 ),
             });
         }
@@ -157,13 +155,12 @@ pub fn incidents(
             }));
         }
     }
-    if let (true, Some(why)) = (sources.held.damaged, &sources.held.withheld) {
-        found.push(Incident {
-            at: None,
-            kind: IncidentKind::Damage,
-            text: format!("what the archive holds cannot be read: {why}"),
-        });
-    }
+    let damaged = sources.held.unreadable.iter().filter(|it| !it.withheld);
+    found.extend(damaged.map(|it| Incident {
+        at: None,
+        kind: IncidentKind::Damage,
+        text: format!("{} cannot be read: {}", it.object, it.reason),
+    }));
     found.sort_by_key(|incident| incident.at);
     found
 }

@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use walvault_archive::inventory::Inventory;
 use walvault_evidence::audit::{Action, AuditReport, Recorded};
 use walvault_upkeep::verify::{Depth, Finding};
 
 use super::acts::{Act, Tally, acts};
-use super::coverage::Coverage;
 use super::deletions::{Deletion, InForce, deletions, in_force};
 use super::incidents::{Incident, incidents};
 use super::keys::Keys;
@@ -49,7 +49,7 @@ pub struct Report {
     /// Restores and drills.
     pub recovery: Recovery,
     /// What can be restored.
-    pub coverage: Coverage,
+    pub coverage: Inventory,
     /// What is stored.
     pub storage: Storage,
     /// Data keys.
@@ -134,7 +134,6 @@ impl Report {
     ) -> Result<Report, ReportError> {
         let events = &sources.events;
         let buckets = span.buckets()?;
-        let coverage = Coverage::of(sources);
         let rpo = Rpo::of(events, &span, &buckets);
         let restores = Tally::of(acts(events, &[Action::Restore], &span));
         let recovery = Recovery::of(&sources.drills, &sources.drills_unread, restores, &span);
@@ -155,13 +154,13 @@ impl Report {
             holds: acts(events, &holding, &span),
             deletions: deletions(events, &sources.trail, &span),
             verifies: Verifies::of(sources, &span),
-            incidents: incidents(sources, &coverage, (&rpo, &recovery), &span),
+            incidents: incidents(sources, (&rpo, &recovery), &span),
             configurations: in_force(events, "", &span),
             safeguards: Vec::new(),
             buckets,
             rpo,
             recovery,
-            coverage,
+            coverage: sources.held.clone(),
             span,
         };
         report.notice();
@@ -195,6 +194,12 @@ impl Report {
         if let Some(why) = &self.coverage.withheld {
             say(format!(
                 "Backups could not be opened, so that what can be restored is told by names alone: {why}"
+            ));
+        }
+        if !self.coverage.unreadable.is_empty() {
+            say(format!(
+                "{} objects could not be opened, and what they say is left out.",
+                self.coverage.unreadable.len()
             ));
         }
         if let Some(why) = &self.verifies.withheld {

@@ -110,7 +110,7 @@ fn backup_plan(report: &Report) -> Vec<String> {
     });
     shown.push(format!(
         "{} complete backups are held, and {} gaps in WAL are known.",
-        report.coverage.backups.len(),
+        report.coverage.backups.len() + report.coverage.withheld_backups.len(),
         report
             .coverage
             .gaps
@@ -139,8 +139,7 @@ fn recovery_plan(report: &Report) -> Vec<String> {
             )
         ),
     });
-    let windows = report.coverage.windows.as_deref().unwrap_or_default();
-    shown.extend(windows.iter().map(|window| {
+    shown.extend(report.coverage.windows.iter().map(|window| {
         format!(
             "Every instant from {} to {} can be restored (timeline {}).",
             instant(window.start_time),

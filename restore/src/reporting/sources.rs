@@ -1,8 +1,10 @@
 //! Everything a report is made of, read once.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use walvault_archive::archive::Listed;
-use walvault_archive::catalog::{Catalog, Hole, RecoveryWindow};
+use walvault_archive::inventory::Inventory;
 use walvault_archive::keys::{KeyEpoch, PublicKey};
 use walvault_archive::record::DrillRecord;
 use walvault_archive::record::VerifiedRecord;
@@ -13,9 +15,6 @@ use walvault_layout::{ObjectKey, VERIFIED_PREFIX};
 use walvault_store::clock;
 
 use super::ReportError;
-
-/// How often the archive is read when something of it is removed meanwhile.
-const ATTEMPTS: u32 = 5;
 
 /// What was read.
 pub struct Sources {
@@ -30,7 +29,7 @@ pub struct Sources {
     /// Every event that is to be believed, in order of time.
     pub events: Vec<Recorded>,
     /// Backups, WAL and gaps; where they are not for the identities given, what names tell.
-    pub held: Held,
+    pub held: Inventory,
     /// What verifications noted; `Err` says why that could not be read.
     pub verified: Result<Vec<VerifiedRecord>, String>,
     /// The data keys of WAL and backups.
@@ -41,20 +40,6 @@ pub struct Sources {
     pub drills: Vec<DrillRecord>,
     /// What was wrong with others.
     pub drills_unread: Vec<String>,
-}
-
-/// What is stored of WAL and backups.
-pub struct Held {
-    /// As it is listed, with backups and causes of gaps where they could be opened.
-    pub catalog: Catalog,
-    /// Recovery windows; `None` where backups could not be opened.
-    pub windows: Option<Vec<RecoveryWindow>>,
-    /// Holes that nobody recorded as gaps.
-    pub holes: Vec<Hole>,
-    /// Why backups could not be opened.
-    pub withheld: Option<String>,
-    /// Whether that is for another reason than that they are for others to open.
-    pub damaged: bool,
 }
 
 impl Sources {
@@ -80,7 +65,7 @@ impl Sources {
             listing: archive.list("").await?,
             trail: report,
             events,
-            held: Held::read(archive).await?,
+            held: held(archive).await?,
             verified: verifications(archive).await?,
             data_keys: archive.keyring().epochs().await?,
             audit_keys: trail.keyring().epochs().await?,
@@ -98,44 +83,13 @@ impl Sources {
     }
 }
 
-impl Held {
-    async fn read(archive: &Archive) -> Result<Held, Error> {
-        let mut again = 1..ATTEMPTS;
-        loop {
-            match Held::read_once(archive).await {
-                // A prune removed what was listed a moment ago.
-                Err(error) if error.is_missing() && again.next().is_some() => {}
-                read => return read,
-            }
+/// What the archive holds; where its records are sealed for others, what names tell.
+async fn held(archive: &Archive) -> Result<Inventory, Error> {
+    match Inventory::load(archive).await {
+        Err(error) if error.is_withheld() => {
+            Inventory::of_names(archive, &mut BTreeMap::new(), &error.to_string()).await
         }
-    }
-
-    async fn read_once(archive: &Archive) -> Result<Held, Error> {
-        let opened = async {
-            let catalog = Catalog::load_whole(archive).await?;
-            Ok::<_, Error>(Held {
-                windows: Some(catalog.windows(archive).await?),
-                holes: catalog.unrecorded_holes(archive).await?,
-                withheld: None,
-                damaged: false,
-                catalog,
-            })
-        };
-        match opened.await {
-            Ok(held) => Ok(held),
-            Err(error) if error.is_transient() || error.is_missing() => Err(error),
-            Err(error) => {
-                let listing = archive.list("").await?;
-                let catalog = Catalog::from_listing(archive.segment_size(), &listing);
-                Ok(Held {
-                    windows: None,
-                    holes: Vec::new(),
-                    withheld: Some(error.to_string()),
-                    damaged: !error.is_withheld(),
-                    catalog,
-                })
-            }
-        }
+        held => held,
     }
 }
 

@@ -174,7 +174,7 @@ async fn what_cannot_be_read_is_said_and_the_rest_is_told() {
     let report = report(&archive, Kind::Daily).await;
     let damage = told(&report, IncidentKind::Damage);
     assert!(damage[0].contains(id.as_str()), "{damage:?}");
-    assert!(report.notices.iter().any(|it| it.contains("names alone")));
+    assert!(report.notices.iter().any(|it| it.contains("is left out")));
     assert_eq!((report.backups.begun, report.backups.unknown), (1, 1));
     assert_eq!(report.backups.success_rate, None);
     assert!(report.safeguards.is_empty());

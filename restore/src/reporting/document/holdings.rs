@@ -19,13 +19,24 @@ pub(super) fn coverage(report: &Report) -> Section {
         let kept = backup.kept.then(|| "kept".to_owned());
         vec![
             backup.id.to_string(),
-            when(backup.begun_at),
-            backup.size.map_or_else(|| UNKNOWN.to_owned(), bytes),
-            backup.stored_size.map_or_else(|| UNKNOWN.to_owned(), bytes),
+            instant(backup.start_time),
+            bytes(backup.size),
+            bytes(backup.stored_size),
             kept.into_iter().chain(holds).collect::<Vec<_>>().join("; "),
         ]
     });
-    let windows = coverage.windows.iter().flatten().map(|window| {
+    let withheld = coverage.withheld_backups.iter().map(|backup| {
+        let begun = when(backup.id.begun());
+        let unknown = || UNKNOWN.to_owned();
+        vec![
+            backup.id.to_string(),
+            begun,
+            unknown(),
+            unknown(),
+            unknown(),
+        ]
+    });
+    let windows = coverage.windows.iter().map(|window| {
         vec![
             instant(window.start_time),
             window
@@ -49,21 +60,21 @@ pub(super) fn coverage(report: &Report) -> Section {
     let gaps = coverage.gaps.iter().map(|gap| {
         vec![
             gap.timeline.get().to_string(),
-            gap.run.start_lsn.to_string(),
-            gap.run.end_lsn.to_string(),
+            gap.start_lsn.to_string(),
+            gap.end_lsn.to_string(),
             when(gap.noticed_at),
-            gap.cause.clone(),
+            gap.reason().to_owned(),
         ]
     });
     let (backups, windows, runs, gaps) = (
-        backups.collect(),
+        backups.chain(withheld).collect(),
         windows.collect(),
         runs.collect(),
         gaps.collect(),
     );
-    let no_windows = match coverage.windows {
-        Some(_) => "None: nothing can be restored.",
-        None => "Not known: backups could not be opened.",
+    let no_windows = match coverage.withheld {
+        None => "None: nothing can be restored.",
+        Some(_) => "Not known: backups could not be opened.",
     };
     Section {
         title: "What can be restored".to_owned(),
