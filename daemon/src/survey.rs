@@ -189,7 +189,7 @@ async fn look(surveyor: &Surveyor, eye: &mut Eye) -> Result<Survey, Error> {
     }
     let mut inventory = match &eye.withheld {
         Some(why) => Inventory::of_names(archive, &mut eye.complete, why).await?,
-        None => Inventory::load_since(archive, &mut eye.starts).await?,
+        None => Inventory::load_since(archive, &eye.starts).await?,
     };
     // What a prune left on purpose is nobody's gap.
     inventory.gaps.retain(|gap| !gap.pruned);

@@ -1,5 +1,6 @@
 //! The commands, one file each: they connect what the rest of the crate does to the command line.
 
+mod arguments;
 pub mod audit;
 pub mod copy;
 pub mod drill;

@@ -16,6 +16,7 @@ use walvault_archive::Archive;
 use walvault_archive::record::{BackupFiles, BackupRecord, PartRecord};
 use walvault_layout::ObjectKey;
 
+mod beyond;
 mod durable;
 mod error;
 mod late;
@@ -30,6 +31,7 @@ mod tablespaces;
 mod tree;
 mod waldir;
 
+pub use beyond::wal_beyond;
 pub use error::MaterialiseError;
 pub use late::check_unused;
 pub use owner::Owner;

@@ -46,6 +46,13 @@ pub fn compare(
     last: Option<LastRecord>,
 ) -> (Verdict, String) {
     let (is_there, expected) = by_position(plan, reached.lsn, last.map(|last| last.end));
+    // A backup of a standby is consistent where its copy of pg_control says, at the backup's end at most.
+    let is_consistent = plan.stop.reason == StopReason::Consistent
+        && reached
+            .stopping
+            .as_ref()
+            .is_some_and(|said| said.contains("reaching consistency"));
+    let is_there = is_there || is_consistent;
     let verdict = match reached.asked {
         true => Verdict::of(is_there),
         false => by_log(&plan.stop, reached, last),

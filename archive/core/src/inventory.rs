@@ -157,28 +157,18 @@ impl Inventory {
     /// # Errors
     /// As [`Catalog::load`].
     pub async fn load(archive: &Archive) -> Result<Inventory, Error> {
-        Inventory::load_since(archive, &mut WindowStarts::default()).await
+        Inventory::load_since(archive, &WindowStarts::default()).await
     }
 
-    /// The same for whoever reads again and again: `starts` keeps what was found of windows before.
+    /// As [`Inventory::load`], for who looks again and again: what was read before is in `starts`.
     ///
     /// # Errors
-    /// As [`Catalog::load`].
-    pub async fn load_since(
-        archive: &Archive,
-        starts: &mut WindowStarts,
-    ) -> Result<Inventory, Error> {
-        let mut again = 1..ATTEMPTS;
-        loop {
-            match Inventory::read(archive, starts).await {
-                // A prune removed what was listed a moment ago.
-                Err(error) if error.is_missing() && again.next().is_some() => {}
-                read => return read,
-            }
-        }
+    /// As [`Inventory::load`].
+    pub async fn load_since(archive: &Archive, starts: &WindowStarts) -> Result<Inventory, Error> {
+        unpruned(|| Inventory::read(archive, starts)).await
     }
 
-    async fn read(archive: &Archive, starts: &mut WindowStarts) -> Result<Inventory, Error> {
+    async fn read(archive: &Archive, starts: &WindowStarts) -> Result<Inventory, Error> {
         let catalog = &Catalog::load(archive).await?;
         let now = clock::now();
         let backups = catalog.backups().iter();
@@ -235,6 +225,23 @@ impl Inventory {
             withheld: Some(why.to_owned()),
             ..Inventory::default()
         })
+    }
+}
+
+/// Reads anew for as long as a prune removes what was listed a moment ago, and not for ever.
+///
+/// # Errors
+/// Those of `read`.
+pub async fn unpruned<T, F>(mut read: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut again = 1..ATTEMPTS;
+    loop {
+        match read().await {
+            Err(error) if error.is_missing() && again.next().is_some() => {}
+            read => return read,
+        }
     }
 }
 

@@ -113,10 +113,12 @@ pub async fn copy(
         gone: 0,
         progress,
     };
+    // One that completes meanwhile needs WAL that was not listed: the next run copies it.
+    let backups = from.list(BACKUPS_PREFIX).await?;
     copying.all_below(KEYS_PREFIX, |_| true).await?;
     copying.wal().await?;
     copying.all_below(GAPS_PREFIX, |_| true).await?;
-    copying.backups().await?;
+    copying.backups(backups).await?;
     copying.all_below(DRILLS_PREFIX, |_| true).await?;
     copying.all_below(AUDIT_PREFIX, |_| true).await?;
     copying.all_below(WRITERS_PREFIX, |_| true).await?;
@@ -280,9 +282,9 @@ impl Copying<'_> {
 
     /// Copies backups that are complete, each with its record last, and parts that may be
     /// another's.
-    async fn backups(&mut self) -> Result<(), Error> {
+    async fn backups(&mut self, listed: Vec<Listed>) -> Result<(), Error> {
         let mut backups: BTreeMap<BackupId, Vec<Listed>> = BTreeMap::new();
-        for object in self.from.list(BACKUPS_PREFIX).await? {
+        for object in listed {
             if let Some(id) = backup_of(&object.key) {
                 backups.entry(id.clone()).or_default().push(object);
             }

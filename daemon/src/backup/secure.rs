@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use walvault_archive::{Archive, Catalog, Error as ArchiveError};
-use walvault_layout::TAIL_PREFIX;
+use walvault_layout::{TAIL_PREFIX, tail_timeline_prefix, wal_prefix};
 use walvault_protocol::client::{ClientError, Session};
 use walvault_protocol::replication::SlotName;
 use walvault_protocol::{Lsn, LsnRange, TimelineHistory, TimelineId};
@@ -90,6 +90,7 @@ impl Watched {
 impl WalSecured for Watched {
     async fn secure(&mut self, timeline: TimelineId, range: LsnRange) -> Result<(), BackupError> {
         let mut reached = range.start;
+        let mut end = None;
         let mut since = Instant::now();
         loop {
             let now = Held::load(&self.archive, timeline, range).await?.reach();
@@ -101,6 +102,13 @@ impl WalSecured for Watched {
                 since = Instant::now();
             }
             if since.elapsed() >= self.patience.stall {
+                // After an outage all WAL before the backup comes first.
+                let newest = newest(&self.archive, timeline).await?;
+                if newest > end {
+                    end = newest;
+                    since = Instant::now();
+                    continue;
+                }
                 return Err(BackupError::WalStalled {
                     timeline,
                     range,
@@ -111,6 +119,14 @@ impl WalSecured for Watched {
             sleep(self.pause()).await;
         }
     }
+}
+
+/// The end of what the archive holds of a timeline, holes or not.
+async fn newest(archive: &Archive, timeline: TimelineId) -> Result<Option<Lsn>, ArchiveError> {
+    let mut listing = archive.list(&tail_timeline_prefix(timeline)).await?;
+    listing.extend(archive.list(&wal_prefix(timeline)).await?);
+    let catalog = Catalog::from_listing(archive.segment_size(), &listing);
+    Ok(catalog.wal(timeline).and_then(|wal| wal.coverage.end()))
 }
 
 /// What the archive holds of a backup's WAL.

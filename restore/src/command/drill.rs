@@ -14,8 +14,8 @@ use walvault_evidence::audit::{self, Action, Actor, Event};
 use walvault_evidence::drill::{self, Stored};
 use walvault_layout::DrillId;
 
+use super::arguments::{PointArguments, parse_limit};
 use super::audit::WrongTrail;
-use super::restore::PointArguments;
 use crate::access;
 use crate::drill::{Account, Choice, Drill as Work, Ending, Options, Scenario, Scratch, Source};
 use crate::exit::{CommandError, Failure, REFUSED};
@@ -370,13 +370,4 @@ fn one_line(text: &str) -> String {
 fn urls(source: &Source) -> Vec<String> {
     let places = source.places.iter();
     places.map(|place| place.url.to_string()).collect()
-}
-
-/// Reads how long something may take.
-pub(super) fn parse_limit(text: &str) -> Result<Duration, String> {
-    let parsed = text.parse::<jiff::SignedDuration>().ok();
-    let parsed = parsed.and_then(|parsed| Duration::try_from(parsed).ok());
-    parsed
-        .filter(|limit| !limit.is_zero())
-        .ok_or_else(|| "write it with a unit, such as 90m or 6h".to_owned())
 }

@@ -12,7 +12,7 @@ use walvault_config::{Config, parse_size};
 use walvault_evidence::audit::{Action, Event};
 use walvault_layout::BackupId;
 
-use super::restore::parse_backup;
+use super::arguments::parse_backup;
 use crate::access;
 use crate::exit::Failure;
 use crate::export::run::Report;

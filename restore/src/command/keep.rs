@@ -13,7 +13,7 @@ use walvault_layout::{BackupId, ObjectKey};
 use walvault_store::clock;
 use walvault_upkeep::lock::Lock;
 
-use super::restore::parse_backup;
+use super::arguments::parse_backup;
 use crate::access;
 use crate::exit::Failure;
 use crate::noted::Said;

@@ -215,3 +215,40 @@ pub(super) fn server_version(number: u32) -> String {
     // Since 10, the number is major * 10000 + minor.
     format!("{}.{}", number / 10_000, number % 10_000)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use walvault_protocol::SegmentSize;
+
+    use super::*;
+    use crate::testing;
+
+    const SEGMENT: u64 = 1 << 20;
+
+    async fn put(archive: &walvault_archive::Archive, number: u64) {
+        let range = testing::range(number * SEGMENT, (number + 1) * SEGMENT);
+        let wal = vec![7; 1 << 20];
+        testing::put_wal(archive, testing::tli(1), range, true, &wal, &[]).await;
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_its_successors_overtook_is_no_gap() {
+        let size = SegmentSize::new(SEGMENT).expect("a size");
+        let archive = testing::archive(size).await;
+        for number in [3, 5] {
+            put(&archive, number).await;
+        }
+        let arrives = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            put(&archive, 4).await;
+        };
+        let (inventory, ()) = tokio::join!(Inventory::load(&archive), arrives);
+        let gaps = inventory.expect("an inventory").gaps;
+        assert!(gaps.is_empty(), "{gaps:?}");
+        put(&archive, 7).await;
+        let gaps = Inventory::load(&archive).await.expect("an inventory").gaps;
+        assert_eq!(gaps.len(), 1, "{gaps:?}");
+    }
+}

@@ -12,20 +12,19 @@ use walvault_config::{Config, needless_credentials};
 use walvault_evidence::audit::{Action, Event};
 use walvault_layout::BackupId;
 
+use super::arguments::{PointArguments, one_line, parse_backup, parse_limit};
 use crate::access;
 use crate::estimate::{Amount, Estimate};
 use crate::exit::Failure;
 use crate::marks::ArchiveMarks;
-use crate::materialise::{Job, Made, Owner, Prepared, TablespaceMapping, Work};
+use crate::materialise::{Job, Made, Owner, Prepared, TablespaceMapping, Work, wal_beyond};
 use crate::noted::Said;
 use crate::place::{Place, absolute};
 use crate::plan::{PlanError, Request, RestorePlan, plan};
 use crate::protect::{protect, release};
 use crate::report;
 use crate::settings::{RecoverySettings, StandbySettings, restore_command, timeline_setting};
-use crate::target::{
-    Point, Target, TargetAction, TargetError, TimelineChoice, parse_instant, parse_name, parse_xid,
-};
+use crate::target::{Point, Target, TargetAction, TargetError, TimelineChoice};
 use crate::trial::{self, Programs, Reached, Trial, roles, told_to_end};
 
 mod at_least;
@@ -99,7 +98,7 @@ pub struct Restore {
     pg_bindir: Option<PathBuf>,
     /// End --start when the target is not reached within this time, such as 90m or 12h; otherwise
     /// [drill] time_limit, or four times the estimate if that is longer
-    #[arg(long, value_name = "TIME", requires = "start", value_parser = super::drill::parse_limit)]
+    #[arg(long, value_name = "TIME", requires = "start", value_parser = parse_limit)]
     time_limit: Option<Duration>,
     /// Put the tablespace that was at OLD to NEW; may be given several times
     #[arg(long = "tablespace-map", value_name = "OLD=NEW")]
@@ -118,46 +117,6 @@ pub struct Restore {
     place: Place,
     #[command(flatten)]
     said: Said,
-}
-
-/// The target; without one, everything that is archived is recovered.
-#[derive(Debug, clap::Args)]
-#[group(multiple = false)]
-pub(super) struct PointArguments {
-    /// Up to this time, such as '2026-11-21 14:03:00+01'; a zone is required
-    #[arg(long, value_name = "TIME")]
-    target_time: Option<String>,
-    /// Up to this WAL position
-    #[arg(long, value_name = "LSN")]
-    target_lsn: Option<String>,
-    /// Up to the end of this transaction
-    #[arg(long, value_name = "XID")]
-    target_xid: Option<String>,
-    /// Up to this restore point of pg_create_restore_point()
-    #[arg(long, value_name = "NAME")]
-    target_name: Option<String>,
-    /// Up to the end of the backup, as little as possible
-    #[arg(long)]
-    target_immediate: bool,
-}
-
-impl PointArguments {
-    /// The point that is named, if one is.
-    pub(super) fn point(&self) -> Result<Option<Point>, TargetError> {
-        Ok(Some(if let Some(time) = &self.target_time {
-            Point::Time(parse_instant(time)?)
-        } else if let Some(lsn) = &self.target_lsn {
-            Point::Lsn(lsn.parse()?)
-        } else if let Some(xid) = &self.target_xid {
-            Point::Xid(parse_xid(xid)?)
-        } else if let Some(name) = &self.target_name {
-            Point::Name(parse_name(name)?)
-        } else if self.target_immediate {
-            Point::Immediate
-        } else {
-            return Ok(None);
-        }))
-    }
 }
 
 /// What is printed at the end.
@@ -260,9 +219,16 @@ impl Restore {
         let lead = async |catalog: &Catalog| {
             plan(catalog, &ArchiveMarks::new(archive, catalog), &request).await
         };
-        let (catalog, plan) = access::on_catalog(archive, PlanError::is_missing, lead).await?;
+        let (catalog, mut plan) = access::on_catalog(archive, PlanError::is_missing, lead).await?;
         if let Some(at_least) = self.at_least {
             at_least.check(&plan)?;
+        }
+        let beyond = wal_beyond(&self.pgdata, &catalog).filter(|_| self.delta);
+        if let Some((timeline, archived, page)) = beyond {
+            plan.warnings.push(format!(
+                "pg_wal holds WAL of timeline {} at LSN {page}, and the archive ends at {archived}: --delta removes it; copy pg_wal first if what is not archived may be wanted",
+                timeline.get()
+            ));
         }
         // Nobody waits for a single request, and what was fetched so far took hours.
         let retry_for = config.restore.retry_for.saturating_mul(FETCH_FACTOR);
@@ -473,19 +439,4 @@ impl Restore {
 /// Four times as long as estimated.
 fn times(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds * MARGIN).unwrap_or(Duration::MAX)
-}
-
-/// A value that a line of a configuration file can hold.
-fn one_line(text: &str) -> Result<String, String> {
-    match text.contains(['\n', '\r']) {
-        true => Err("it has a line break; write it on one line".to_owned()),
-        false => Ok(text.to_owned()),
-    }
-}
-
-/// Reads a backup's ID.
-pub(super) fn parse_backup(text: &str) -> Result<BackupId, String> {
-    BackupId::parse(text).ok_or_else(|| {
-        "a backup's name looks like 20261121T063000Z-9f3c; 'walvault list' shows them".to_owned()
-    })
 }

@@ -13,9 +13,9 @@ use walvault_layout::{BackupId, ObjectKey, backup_prefix};
 use walvault_protocol::{Lsn, TimelineId};
 use walvault_store::clock;
 
+use super::arguments::parse_backup;
 use super::keep::unknown_backup;
 use super::list::{kept_word, server_version};
-use super::restore::parse_backup;
 use crate::access;
 use crate::exit::Failure;
 use crate::place::Place;

@@ -12,8 +12,8 @@ use walvault_store::clock;
 use walvault_upkeep::retention::before;
 use walvault_upkeep::verify::{Choice, Depth, Scope, Verification, verify};
 
+use super::arguments::parse_backup;
 use super::keep::unknown_backup;
-use super::restore::parse_backup;
 use crate::access;
 use crate::exit::{self, Failure};
 use crate::noted::{Noted, Said};

@@ -16,6 +16,10 @@ use crate::testing::{SYSTEM, archive, backup, put_backup, tli};
 
 mod delta;
 mod late;
+mod parts;
+mod refused;
+mod resumed;
+mod tablespaces;
 mod waldir;
 
 /// A backup that was cut into parts of this many bytes.
@@ -346,187 +350,17 @@ async fn files_keep_the_modes_they_had_within_those_of_the_data_directory() {
     }
 }
 
-#[tokio::test]
-async fn tablespaces_go_where_they_are_mapped() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let (old, moved) = (dir.path().join("old"), dir.path().join("moved"));
-    let kept = dir.path().join("kept");
-    let tablespace = |oid, location: &Path| TablespaceRecord {
-        oid,
-        location: location.to_str().expect("UTF-8").to_owned(),
-    };
-    let mut directories = usual_directories();
-    let mut files = usual_files();
-    for oid in [16384, 16385] {
-        directories.push(directory(&format!("pg_tblspc/{oid}"), 0o700));
-        directories.push(directory(&format!("pg_tblspc/{oid}/PG_15_1"), 0o700));
-        files.insert(format!("pg_tblspc/{oid}/PG_15_1/{oid}"), vec![7; 3000]);
-    }
-    files.insert("tablespace_map".to_owned(), b"as it was".to_vec());
-    let stored = store(
-        directories,
-        &files,
-        vec![tablespace(16384, &old), tablespace(16385, &kept)],
-    )
-    .await;
-    let mapping = format!("{}={}", old.display(), moved.display());
-    let pgdata = dir.path().join("data");
-
-    let error = stored
-        .restore(&pgdata, &["/nowhere=/x"])
-        .await
-        .expect_err("no such tablespace");
-    assert!(
-        matches!(error, MaterialiseError::UnknownTablespace { .. }),
-        "{error}"
-    );
-    let inside = format!("{}={}/inside", old.display(), pgdata.display());
-    let error = stored
-        .restore(&pgdata, &[&inside])
-        .await
-        .expect_err("inside the data directory");
-    assert!(
-        matches!(error, MaterialiseError::Overlapping { .. }),
-        "{error}"
-    );
-    fs::create_dir(&kept).expect("made");
-    fs::write(kept.join("somebody's"), "").expect("written");
-    let error = stored
-        .restore(&pgdata, &[&mapping])
-        .await
-        .expect_err("occupied");
-    assert!(error.to_string().contains("--tablespace-map"), "{error}");
-    fs::remove_file(kept.join("somebody's")).expect("removed");
-
-    stored
-        .restore(&pgdata, &[&mapping])
-        .await
-        .expect("restored");
-    assert_eq!(
-        fs::read_link(pgdata.join("pg_tblspc/16384")).expect("a link"),
-        moved
-    );
-    assert_eq!(
-        fs::read(moved.join("PG_15_1/16384")).expect("there"),
-        vec![7; 3000]
-    );
-    assert_eq!(
-        fs::read(kept.join("PG_15_1/16385")).expect("there"),
-        vec![7; 3000]
-    );
-    let map = fs::read_to_string(pgdata.join("tablespace_map")).expect("there");
-    assert_eq!(
-        map,
-        format!("16384 {}\n16385 {}\n", moved.display(), kept.display())
-    );
-    assert!(!old.exists());
-}
-
-#[tokio::test]
-async fn what_is_in_the_way_stays_untouched() {
-    let stored = store(usual_directories(), &usual_files(), Vec::new()).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path();
-    for (found, expected) in [
-        ("somebody's", "is not empty"),
-        ("postmaster.pid", "a server may be running"),
-        ("PG_VERSION", "holds a PostgreSQL data directory"),
-    ] {
-        fs::write(path.join(found), "x").expect("written");
-        let error = stored
-            .restore(path, &[])
-            .await
-            .expect_err("in the way")
-            .to_string();
-        assert!(error.contains(expected), "{error}");
-        assert_eq!(fs::read_dir(path).expect("there").count(), 1);
-        fs::remove_file(path.join(found)).expect("removed");
-    }
-    fs::create_dir(path.join("lost+found")).expect("made");
-    stored
-        .restore(path, &[])
-        .await
-        .expect("an empty file system");
-}
-
-/// Restores and expects that it fails, with nothing left of what was refused beforehand and no
-/// data directory of what broke off.
-async fn refused(stored: &Stored) -> MaterialiseError {
-    let dir = tempfile::tempdir().expect("a directory");
-    let fresh = dir.path().join("fresh");
-    match stored.restore(&fresh, &[]).await.expect_err("a bad backup") {
-        MaterialiseError::Unfinished { source, .. } => {
-            assert!(!fresh.join(PG_CONTROL).exists(), "{source}");
-            assert!(
-                fresh.join("walvault-restore.unfinished").exists(),
-                "{source}"
-            );
-            *source
-        }
-        error => {
-            assert!(!fresh.exists(), "{error}: something was left");
-            error
+fn expect_usual(pgdata: &Path, files: &BTreeMap<String, Vec<u8>>) {
+    for (path, content) in files {
+        let found = fs::read(pgdata.join(path));
+        match path.as_str() {
+            "standby.signal" => assert!(found.is_err()),
+            "postgresql.auto.conf" => assert!(found.expect("there").starts_with(content)),
+            _ => assert!(found.expect("there") == *content, "{path}"),
         }
     }
-}
-
-#[tokio::test]
-async fn a_backup_that_is_not_sound_makes_no_data_directory() {
-    let usual = async || store(usual_directories(), &usual_files(), Vec::new()).await;
-    let stored = usual().await;
-    // The last part is found out after others were written.
-    let part = ObjectKey::BackupPart(stored.record.id.clone(), 3);
-    stored.archive.delete(&part).await.expect("deleted");
-    assert!(
-        matches!(refused(&stored).await, MaterialiseError::Archive(error) if error.is_missing())
-    );
-
-    let stored = usual().await;
-    let alter = |files: &mut Vec<FileRecord>| {
-        let file = files
-            .iter_mut()
-            .find(|file| file.path.to_string() == "base/1/1259")
-            .expect("there");
-        file.crc32c = file.crc32c.map(|crc| crc ^ 1);
-    };
-    stored.alter_files(alter).await;
-    assert!(
-        matches!(refused(&stored).await, MaterialiseError::Checksum { path, .. } if path == "base/1/1259")
-    );
-
-    for bad in [
-        "../out",
-        "/etc/passwd",
-        "base/../../out",
-        "base//1",
-        "a\0b",
-        "base/1/1259",
-        "base/1",
-    ] {
-        let stored = usual().await;
-        stored
-            .alter_files(|files| {
-                files.push(FileRecord {
-                    kind: FileKind::File,
-                    ..directory(bad, 0o600)
-                });
-            })
-            .await;
-        assert!(
-            matches!(refused(&stored).await, MaterialiseError::Record { .. }),
-            "{bad}"
-        );
-    }
-    let stored = usual().await;
-    let link = FileRecord {
-        kind: FileKind::Symlink("/etc".to_owned()),
-        ..directory("pg_tblspc/1", 0o777)
-    };
-    stored.alter_files(|files| files.push(link)).await;
-    assert!(matches!(
-        refused(&stored).await,
-        MaterialiseError::Record { .. }
-    ));
+    assert!(pgdata.join("recovery.signal").exists());
+    assert!(!pgdata.join("base/1/stray").exists());
 }
 
 /// Restores until the marker is there, and breaks off.
@@ -548,136 +382,23 @@ async fn break_off(job: &Job<'_>) {
     assert!(!job.pgdata.join(PG_CONTROL).exists());
 }
 
-#[tokio::test]
-async fn an_interrupted_restore_is_taken_up_and_finished() {
-    let files = usual_files();
-    let stored = store(usual_directories(), &files, Vec::new()).await;
+/// Restores and expects that it fails, with nothing left of what was refused beforehand and no
+/// data directory of what broke off.
+async fn refused(stored: &Stored) -> MaterialiseError {
     let dir = tempfile::tempdir().expect("a directory");
-    let pgdata = dir.path().join("data");
-    let job = stored.job(&pgdata, &[], false);
-    break_off(&job).await;
-    // As if it had come further: one file is right, one is cut short, one belongs to nobody.
-    fs::create_dir_all(pgdata.join("base/1")).expect("made");
-    fs::write(pgdata.join("base/1/1259"), &files["base/1/1259"]).expect("written");
-    fs::write(pgdata.join("backup_label"), "half").expect("written");
-    fs::write(pgdata.join("base/1/stray"), "stray").expect("written");
-    let made = stored.restore(&pgdata, &[]).await.expect("finished");
-    assert!(
-        made.kept_bytes >= 8192 && made.kept_bytes < made.bytes,
-        "{made:?}"
-    );
-    expect_usual(&pgdata, &files);
-    assert!(!pgdata.join("walvault-restore.unfinished").exists());
-
-    // What a running restore does is not touched.
-    let other = dir.path().join("other");
-    let job = stored.job(&other, &[], false);
-    let progress = ProgressBar::hidden();
-    let one = job.prepare(&progress).await.expect("prepared");
-    let _marker = one.site.begin().expect("begun");
-    let error = stored.restore(&other, &[]).await.expect_err("it runs");
-    assert!(matches!(error, MaterialiseError::Running { .. }), "{error}");
-}
-
-fn expect_usual(pgdata: &Path, files: &BTreeMap<String, Vec<u8>>) {
-    for (path, content) in files {
-        let found = fs::read(pgdata.join(path));
-        match path.as_str() {
-            "standby.signal" => assert!(found.is_err()),
-            "postgresql.auto.conf" => assert!(found.expect("there").starts_with(content)),
-            _ => assert!(found.expect("there") == *content, "{path}"),
+    let fresh = dir.path().join("fresh");
+    match stored.restore(&fresh, &[]).await.expect_err("a bad backup") {
+        MaterialiseError::Unfinished { source, .. } => {
+            assert!(!fresh.join(PG_CONTROL).exists(), "{source}");
+            assert!(
+                fresh.join("walvault-restore.unfinished").exists(),
+                "{source}"
+            );
+            *source
+        }
+        error => {
+            assert!(!fresh.exists(), "{error}: something was left");
+            error
         }
     }
-    assert!(pgdata.join("recovery.signal").exists());
-    assert!(!pgdata.join("base/1/stray").exists());
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
-
-    /// However files lie in parts, they come back as they were.
-    #[test]
-    fn files_come_back(contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..8)) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let mut files = usual_files();
-            files.extend(contents.into_iter().enumerate().map(|(index, content)| (format!("base/1/{index}"), content)));
-            let stored = store(usual_directories(), &files, Vec::new()).await;
-            let dir = tempfile::tempdir().expect("a directory");
-            stored.restore(dir.path(), &[]).await.expect("restored");
-            for (path, content) in files.iter().filter(|(path, _)| path.starts_with("base")) {
-                prop_assert_eq!(&fs::read(dir.path().join(path)).expect("there"), content);
-            }
-            Ok(())
-        })?;
-    }
-
-    #[test]
-    fn safe_paths_stay_within(path in prop::collection::vec(prop::sample::select(b"ab./\0".to_vec()), 0..12)) {
-        if let Ok(safe) = safe_path(&FilePath::from_bytes(&path)) {
-            prop_assert_eq!(safe.as_os_str().as_encoded_bytes(), path.as_slice());
-            prop_assert!(safe.is_relative() && !path.contains(&0));
-            let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-            prop_assert!(parts.iter().all(|part| !part.is_empty() && *part != b"." && *part != b".."));
-        }
-    }
-}
-
-/// A backup may point at parts of an earlier one, beside parts of its own that bear the same numbers.
-#[tokio::test]
-async fn parts_of_an_earlier_backup_are_read_where_they_are() {
-    let Stored { archive, record } = store(usual_directories(), &usual_files(), Vec::new()).await;
-    let earlier = record.id.clone();
-    let later = backup(
-        2,
-        tli(1),
-        LsnRange::new(Lsn(0x200_0028), Lsn(0x200_0100)),
-        jiff::Timestamp::from_second(60).expect("a time"),
-    );
-    let files = ObjectKey::BackupFiles(earlier.clone());
-    let BackupFiles {
-        mut parts, files, ..
-    } = archive.get_record(&files).await.expect("stored");
-    assert!(parts.len() > 3);
-    for (index, part) in parts.iter_mut().enumerate() {
-        if index % 2 == 0 {
-            part.backup = Some(earlier.clone());
-            continue;
-        }
-        // Its own, under the number of a part that the earlier backup has too.
-        let old = ObjectKey::BackupPart(earlier.clone(), part.number);
-        let payload = archive.get(&old).await.expect("stored").payload;
-        part.number = index.div_ceil(2) as u32;
-        let new = ObjectKey::BackupPart(later.id.clone(), part.number);
-        part.stored = archive
-            .put_payload(&new, payload.into())
-            .await
-            .expect("stored");
-        archive.delete(&old).await.expect("deleted");
-    }
-    let manifest = ObjectKey::BackupManifest(later.id.clone());
-    archive
-        .put_payload(&manifest, Bytes::from_static(b"the manifest"))
-        .await
-        .expect("stored");
-    let needed = ObjectKey::BackupPart(earlier.clone(), parts[2].number);
-    let stored = Stored {
-        archive,
-        record: later,
-    };
-    stored.put_files(parts, files).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let pgdata = dir.path().join("data");
-    stored.restore(&pgdata, &[]).await.expect("restored");
-    for path in ["base/1/1259", "global/pg_control", "backup_label"] {
-        assert_eq!(
-            fs::read(pgdata.join(path)).expect("there"),
-            usual_files()[path],
-            "{path}"
-        );
-    }
-
-    stored.archive.delete(&needed).await.expect("deleted");
-    let error = refused(&stored).await.to_string();
-    assert!(error.contains(&stored.archive.name(&needed)), "{error}");
 }

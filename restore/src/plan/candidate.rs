@@ -176,8 +176,13 @@ impl<'a> Candidate<'a> {
             return Ok(Found::Nothing);
         }
         let last = self.last_transaction(source).await?;
+        // Where none ended after the backup, its consistent state is that of the time at which its
+        // recovery window begins.
         let Some(last) = last.filter(|last| last.start >= self.backup.stop_lsn) else {
-            return self.at_beginning(time, source).await;
+            return Ok(match self.begins_at(time, source).await? {
+                true => Found::Stop(self.backup.stop_lsn, StopReason::Consistent, None),
+                false => Found::Nothing,
+            });
         };
         let wanted = PgTimestamp::from_unix_micros(time.as_microsecond());
         // Not to look for a time that is long after.
@@ -187,31 +192,24 @@ impl<'a> Candidate<'a> {
         let near = &self.pieces[self.pieces.len().saturating_sub(NEAR_END)..];
         let search = Search::new(source, near, self.backup.start_lsn);
         let is_it = |mark: &WalMark| is_transaction_end(mark) && mark.time == wanted;
-        Ok(match search.last(is_it).await? {
-            Some(_) => Found::after(last),
-            None => Found::Nothing,
+        let is_known = search.last(is_it).await?.is_some() || self.begins_at(time, source).await?;
+        Ok(match is_known {
+            true => Found::after(last),
+            false => Found::Nothing,
         })
     }
 
-    /// No transaction ended after the backup, so that its consistent state is that of the time at
-    /// which the recovery window begins, and of no other that is known.
-    async fn at_beginning(
-        &self,
-        time: Timestamp,
-        source: &impl MarkSource,
-    ) -> Result<Found, Error> {
+    /// Whether `time` is that of a transaction that the backup holds, as far as the WAL tells of any,
+    /// and else of the backup's end.
+    async fn begins_at(&self, time: Timestamp, source: &impl MarkSource) -> Result<bool, Error> {
         let wanted = PgTimestamp::from_unix_micros(time.as_microsecond());
         let from = self.unbroken_before().unwrap_or(self.backup.start_lsn);
         let pieces = self.line.pieces(from, self.backup.stop_lsn);
         let search = Search::new(source, &pieces, from);
         let is_it = |mark: &WalMark| is_transaction_end(mark) && mark.time == wanted;
-        let is_beginning = match search.last(is_transaction_end).await? {
+        Ok(match search.last(is_transaction_end).await? {
             Some(_) => search.last(is_it).await?.is_some(),
             None => time == whole_micros(self.backup.stopped_at),
-        };
-        Ok(match is_beginning {
-            true => Found::Stop(self.backup.stop_lsn, StopReason::Consistent, None),
-            false => Found::Nothing,
         })
     }
 

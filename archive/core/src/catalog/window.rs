@@ -36,8 +36,7 @@ impl Catalog {
     /// # Errors
     /// When a commit index cannot be read.
     pub async fn windows(&self, archive: &Archive) -> Result<Vec<RecoveryWindow>, Error> {
-        self.windows_since(archive, &mut WindowStarts::default())
-            .await
+        self.windows_since(archive, &WindowStarts::default()).await
     }
 
     /// As [`Catalog::windows`], for who looks again and again: what was read before is in `starts`.
@@ -47,7 +46,7 @@ impl Catalog {
     pub async fn windows_since(
         &self,
         archive: &Archive,
-        starts: &mut WindowStarts,
+        starts: &WindowStarts,
     ) -> Result<Vec<RecoveryWindow>, Error> {
         starts.keep_only(self.backups());
         let mut windows: Vec<RecoveryWindow> = Vec::new();

@@ -5,6 +5,7 @@
 //! backup counts where no index tells of any.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -33,13 +34,17 @@ const LOOK_AHEAD: usize = 16;
 /// not change.
 #[derive(Debug, Default)]
 pub struct WindowStarts {
-    known: BTreeMap<BackupId, Option<Timestamp>>,
+    known: Mutex<BTreeMap<BackupId, Option<Timestamp>>>,
 }
 
 impl WindowStarts {
-    pub(super) fn keep_only(&mut self, backups: &[BackupRecord]) {
+    pub(super) fn keep_only(&self, backups: &[BackupRecord]) {
         let is_there = |id: &BackupId| backups.iter().any(|backup| backup.id == *id);
-        self.known.retain(|id, _| is_there(id));
+        self.known().retain(|id, _| is_there(id));
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<BackupId, Option<Timestamp>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,14 +75,14 @@ impl Catalog {
         history: &TimelineHistory,
         backup: &BackupRecord,
         end: Lsn,
-        starts: &mut WindowStarts,
+        starts: &WindowStarts,
     ) -> Result<Timestamp, Error> {
-        let known = starts.known.get(&backup.id).copied();
+        let known = starts.known().get(&backup.id).copied();
         let newest = match known {
             Some(newest) => newest,
             None => self.newest_end(archive, history, backup).await?,
         };
-        let _ = starts.known.insert(backup.id.clone(), newest);
+        let _ = starts.known().insert(backup.id.clone(), newest);
         if let Some(newest) = newest {
             return Ok(newest);
         }

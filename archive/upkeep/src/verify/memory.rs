@@ -12,6 +12,7 @@ use walvault_archive::archive::Archive;
 use walvault_archive::catalog::Catalog;
 use walvault_archive::damage::is_damage;
 use walvault_archive::error::Error;
+use walvault_archive::inventory::unpruned;
 use walvault_archive::record::{Finding, FindingKind, PruneRecord, Seen, VerifiedRecord};
 use walvault_layout::{KeyId, ObjectKey, PRUNED_PREFIX, VERIFIED_PREFIX, numbers};
 use walvault_store::StoreError;
@@ -24,9 +25,6 @@ const MOST_RECORDS: usize = 32;
 
 /// How many of the newest records are looked at for one by somebody.
 const RECENT: usize = 5;
-
-/// How often the records are listed anew when one of them went away meanwhile.
-const LOAD_ATTEMPTS: u32 = 5;
 
 /// Everything that is remembered.
 #[derive(Debug, Default)]
@@ -41,16 +39,10 @@ pub(super) struct Memory {
     replaced: Vec<u32>,
 }
 
-/// Reads all that is remembered, but for what is sealed under `damaged` data keys.
+/// Reads all that is remembered, but for what is sealed under `damaged` data keys; anew where another verification
+/// has just put a record together with others.
 pub(super) async fn load(archive: &Archive, damaged: &BTreeSet<KeyId>) -> Result<Memory, Error> {
-    let mut attempts = 1..LOAD_ATTEMPTS;
-    loop {
-        match load_once(archive, damaged).await {
-            // Another verification has just put a record together with others.
-            Err(error) if error.is_missing() && attempts.next().is_some() => {}
-            loaded => return loaded,
-        }
-    }
+    unpruned(|| load_once(archive, damaged)).await
 }
 
 async fn load_once(archive: &Archive, damaged: &BTreeSet<KeyId>) -> Result<Memory, Error> {
@@ -181,7 +173,7 @@ impl Run {
             ObjectKey::Key(id, _) => rewrapped.contains(id),
             ObjectKey::Verified(number) => *number <= replaces,
             // What chunks held is looked for by coverage.
-            ObjectKey::Tail(..) | ObjectKey::Lock(_) => true,
+            ObjectKey::Tail(..) | ObjectKey::Lock(_) | ObjectKey::Lease(..) => true,
             key => pruned.iter().any(|record| record.explains(key, name)),
         };
         for (name, seen) in &self.memory.objects {

@@ -27,7 +27,7 @@ pub(super) async fn check(
     pruned: &[PruneRecord],
 ) -> Result<(), Error> {
     if run.scope.backup.is_none() {
-        holes(run, catalog, pruned);
+        holes(run, catalog, pruned).await?;
         histories(run, catalog);
     }
     let sizes: HashMap<&ObjectKey, u64> = listing
@@ -70,7 +70,7 @@ pub(super) fn belongs_to(catalog: &Catalog, id: &BackupId, key: &ObjectKey) -> b
 }
 
 /// Holes in what is held that neither a gap nor a prune explains.
-fn holes(run: &mut Run, catalog: &Catalog, pruned: &[PruneRecord]) {
+async fn holes(run: &mut Run, catalog: &Catalog, pruned: &[PruneRecord]) -> Result<(), Error> {
     let removed = |timeline: TimelineId| -> Coverage {
         let removed = pruned.iter().flat_map(|record| &record.wal);
         removed
@@ -78,7 +78,8 @@ fn holes(run: &mut Run, catalog: &Catalog, pruned: &[PruneRecord]) {
             .map(|wal| wal.range)
             .collect()
     };
-    for hole in catalog.holes_beyond(removed) {
+    let holes = catalog.holes_beyond(removed);
+    for hole in catalog.lasting(&run.archive, holes).await? {
         run.find(
             FindingKind::Missing,
             wal_prefix(hole.timeline),
@@ -88,6 +89,7 @@ fn holes(run: &mut Run, catalog: &Catalog, pruned: &[PruneRecord]) {
             ),
         );
     }
+    Ok(())
 }
 
 /// Timelines that were branched off, and nobody knows where.

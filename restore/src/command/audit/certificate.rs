@@ -11,7 +11,7 @@ use walvault_evidence::audit::{self, Action, Outcome, Recorded};
 use walvault_layout::BackupId;
 
 use super::WrongTrail;
-use crate::command::restore::parse_backup;
+use crate::command::arguments::parse_backup;
 use crate::exit::Failure;
 use crate::report::{self, instant};
 
