@@ -162,7 +162,7 @@ async fn nothing_is_sealed_or_opened_under_a_key_that_no_trusted_writer_signed()
 
     // Until a person names its writer.
     let epochs = ring(&store, &reader).epochs().await.expect("listed");
-    let foreign: Vec<_> = epochs.iter().map(|epoch| epoch.is_foreign()).collect();
+    let foreign: Vec<_> = epochs.iter().map(KeyEpoch::is_foreign).collect();
     assert_eq!(foreign, [true, false]);
     let named = Trust {
         writers: epochs[0].writers.clone(),
