@@ -89,7 +89,7 @@ impl Catalog {
         let stopped_at = whole_micros(backup.stopped_at);
         let path = self.path_objects(history.timeline(), backup.stop_lsn, end);
         for (timeline, held) in path.into_iter().take(LOOK_AHEAD) {
-            let ends = self.ends_within(archive, timeline, &held).await?;
+            let ends = self.ends_within(archive, history, timeline, &held).await?;
             let first = ends.iter().find(|end| end.start >= backup.stop_lsn);
             if let Some(first) = first.and_then(time) {
                 return Ok(first.min(stopped_at));
@@ -111,7 +111,7 @@ impl Catalog {
         let path = self.path_objects(history.timeline(), from, backup.stop_lsn);
         let newest_first = path.into_iter().rev().take(MOST);
         let read = |(timeline, held): (TimelineId, WalHeld)| async move {
-            self.ends_within(archive, timeline, &held).await
+            self.ends_within(archive, history, timeline, &held).await
         };
         let mut objects = stream::iter(newest_first.map(read)).buffered(AT_ONCE);
         let mut newest: Option<Timestamp> = None;
@@ -129,10 +129,11 @@ impl Catalog {
         Ok(newest)
     }
 
-    /// The transaction ends of one object. One that does not open is left out.
+    /// The transaction ends of one object, on the way of `history`. One that does not open is left out.
     async fn ends_within(
         &self,
         archive: &Archive,
+        history: &TimelineHistory,
         timeline: TimelineId,
         held: &WalHeld,
     ) -> Result<Vec<WalMark>, Error> {
@@ -145,7 +146,12 @@ impl Catalog {
                 return Ok(Vec::new());
             }
         };
-        marks.retain(|mark| matches!(mark.kind, MarkKind::Commit { .. } | MarkKind::Abort { .. }));
+        // What a timeline wrote after it was left is on no way to another.
+        let left = history.left_at(timeline).unwrap_or(Lsn(u64::MAX));
+        marks.retain(|mark| {
+            matches!(mark.kind, MarkKind::Commit { .. } | MarkKind::Abort { .. })
+                && mark.end <= left
+        });
         Ok(marks)
     }
 }
