@@ -5,6 +5,8 @@
 //! `src/backend/access/transam/xlogrecovery.c`) on the archive's commit indexes, so that a target
 //! that recovery would not reach is refused, with the reason and the nearest that can be reached.
 
+use std::ffi::OsString;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use walvault_archive::record::BackupRecord;
@@ -38,6 +40,8 @@ pub struct RestorePlan {
     pub replay: Replay,
     /// Where recovery stops, and what it has then recovered.
     pub stop: Stop,
+    /// Whether the archive holds more WAL of the way, behind a hole that recovery ends in.
+    pub ends_in_hole: bool,
     /// Tablespaces that replay creates on its way, in the order of the WAL.
     pub tablespaces: Vec<NewTablespace>,
     /// Settings that replay needs, where they were changed on its way.
@@ -47,6 +51,15 @@ pub struct RestorePlan {
 }
 
 impl RestorePlan {
+    /// What `wal-fetch` is told of the end: a hole there is planned, and no error.
+    #[must_use]
+    pub fn fetch_arguments(&self) -> Vec<OsString> {
+        match self.ends_in_hole {
+            true => vec!["--ends-at".into(), self.stop.lsn.to_string().into()],
+            false => Vec::new(),
+        }
+    }
+
     /// What PostgreSQL is given as the target, where `asked` was asked for. It fails to reach the time
     /// of the last transaction of the archive, as nothing that is later tells that it was reached.
     #[must_use]

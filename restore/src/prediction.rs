@@ -211,6 +211,7 @@ mod tests {
                 last_commit: None,
                 next_commit: None,
             },
+            ends_in_hole: false,
             tablespaces: Vec::new(),
             settings: Vec::new(),
             warnings: Vec::new(),

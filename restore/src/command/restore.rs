@@ -252,7 +252,7 @@ impl Restore {
                 restore_command: restore_command(
                     &program,
                     config_path.as_deref(),
-                    &self.place.arguments(),
+                    &[self.place.arguments(), plan.fetch_arguments()].concat(),
                 )?,
                 target: plan.recovery_target(&target),
                 // A standby follows its primary onto whatever timeline that begins.

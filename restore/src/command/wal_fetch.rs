@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use walvault_archive::keys::KeyError;
 use walvault_config::Config;
+use walvault_protocol::{Lsn, SegmentSize, WalFileName};
 
 use crate::access::{self, AccessError as Failure};
 use crate::exit::{self, CommandError};
@@ -57,8 +58,22 @@ pub struct WalFetch {
     /// Where to write it, PostgreSQL's %p
     #[arg(value_name = "PATH")]
     path: PathBuf,
+    /// Where the plan of this recovery ends: what is missing from there on is no error, though more
+    /// lies behind it. 'walvault restore' writes this
+    #[arg(long, value_name = "LSN")]
+    ends_at: Option<Lsn>,
     #[command(flatten)]
     place: Place,
+}
+
+impl WalFetch {
+    /// Whether recovery was planned to end in this segment, or before it.
+    fn is_planned_end(&self, size: SegmentSize) -> bool {
+        match (self.ends_at, WalFileName::parse(&self.name, size)) {
+            (Some(end), Some(WalFileName::Segment(_, number))) => number.range(size).end > end,
+            _ => false,
+        }
+    }
 }
 
 /// Fetches it, and says how that went by the exit code.
@@ -214,7 +229,12 @@ fn from_archive(
     runtime.block_on(async {
         let archive = access::open_within(&config, retry_for).await?;
         let mut file = WalFile::create(&command.path)?;
-        let fetched = fetch(&archive, &command.name, &mut file).await?;
+        let fetched = match fetch(&archive, &command.name, &mut file).await {
+            Err(WalFetchError::Hole { .. }) if command.is_planned_end(archive.segment_size()) => {
+                Fetched::Absent
+            }
+            fetched => fetched?,
+        };
         if fetched == Fetched::Found {
             file.finish()?;
         }

@@ -245,7 +245,11 @@ impl Drill<'_> {
             waldir: None,
             owner,
             settings: RecoverySettings {
-                restore_command: restore_command(&program, Some(config_path), &[])?,
+                restore_command: restore_command(
+                    &program,
+                    Some(config_path),
+                    &planned.chosen.plan.fetch_arguments(),
+                )?,
                 target: planned.chosen.recovery_target(),
                 timeline: timeline_setting(&planned.catalog, planned.chosen.plan.timeline),
                 action: self.action(planned),

@@ -203,7 +203,8 @@ fn assemble(
             )
         })
         .collect();
-    if target.point == Point::End && candidate.line.end() > candidate.reach {
+    let ends_in_hole = target.point == Point::End && candidate.line.end() > candidate.reach;
+    if ends_in_hole {
         warnings.push(format!(
             "the archive lacks WAL from {} on: recovery ends there, although WAL up to {} is held behind the gap; take a base backup now, so that what follows can be restored",
             candidate.reach,
@@ -224,6 +225,7 @@ fn assemble(
             stored_bytes,
         },
         stop,
+        ends_in_hole,
         tablespaces: way.tablespaces,
         settings: way.settings,
         warnings,

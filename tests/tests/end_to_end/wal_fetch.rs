@@ -107,6 +107,31 @@ impl Drop for Archived {
     }
 }
 
+#[test]
+fn a_hole_is_an_error_unless_recovery_was_planned_to_end_there() {
+    let archived = Archived::new(ArchiveKind::Directory, 6);
+    let segments = archived.segments(4);
+    let gone = &segments[1];
+    let objects = archived.scenario.archive();
+    for object in objects.files(&format!("wal/00000001/{gone}")) {
+        fs::remove_file(object).expect("removed");
+    }
+    archived.expect(&segments[0]);
+    let hole = archived.fetch(gone);
+    assert_eq!(hole.code, Some(201), "{hole}");
+    hole.failed_saying(&[gone, "WAL from"]);
+
+    let start = u64::from_str_radix(&gone[16..], 16).expect("a number") << 20;
+    let path = archived.pg_wal.join("RECOVERYXLOG");
+    let fetch_to = |end: u64| {
+        let end = format!("0/{end:X}");
+        let arguments = ["wal-fetch", "--ends-at", &end, gone, text(&path)];
+        archived.scenario.walvault(&arguments).code
+    };
+    assert_eq!(fetch_to(start), Some(1), "the plan ended there");
+    assert_eq!(fetch_to(start + (2 << 20)), Some(201), "and not behind it");
+}
+
 /// Removes a directory that a helper may be writing into.
 fn remove(dir: &Path) {
     wait_for("removal", || {
