@@ -42,7 +42,7 @@ async fn a_leased_backup_stays_with_all_wal_behind_it_until_the_lease_ends() {
 
     let key = lease(&history, &second, 24).await;
     let leased = history.plan(&policy).await.expect("a plan");
-    assert_eq!(gone(&leased), [first.clone()]);
+    assert_eq!(gone(&leased), std::slice::from_ref(&first));
     assert!(
         leased.backups[1].kept_by[0].to_string().contains("leased"),
         "{:?}",
