@@ -239,7 +239,7 @@ mod tests {
         let history = ObjectKey::History(TimelineId::FIRST).spell(SegmentSize::DEFAULT);
         put(history.clone(), empty).await;
         store.delete(&name).await.expect("lost");
-        let refused = begin().await.err().expect("refused");
+        let refused = begin().await.expect_err("refused");
         assert!(
             matches!(&refused, Error::RecordLost { key, .. } if *key == history),
             "{refused}"

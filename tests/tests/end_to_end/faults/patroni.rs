@@ -162,7 +162,8 @@ fn a_member_follows_and_takes_over_while_the_archive_is_away() {
 
     scenario.archive_mut().garage().kill();
     // A shutdown waits for a sidecar that cannot store what it is sent.
-    (daemon.kill(), other.kill());
+    daemon.kill();
+    other.kill();
     insert(&patroni, 0, 2);
     wait_for_rows(&patroni, 1, "1,2");
     let restart = ["restart", "walvault", MEMBERS[0], "--force"];
