@@ -51,12 +51,13 @@ pub struct RestorePlan {
 }
 
 impl RestorePlan {
-    /// What `wal-fetch` is told of the end: a hole there is planned, and no error.
+    /// What `wal-fetch` is told of the end: a hole from there on is no error. It may have been planned, or be
+    /// WAL that is on its way to the archive while what follows it is there.
     #[must_use]
     pub fn fetch_arguments(&self) -> Vec<OsString> {
-        match self.ends_in_hole {
-            true => vec!["--ends-at".into(), self.stop.lsn.to_string().into()],
-            false => Vec::new(),
+        match self.stop.reason {
+            StopReason::EndOfWal => vec!["--ends-at".into(), self.stop.lsn.to_string().into()],
+            _ => Vec::new(),
         }
     }
 
