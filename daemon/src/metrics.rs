@@ -1,6 +1,6 @@
 //! What the sidecar counts and measures, for Prometheus.
 //!
-//! Each metric is one row of [`declared`]. Gauges of what is known at the moment are filled when somebody asks: see
+//! Each metric is one row of `declared`. Gauges of what is known at the moment are filled when somebody asks: see
 //! [`Metrics::render`].
 
 use std::ops::Deref;
