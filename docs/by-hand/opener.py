@@ -323,7 +323,7 @@ def open_archive(root, out, key_files, identities, writers):
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         # What an export puts beside the objects lies at the top, and in by-hand.
-        if not path.is_file() or "/" not in name or name.split("/")[0] in UNSEALED:
+        if not path.is_file() or "/" not in name or name.split("/")[0] in UNSEALED or name.startswith("locks/read/"):
             continue
         raw = path.read_bytes()
         if raw[:8] == b"WALVAULT" and raw[16:32] not in data_keys:

@@ -161,6 +161,7 @@ impl<'a> Look<'a> {
             Error::from(StoreError::unavailable(one.url(), "list", "", reason))
         };
         let read = tokio::select! {
+            biased;
             read = reading => read?,
             late = too_late => Err(late),
         };

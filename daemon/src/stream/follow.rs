@@ -233,6 +233,7 @@ pub async fn follow(
     loop {
         // Until WAL is received there is nothing to store: nobody who is to stop waits for this.
         let prepared = tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(Followed::Stopped),
             prepared = prepare(session, identity, archive, context, writer, before) => prepared?,
         };
@@ -259,6 +260,7 @@ pub async fn follow(
             StartReplication::Streaming(mut stream) => {
                 // Only now that the slot is ours: whoever merely tries must not fence anybody.
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return Ok(Followed::Stopped),
                     claimed = writer.claim(archive, context, place.timeline, fresh) => claimed?,
                 }
@@ -299,6 +301,7 @@ pub async fn follow(
                     monitor.commits_wait(),
                 );
                 let ended = tokio::select! {
+                    biased;
                     ended = pump.run(&mut stream, stop) => ended?,
                     fenced = writer.overtaken(archive, context, place.timeline) => return Err(fenced.into()),
                     never = recording => match never {},

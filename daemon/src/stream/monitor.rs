@@ -136,6 +136,7 @@ impl Looks {
                 pause = pause.min(due.max(SHORTEST_PAUSE));
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = self.begun.notified() => backoff.succeeded(),
             }

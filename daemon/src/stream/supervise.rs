@@ -83,6 +83,7 @@ pub async fn supervise(
             Ok::<_, StreamError>((server, opened))
         };
         let connected = tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(()),
             connected = attempt => connected,
         };
@@ -107,6 +108,7 @@ pub async fn supervise(
                 tracing::error!(%error, "a copy of the archive that is away, or not compared yet, may hold that WAL; no gap is recorded before it was asked");
             } else {
                 let noted = tokio::select! {
+                    biased;
                     () = stop.cancelled() => return Ok(()),
                     noted = note_gap(context, archive, *place, cause) => noted,
                 };
@@ -120,6 +122,7 @@ pub async fn supervise(
         }
         if error.is_slot_invalid() {
             let remade = tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 remade = remake_slot(context) => remade,
             };
@@ -160,6 +163,7 @@ pub async fn supervise(
             said = Some((text, Instant::now()));
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(wait) => {}
         }

@@ -73,7 +73,7 @@ fn without_a_key_an_archive_is_neither_written_nor_read() {
         .set("postgres", "slot", "another");
     scenario.configure(&config);
     archived.server().switch_wal();
-    let damaged = [&*current, "magic bytes of a sealed object"];
+    let damaged = [&*current, "archive.json is not there"];
     let _ = scenario.run_into_conflict(&damaged);
     // Not by who begins anew either, and the server is not told that it is archived.
     let _ = scenario.run_into_conflict(&damaged);

@@ -33,9 +33,11 @@ fn pasts() -> impl Strategy<Value = Past> {
         let first = records(START, first, 100, NOON);
         let second = second.map(|(fork, kinds)| {
             let fork = &first[fork.index(first.len())];
+            // Where the clock stood: it goes on over a promotion.
             let time = first
-                .last()
-                .and_then(|record| record.mark.as_ref())
+                .iter()
+                .rev()
+                .find_map(|record| record.mark.as_ref())
                 .map_or(NOON, |(time, _)| time.unix_micros());
             (fork.end, records(fork.end.0, kinds, 500, time))
         });
