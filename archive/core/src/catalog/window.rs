@@ -8,7 +8,6 @@ use walvault_protocol::{Lsn, TimelineHistory, TimelineId};
 use super::window_start::WindowStarts;
 use super::{Catalog, WalHeld};
 use crate::archive::Archive;
-use crate::damage::left_out;
 use crate::error::Error;
 
 /// A span in which every instant can be restored, from a backup's consistency point on.
@@ -134,20 +133,13 @@ impl Catalog {
         from: Lsn,
         to: Lsn,
     ) -> Result<Option<jiff::Timestamp>, Error> {
-        for (timeline, held) in self.path_objects(timeline, from, to).into_iter().rev() {
-            let marks = match self.marks(archive, timeline, &held).await {
-                Ok(marks) => marks,
-                Err(error) if error.is_transient() || error.is_missing() => return Err(error),
-                Err(error) => {
-                    let key = crate::archive::wal_key(timeline, held.range, held.whole);
-                    left_out(&archive.name(&key), &error);
-                    continue;
-                }
-            };
+        let history = self.history(timeline);
+        for (on, held) in self.path_objects(timeline, from, to).into_iter().rev() {
+            let ends = self.ends_within(archive, &history, on, &held).await?;
             let commit = |mark: &&WalMark| {
                 matches!(mark.kind, MarkKind::Commit { .. }) && from < mark.end && mark.end <= to
             };
-            if let Some(mark) = marks.iter().rev().find(commit) {
+            if let Some(mark) = ends.iter().rev().find(commit) {
                 return Ok(jiff::Timestamp::from_microsecond(mark.time.unix_micros()).ok());
             }
         }

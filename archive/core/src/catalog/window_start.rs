@@ -130,7 +130,7 @@ impl Catalog {
     }
 
     /// The transaction ends of one object, on the way of `history`. One that does not open is left out.
-    async fn ends_within(
+    pub(super) async fn ends_within(
         &self,
         archive: &Archive,
         history: &TimelineHistory,
