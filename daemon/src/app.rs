@@ -12,6 +12,7 @@ use walvault_config::{Checkpoint, Compression, Config, ConfigError, Standby, env
 use walvault_protocol::client::{ConnInfo, ConnInfoError};
 use walvault_protocol::replication::{SlotName, SlotNameError};
 use walvault_store as store;
+use walvault_store::hangup;
 use walvault_store::retrying::{RetryPolicy, Retrying};
 use walvault_store::{Metered, Quorum, Replicas};
 use walvault_store::{SharedStore, StoreError};
@@ -277,10 +278,10 @@ pub fn stop_on_signal() -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let stop = CancellationToken::new();
     // Once it is listened to, it is not ignored any more.
-    let ignores_hangup = ignores_hangup();
+    let ignores_hangup = hangup::is_ignored();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
     let stopping = stop.clone();
     tokio::spawn(async move {
         loop {
@@ -288,7 +289,7 @@ pub fn stop_on_signal() -> std::io::Result<CancellationToken> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 // Whoever starts this by nohup wants it to go on. Of a terminal that goes, two may come.
-                _ = hangup.recv(), if !ignores_hangup && !stopping.is_cancelled() => {}
+                _ = hung_up.recv(), if !ignores_hangup && !stopping.is_cancelled() => {}
             }
             if stopping.is_cancelled() {
                 std::process::exit(130);
@@ -298,12 +299,4 @@ pub fn stop_on_signal() -> std::io::Result<CancellationToken> {
         }
     });
     Ok(stop)
-}
-
-/// Whether this process was started with SIGHUP ignored (`SigIgn` of `proc_pid_status(5)`).
-fn ignores_hangup() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & 1 == 1)
 }

@@ -40,8 +40,6 @@ pub struct RestorePlan {
     pub replay: Replay,
     /// Where recovery stops, and what it has then recovered.
     pub stop: Stop,
-    /// Whether the archive holds more WAL of the way, behind a hole that recovery ends in.
-    pub ends_in_hole: bool,
     /// Tablespaces that replay creates on its way, in the order of the WAL.
     pub tablespaces: Vec<NewTablespace>,
     /// Settings that replay needs, where they were changed on its way.

@@ -168,11 +168,8 @@ fn by_position(plan: &RestorePlan, reached: Option<Lsn>, end: Option<Lsn>) -> (b
 
 #[cfg(test)]
 mod tests {
-    use walvault_layout::BackupId;
-    use walvault_protocol::TimelineId;
-
     use super::*;
-    use crate::plan::{PlannedBackup, Replay};
+    use crate::testing;
 
     fn plan(reason: StopReason, lsn: u64, marked: bool) -> RestorePlan {
         let mark = StopMark {
@@ -181,41 +178,13 @@ mod tests {
             xid: None,
             name: None,
         };
-        let backup = BackupId::parse("20261121T063000Z-9f3c").expect("a name");
-        RestorePlan {
-            backup: PlannedBackup {
-                id: backup,
-                label: String::new(),
-                timeline: TimelineId::FIRST,
-                start_lsn: Lsn(0),
-                stop_lsn: Lsn(0),
-                stopped_at: jiff::Timestamp::UNIX_EPOCH,
-                size: 0,
-                stored_size: 0,
-                file_count: 0,
-            },
-            target: String::new(),
-            timeline: TimelineId::FIRST,
-            timelines: Vec::new(),
-            replay: Replay {
-                from: Lsn(0),
-                to: Lsn(lsn),
-                bytes: lsn,
-                objects: 0,
-                stored_bytes: 0,
-            },
-            stop: Stop {
-                lsn: Lsn(lsn),
-                reason,
-                at: marked.then_some(mark),
-                last_commit: None,
-                next_commit: None,
-            },
-            ends_in_hole: false,
-            tablespaces: Vec::new(),
-            settings: Vec::new(),
-            warnings: Vec::new(),
-        }
+        testing::plan_to(Stop {
+            lsn: Lsn(lsn),
+            reason,
+            at: marked.then_some(mark),
+            last_commit: None,
+            next_commit: None,
+        })
     }
 
     #[test]

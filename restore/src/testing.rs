@@ -14,6 +14,8 @@ use walvault_protocol::wal::WalMark;
 use walvault_protocol::{Lsn, LsnRange, SegmentSize, ServerVersion, SystemId, TimelineId};
 use walvault_store::{MemoryStore, SharedStore};
 
+use crate::plan::{PlannedBackup, Replay, RestorePlan, Stop};
+
 /// The system whose archive it is.
 pub(crate) const SYSTEM: SystemId = SystemId(7_000_000_000_000_000_001);
 
@@ -115,4 +117,27 @@ pub(crate) fn backup(
 pub(crate) async fn put_backup(archive: &Archive, record: &BackupRecord) {
     let key = ObjectKey::BackupRecord(record.id.clone());
     archive.put_record(&key, record).await.expect("stored");
+}
+
+/// A plan that stops there, of a backup with nothing in it.
+pub(crate) fn plan_to(stop: Stop) -> RestorePlan {
+    let nowhere = LsnRange::new(Lsn(0), Lsn(0));
+    let backup = backup(1, TimelineId::FIRST, nowhere, Timestamp::UNIX_EPOCH);
+    RestorePlan {
+        backup: PlannedBackup::from(&backup),
+        target: String::new(),
+        timeline: TimelineId::FIRST,
+        timelines: Vec::new(),
+        replay: Replay {
+            from: Lsn(0),
+            to: stop.lsn,
+            bytes: stop.lsn.0,
+            objects: 0,
+            stored_bytes: 0,
+        },
+        stop,
+        tablespaces: Vec::new(),
+        settings: Vec::new(),
+        warnings: Vec::new(),
+    }
 }

@@ -1,6 +1,7 @@
 //! The URL of an archive: which kind of store holds it, and where in that store it lies.
 
 use std::fmt::{self, Write};
+use std::path::Path;
 
 use super::backends::{BACKENDS, Backend, StoreOptions};
 use super::{SharedStore, StoreError};
@@ -35,6 +36,12 @@ impl ArchiveUrl {
     #[must_use]
     pub fn backend(&self) -> &'static Backend {
         self.backend
+    }
+
+    /// The directory that it names on this host, if it is a `file://` URL.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        (self.backend.scheme == "file").then(|| Path::new(&self.place))
     }
 
     pub(super) fn place(&self) -> &str {

@@ -22,6 +22,7 @@ pub mod chance;
 pub mod clock;
 pub mod compute;
 pub mod endpoint;
+pub mod hangup;
 pub mod simulated;
 
 mod alike;

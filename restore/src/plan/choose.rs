@@ -203,8 +203,7 @@ fn assemble(
             )
         })
         .collect();
-    let ends_in_hole = target.point == Point::End && candidate.line.end() > candidate.reach;
-    if ends_in_hole {
+    if target.point == Point::End && candidate.line.end() > candidate.reach {
         warnings.push(format!(
             "the archive lacks WAL from {} on: recovery ends there, although WAL up to {} is held behind the gap; take a base backup now, so that what follows can be restored",
             candidate.reach,
@@ -225,7 +224,6 @@ fn assemble(
             stored_bytes,
         },
         stop,
-        ends_in_hole,
         tablespaces: way.tablespaces,
         settings: way.settings,
         warnings,

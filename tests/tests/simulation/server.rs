@@ -14,7 +14,7 @@ use walvault_protocol::client::{Dial, Keepalive, WalData};
 use walvault_protocol::message::{Frame, tag};
 use walvault_protocol::replication::status::RawStatus;
 use walvault_protocol::wal::synthetic::SYSTEM;
-use walvault_protocol::{Lsn, LsnRange, PgTimestamp, TimelineId};
+use walvault_protocol::{Lsn, LsnRange, PgTimestamp};
 
 use crate::world::{Planted, State, World};
 
@@ -233,14 +233,14 @@ impl Backend {
     ) -> Option<(&'static str, &'static str)> {
         let mut state = self.world.lock();
         let on = state.nodes[self.node].line;
-        let is_ancestor = line == on || left_at(&state, on, line).is_some();
-        if !is_ancestor {
+        let left = left(&state, on, line);
+        if line != on && left.is_none() {
             return Some((
                 "22023",
                 "requested timeline is not in this server's history",
             ));
         }
-        let end = left_at(&state, on, line).unwrap_or_else(|| state.end(line));
+        let end = left.map_or_else(|| state.end(line), |(_, at)| at);
         if start > end {
             return Some((
                 "22023",
@@ -319,8 +319,8 @@ impl Backend {
     fn take(&self, stream: &mut Stream) -> Option<Option<WalData>> {
         let longest = 1 + self.world.draw(MAX_SEND_SIZE);
         let state = self.world.lock();
-        let left_at = left_at(&state, state.nodes[self.node].line, stream.line);
-        let end = left_at.unwrap_or_else(|| state.end(stream.line));
+        let left = left(&state, state.nodes[self.node].line, stream.line);
+        let end = left.map_or_else(|| state.end(stream.line), |(_, at)| at);
         if stream.position < end {
             let range = LsnRange::new(stream.position, end.min(stream.position + longest));
             let bytes = Bytes::copy_from_slice(state.wal(stream.line, range));
@@ -332,7 +332,7 @@ impl Backend {
                 bytes,
             }));
         }
-        left_at.map(|_| None)
+        left.map(|_| None)
     }
 
     /// A standby status update: what it says is flushed, PostgreSQL lets go.
@@ -354,18 +354,10 @@ impl Backend {
         *slot = (*slot).max(Some(flush));
     }
 
-    /// The timeline that follows `line` for this server, and where.
-    fn left(&self, line: usize) -> Option<(TimelineId, Lsn)> {
+    /// The line that follows `line` for this server, and where.
+    fn left(&self, line: usize) -> Option<(usize, Lsn)> {
         let state = self.world.lock();
-        let mut at = state.nodes[self.node].line;
-        while at != line {
-            let (parent, left) = state.lines[at].parent?;
-            if parent == line {
-                return Some((TimelineId::new(at as u32 + 1)?, left));
-            }
-            at = parent;
-        }
-        None
+        left(&state, state.nodes[self.node].line, line)
     }
 
     fn check(&self) -> Result<(), Ended> {
@@ -433,22 +425,22 @@ struct Stream {
     keepalive: Instant,
 }
 
-/// Where `line` ends for a server on `on`, if that has gone on to another.
-fn left_at(state: &State, on: usize, line: usize) -> Option<Lsn> {
+/// The line that follows `line` for a server on `on`, and where, if that has gone on to another.
+fn left(state: &State, on: usize, line: usize) -> Option<(usize, Lsn)> {
     let mut at = on;
     while at != line {
         let (parent, left) = state.lines[at].parent?;
         if parent == line {
-            return Some(left);
+            return Some((at, left));
         }
         at = parent;
     }
     None
 }
 
-fn timeline_end(answer: Answer, left: Option<(TimelineId, Lsn)>) -> Answer {
+fn timeline_end(answer: Answer, left: Option<(usize, Lsn)>) -> Answer {
     match left {
-        Some((next, at)) => answer.row(&[Some(next.get().to_string()), Some(at.to_string())]),
+        Some((next, at)) => answer.row(&[Some((next + 1).to_string()), Some(at.to_string())]),
         None => answer,
     }
 }

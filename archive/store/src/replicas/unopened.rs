@@ -62,14 +62,7 @@ impl ObjectStore for Unopened {
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities {
-            locks: None,
-            versions: None,
-            leftovers: None,
-            overwrites: None,
-            batches: None,
-            replicas: Vec::new(),
-        }
+        Capabilities::none()
     }
 }
 

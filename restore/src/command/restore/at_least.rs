@@ -54,6 +54,40 @@ impl AtLeast {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Stop, StopMark, StopReason};
+    use crate::testing;
+
+    #[test]
+    fn a_plan_that_ends_before_what_is_known_is_refused() {
+        let noon: Timestamp = "2026-11-21T12:00:00Z".parse().expect("a time");
+        let known = |text: &str| text.parse::<AtLeast>().expect("a position or a time");
+        let commit = StopMark {
+            lsn: Lsn(0x300_0000),
+            time: Some(noon),
+            xid: Some(7),
+            name: None,
+        };
+        let plan = |last_commit| {
+            testing::plan_to(Stop {
+                lsn: Lsn(0x300_0028),
+                reason: StopReason::EndOfWal,
+                at: None,
+                last_commit,
+                next_commit: None,
+            })
+        };
+        let (with, without) = (plan(Some(commit)), plan(None));
+        for reached in ["0/3000028", "0/1", "2026-11-21T12:00:00Z"] {
+            assert!(known(reached).check(&with).is_ok(), "{reached}");
+        }
+        for beyond in ["0/3000029", "2026-11-21T12:00:01Z"] {
+            let refused = known(beyond).check(&with).expect_err("it ends before");
+            assert!(matches!(refused, PlanError::Behind { .. }), "{refused}");
+        }
+        // Without a commit the time of the backup counts.
+        assert!(known("1970-01-01T00:00:00Z").check(&without).is_ok());
+        assert!(known("1970-01-01T00:00:01Z").check(&without).is_err());
+    }
 
     #[test]
     fn a_position_and_a_time_are_told_apart() {

@@ -9,9 +9,7 @@ use walvault_config::Config;
 /// it, and what was done.
 pub(super) fn paths(config: &Config) -> Vec<PathBuf> {
     let places = config.archive.places();
-    let archives = places
-        .iter()
-        .filter_map(|place| directory(&place.url.to_string()));
+    let archives = places.iter().filter_map(|place| place.url.directory());
     let (encryption, audit) = (&config.encryption, &config.audit);
     let identities = encryption.identities.iter().chain(&audit.identities);
     let identities = identities.chain(&config.drill.escrow_identities);
@@ -25,20 +23,8 @@ pub(super) fn paths(config: &Config) -> Vec<PathBuf> {
         .chain(&encryption.trust.signing_key_file)
         .chain(&audit.signing_key_file)
         .chain(&audit.local_dir);
-    let paths = archives.chain(files.cloned());
-    paths.map(|path| absolute(&path)).collect()
-}
-
-/// The directory of a `file://` URL, which spells some characters as `%XX`.
-fn directory(url: &str) -> Option<PathBuf> {
-    let mut parts = url.strip_prefix("file://")?.split('%');
-    let mut path = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (code, rest) = part.split_at_checked(2)?;
-        path.extend(hex::decode(code).ok()?);
-        path.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(path).ok().map(PathBuf::from)
+    let paths = archives.chain(files.map(PathBuf::as_path));
+    paths.map(absolute).collect()
 }
 
 /// The file of the configuration, and what the command line names, may be given as they are seen from
