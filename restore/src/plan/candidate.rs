@@ -205,7 +205,8 @@ impl<'a> Candidate<'a> {
         let wanted = PgTimestamp::from_unix_micros(time.as_microsecond());
         let from = self.unbroken_before().unwrap_or(self.backup.start_lsn);
         let pieces = self.line.pieces(from, self.backup.stop_lsn);
-        let search = Search::new(source, &pieces, from);
+        // A record that ends there counts, wherever it begins.
+        let search = Search::new(source, &pieces, Lsn::INVALID);
         let is_it = |mark: &WalMark| is_transaction_end(mark) && mark.time == wanted;
         Ok(match search.last(is_transaction_end).await? {
             Some(_) => search.last(is_it).await?.is_some(),
@@ -245,7 +246,8 @@ impl<'a> Candidate<'a> {
         };
         let is_past = |mark: &WalMark| is_transaction_end(mark) && target.is_past(mark.time);
         let pieces = self.line.pieces(from, self.backup.start_lsn);
-        let search = Search::new(source, &pieces, from);
+        // A record that ends there counts, wherever it begins.
+        let search = Search::new(source, &pieces, Lsn::INVALID);
         let Some(last) = search.last(is_transaction_end).await? else {
             return Ok(None);
         };

@@ -90,7 +90,7 @@ impl Past {
         let line = self.line(timeline);
         let before = line
             .iter()
-            .filter(|record| from <= record.start && record.end <= backup.start_lsn);
+            .filter(|record| from < record.end && record.end <= backup.start_lsn);
         let ends: Vec<PgTimestamp> = before
             .filter_map(|record| Some(record.ends_transaction()?.0))
             .collect();
@@ -109,7 +109,7 @@ impl Past {
             .unbroken_before(timeline, backup)
             .unwrap_or(backup.start_lsn);
         let line = self.line(timeline);
-        let held = |record: &&Record| from <= record.start && record.end <= backup.stop_lsn;
+        let held = |record: &&Record| from < record.end && record.end <= backup.stop_lsn;
         let mut ends = line
             .iter()
             .filter(held)
