@@ -1,10 +1,11 @@
 //! `wal-fetch` with its prefetch: what PostgreSQL asks for comes right, whatever becomes of the
 //! helper that fetches ahead.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use walvault_tests::process::Process;
 use walvault_tests::user::{give_to_server_user, write_as_server_user};
@@ -190,6 +191,12 @@ fn a_helper_that_is_killed_or_robbed_of_its_directory_is_replaced() {
         .expect("a site")
         .expect("readable")
         .path();
+    // A process that ends loses its command line before it lets its lock go.
+    let lock = File::open(site.join("lock")).expect("a lock");
+    wait_for("its lock", || {
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
+    drop(lock);
     fs::write(site.join(&segments[1]), b"half").expect("written");
     for name in &segments[1..4] {
         archived.expect(name);
