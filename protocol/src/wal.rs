@@ -4,6 +4,7 @@
 //! bytes is unbroken WAL needs it: page headers, continuity, each record's CRC. It knows nothing
 //! of where the bytes come from, and of a record's contents only what a restore has to know.
 
+mod change;
 mod error;
 mod mark;
 mod page;
@@ -14,6 +15,7 @@ pub mod synthetic;
 #[cfg(test)]
 mod tests;
 
+pub use change::{DatabaseDirectory, Parameters};
 pub use error::WalError;
-pub use mark::{LONGEST_MESSAGE, MarkKind, Parameters, WalMark, WalMessage};
+pub use mark::{LONGEST_MESSAGE, MarkKind, WalMark, WalMessage};
 pub use scanner::{ScanStart, WalScanner};

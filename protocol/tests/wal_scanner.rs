@@ -7,7 +7,9 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use walvault_harness::user::{server_command, write_as_server_user};
 use walvault_harness::{Outcome, Postgres, Shutdown, cache, test};
 use walvault_protocol::segment::{parse_segment, segment_name};
-use walvault_protocol::wal::{MarkKind, Parameters, ScanStart, WalMark, WalScanner};
+use walvault_protocol::wal::{
+    DatabaseDirectory, MarkKind, Parameters, ScanStart, WalMark, WalScanner,
+};
 use walvault_protocol::{Lsn, PgTimestamp, SegmentNumber, SegmentSize, SystemId, TimelineId};
 
 /// The size of a page in every build that Debian ships.
@@ -114,6 +116,9 @@ fn load(server: &Postgres, round: u32) {
     server.session(&[&insert(7)]);
     server.session(&["SELECT pg_switch_wal()"]);
     server.session(&[&insert(8), "CHECKPOINT"]);
+    if round == 1 {
+        server.session(&["CREATE DATABASE other"]);
+    }
     // Records of every length, so that headers are cut by the ends of pages.
     server.session(&["SELECT count(pg_logical_emit_message(i % 2 = 0, 'test', repeat('z', i))) FROM generate_series(1, 1500) i"]);
 }
@@ -267,6 +272,13 @@ fn read_line(line: &str) -> Line {
             };
             Some((MarkKind::Parameters(parameters), None))
         }
+        ("XLOG", "FPW_CHANGE") => {
+            let on = rest.trim() == "true";
+            Some((MarkKind::FullPageWrites { on }, None))
+        }
+        ("Database", "CREATE" | "CREATE_FILE_COPY" | "CREATE_WAL_LOG") => {
+            Some((MarkKind::Database(directory(rest)), None))
+        }
         _ => None,
     };
     let (_, total) = between("(rec/tot):", ",")
@@ -277,6 +289,32 @@ fn read_line(line: &str) -> Line {
         length: total.trim().parse().expect("a length"),
         overwrites: operation == "OVERWRITE_CONTRECORD",
         mark,
+    }
+}
+
+/// `copy dir 1663/1 to 1663/16384`, or `create dir 1663/16384`: tablespaces and databases.
+fn directory(description: &str) -> DatabaseDirectory {
+    let of = |text: &str| -> (u32, u32) {
+        let (tablespace, database) = text.trim().split_once('/').expect("two OIDs");
+        let number = |text: &str| text.parse().expect("an OID");
+        (number(tablespace), number(database))
+    };
+    let (template, made) = match description.strip_prefix("copy dir ") {
+        Some(both) => {
+            let (from, to) = both.split_once(" to ").expect("two directories");
+            (Some(of(from).1), of(to))
+        }
+        None => (
+            None,
+            of(description
+                .strip_prefix("create dir ")
+                .expect("a directory")),
+        ),
+    };
+    DatabaseDirectory {
+        oid: made.1,
+        tablespace: made.0,
+        template,
     }
 }
 

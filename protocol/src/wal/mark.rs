@@ -5,6 +5,7 @@
 //! look at. Replay of a new tablespace writes outside the data directory, and replay of raised
 //! parameters pauses or ends a server that has less of them.
 
+pub(super) use super::change::{DatabaseDirectory, Parameters};
 use super::page::{WalVersion, u32_at, u64_at};
 use crate::lsn::Lsn;
 use crate::timestamp::PgTimestamp;
@@ -17,7 +18,7 @@ pub struct WalMark {
     /// The LSN after the record, as `recovery_target_lsn` and `pg_last_wal_replay_lsn()` count.
     pub end: Lsn,
     /// When, by the server's clock; not necessarily later than the mark before it. Zero where the
-    /// record has no time: [`MarkKind::Tablespace`] and [`MarkKind::Parameters`].
+    /// record has no time: see [`MarkKind::has_time`].
     pub time: PgTimestamp,
     /// What happened.
     pub kind: MarkKind,
@@ -51,32 +52,28 @@ pub enum MarkKind {
     },
     /// The server was started with other values of settings that replay depends on.
     Parameters(Parameters),
+    /// A database was created, or moved to another tablespace.
+    Database(DatabaseDirectory),
+    /// `full_page_writes` was changed while the server ran, or at its start.
+    FullPageWrites {
+        /// Its new value.
+        on: bool,
+    },
 }
 
-/// What a server that replays WAL must not have less of than the one that wrote it
-/// (`xl_parameter_change` of `src/include/access/xlog_internal.h`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Parameters {
-    /// `max_connections`
-    pub max_connections: u32,
-    /// `max_worker_processes`
-    pub max_worker_processes: u32,
-    /// `max_wal_senders`
-    pub max_wal_senders: u32,
-    /// `max_prepared_transactions`
-    pub max_prepared_transactions: u32,
-    /// `max_locks_per_transaction`
-    pub max_locks_per_transaction: u32,
-    /// `wal_level`: 0 minimal, 1 replica, 2 logical.
-    pub wal_level: u32,
-}
-
-impl Parameters {
-    /// Whether no replay passes over the record: from there on WAL lacks what `wal_level = minimal` leaves out
-    /// (`WAL_LEVEL_MINIMAL` of `src/include/access/xlog.h`).
+impl MarkKind {
+    /// Whether records of this kind have a time.
     #[must_use]
-    pub fn ends_replay(&self) -> bool {
-        self.wal_level == 0
+    pub const fn has_time(&self) -> bool {
+        match self {
+            MarkKind::Commit { .. } | MarkKind::Abort { .. } | MarkKind::RestorePoint { .. } => {
+                true
+            }
+            MarkKind::Tablespace { .. }
+            | MarkKind::Parameters(_)
+            | MarkKind::Database(_)
+            | MarkKind::FullPageWrites { .. } => false,
+        }
     }
 }
 
@@ -98,6 +95,8 @@ pub const LONGEST_MESSAGE: usize = NAME_SIZE;
 pub(super) const RM_XLOG: u8 = 0;
 /// `RM_XACT_ID`.
 pub(super) const RM_XACT: u8 = 1;
+/// `RM_DBASE_ID`.
+pub(super) const RM_DATABASE: u8 = 4;
 /// `RM_TBLSPC_ID`.
 pub(super) const RM_TABLESPACE: u8 = 5;
 /// `RM_LOGICALMSG_ID`.
@@ -106,12 +105,19 @@ const RM_LOGICALMSG: u8 = 21;
 pub(super) const RMGR_INFO: u8 = 0xF0;
 /// `XLOG_SWITCH`: the rest of the segment is unused.
 pub(super) const XLOG_SWITCH: u8 = 0x40;
+/// `XLOG_DBASE_CREATE_FILE_COPY` of `src/include/commands/dbcommands_xlog.h`, `XLOG_DBASE_CREATE`
+/// before PostgreSQL 15.
+pub(super) const DATABASE_COPY: u8 = 0x00;
+/// `XLOG_DBASE_CREATE_WAL_LOG`; before PostgreSQL 15 the number of `XLOG_DBASE_DROP`.
+pub(super) const DATABASE_WAL_LOG: u8 = 0x10;
 /// `XLOG_TBLSPC_CREATE` of `src/include/commands/tablespace.h`.
 pub(super) const TABLESPACE_CREATE: u8 = 0x00;
 /// `XLOG_PARAMETER_CHANGE` of `src/include/catalog/pg_control.h`.
 pub(super) const XLOG_PARAMETER_CHANGE: u8 = 0x60;
 /// `XLOG_RESTORE_POINT` of `src/include/catalog/pg_control.h`.
 pub(super) const XLOG_RESTORE_POINT: u8 = 0x70;
+/// `XLOG_FPW_CHANGE`.
+pub(super) const XLOG_FPW_CHANGE: u8 = 0x80;
 /// `XLOG_OVERWRITE_CONTRECORD`.
 pub(super) const XLOG_OVERWRITE_CONTRECORD: u8 = 0xD0;
 /// `XLOG_XACT_OPMASK` of `src/include/access/xact.h`.
@@ -173,6 +179,8 @@ enum Subject {
     RestorePoint,
     Tablespace { oid: u32 },
     Parameters,
+    Database { copied: bool },
+    FullPageWrites,
     Overwrite,
     Message,
 }
@@ -201,6 +209,12 @@ enum Field {
     },
     /// The six numbers at the beginning of `xl_parameter_change`.
     Parameters,
+    /// `xl_dbase_create_file_copy_rec` or `xl_dbase_create_wal_log_rec`, as far as it is read.
+    Database {
+        copied: bool,
+    },
+    /// A `bool`.
+    FullPageWrites,
     OverwrittenLsn,
     /// `xl_logical_message` of `src/include/replication/message.h`, up to the prefix.
     MessageHead,
@@ -215,7 +229,7 @@ enum Field {
 impl Field {
     const fn size(self) -> usize {
         match self {
-            Field::FragmentId | Field::ShortLength => 1,
+            Field::FragmentId | Field::ShortLength | Field::FullPageWrites => 1,
             Field::Origin => 2,
             Field::LongLength
             | Field::TopLevelXid
@@ -224,7 +238,10 @@ impl Field {
             | Field::TablespaceOid { .. }
             | Field::PreparedXid => 4,
             Field::Time | Field::OverwrittenLsn => 8,
-            Field::MessageHead | Field::Parameters => 24,
+            Field::MessageHead => 24,
+            Field::Parameters => Parameters::SIZE,
+            Field::Database { copied: true } => DatabaseDirectory::COPIED,
+            Field::Database { copied: false } => DatabaseDirectory::LOGGED,
             Field::Message { length } | Field::Location { length } => length,
             Field::Name => NAME_SIZE,
             Field::Done | Field::Unreadable => 0,
@@ -260,6 +277,11 @@ impl Notes {
             },
             (RM_XLOG, XLOG_RESTORE_POINT, _) => Subject::RestorePoint,
             (RM_XLOG, XLOG_PARAMETER_CHANGE, _) => Subject::Parameters,
+            (RM_XLOG, XLOG_FPW_CHANGE, _) => Subject::FullPageWrites,
+            (RM_DATABASE, DATABASE_COPY, _) => Subject::Database { copied: true },
+            (RM_DATABASE, DATABASE_WAL_LOG, _) if version.major >= 15 => {
+                Subject::Database { copied: false }
+            }
             (RM_TABLESPACE, TABLESPACE_CREATE, _) => Subject::Tablespace { oid: 0 },
             (RM_XLOG, XLOG_OVERWRITE_CONTRECORD, _) => Subject::Overwrite,
             (RM_LOGICALMSG, ..) if messages => Subject::Message,
@@ -321,17 +343,13 @@ impl Notes {
                 let location = String::from_utf8_lossy(location).into_owned();
                 MarkKind::Tablespace { oid, location }
             }
-            Subject::Parameters => {
-                let number = |index: usize| u32_at(&self.buffer, index * size_of::<u32>());
-                MarkKind::Parameters(Parameters {
-                    max_connections: number(0),
-                    max_worker_processes: number(1),
-                    max_wal_senders: number(2),
-                    max_prepared_transactions: number(3),
-                    max_locks_per_transaction: number(4),
-                    wal_level: number(5),
-                })
+            Subject::Parameters => MarkKind::Parameters(Parameters::read(&self.buffer)),
+            Subject::Database { copied } => {
+                MarkKind::Database(DatabaseDirectory::read(&self.buffer, copied))
             }
+            Subject::FullPageWrites => MarkKind::FullPageWrites {
+                on: self.buffer[0] != 0,
+            },
             Subject::Overwrite => return Some(Found::Overwritten(Lsn(u64_at(&self.buffer, 0)))),
             Subject::Message => return Some(Found::Message(self.message())),
         };
@@ -362,6 +380,8 @@ impl Notes {
             Field::ShortLength | Field::LongLength => match self.subject {
                 Subject::Tablespace { .. } => self.tablespace(),
                 Subject::Parameters => Field::Parameters,
+                Subject::Database { copied } => Field::Database { copied },
+                Subject::FullPageWrites => Field::FullPageWrites,
                 Subject::Overwrite => Field::OverwrittenLsn,
                 Subject::Message => Field::MessageHead,
                 _ => Field::Time,
@@ -412,6 +432,8 @@ impl Notes {
             | Field::Name
             | Field::Location { .. }
             | Field::Parameters
+            | Field::Database { .. }
+            | Field::FullPageWrites
             | Field::OverwrittenLsn
             | Field::Done => Field::Done,
             Field::Unreadable => Field::Unreadable,

@@ -44,6 +44,10 @@ pub(super) struct Records {
     previous: Option<Lsn>,
     /// A record that was abandoned and that the next one has to name.
     abandoned: Option<Lsn>,
+    /// Whether no record was read yet.
+    is_first: bool,
+    /// The scan's first record, where it says that it follows none.
+    new_beginning: Option<Lsn>,
     marks: Vec<WalMark>,
     /// Whether messages are noted.
     pub(super) listens: bool,
@@ -101,6 +105,8 @@ impl Records {
             began_in_switch: false,
             previous: None,
             abandoned: None,
+            is_first: true,
+            new_beginning: None,
             marks: Vec::new(),
             listens: false,
             message: None,
@@ -133,6 +139,12 @@ impl Records {
         self.previous = record;
     }
 
+    /// The scan's first record, once it is complete and where it says that it follows none; told once.
+    pub(super) fn take_new_beginning(&mut self) -> Option<Lsn> {
+        let is_complete = self.new_beginning <= self.previous;
+        self.new_beginning.take_if(|_| is_complete)
+    }
+
     /// The record under way and how many of its bytes are to come.
     pub(super) fn under_way(&self) -> Option<(Lsn, u32)> {
         match self.stage {
@@ -150,6 +162,7 @@ impl Records {
         }
         self.start = page;
         self.left = left;
+        self.is_first = false;
         self.stage = Stage::Foreign;
         // A switch is a header alone, whose length is on the page where it began.
         self.began_in_switch = left as usize <= HEADER - size_of::<u32>();
@@ -257,8 +270,12 @@ impl Records {
                 found: rmid,
             });
         }
+        // initdb and pg_resetwal begin WAL with a checkpoint that follows no record (`WriteEmptyXLOG` of
+        // src/bin/pg_resetwal/pg_resetwal.c).
+        let begins_anew = std::mem::take(&mut self.is_first) && found == Lsn::INVALID;
+        self.new_beginning = self.new_beginning.or(begins_anew.then_some(record));
         match self.previous {
-            Some(expected) if found != expected => {
+            Some(expected) if found != expected && !begins_anew => {
                 return Err(WalError::Previous {
                     record,
                     found,

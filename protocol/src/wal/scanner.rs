@@ -118,11 +118,20 @@ impl WalScanner {
     }
 
     /// It, knowing that the record before the start begins at `record`: the first record has to
-    /// name that position (`xl_prev`), unless the server overwrote an unfinished one there.
+    /// name that position (`xl_prev`), unless the server overwrote an unfinished one there, or WAL
+    /// begins anew: see [`WalScanner::take_new_beginning`].
     #[must_use]
     pub fn after(mut self, record: Lsn) -> WalScanner {
         self.records.follow(Some(record));
         self
+    }
+
+    /// The scan's first record, once it is complete, where it says that it follows no record: initdb
+    /// and `pg_resetwal` begin WAL so. Replay does not pass from the WAL before it to that record.
+    /// Told once.
+    #[must_use]
+    pub fn take_new_beginning(&mut self) -> Option<Lsn> {
+        self.records.take_new_beginning()
     }
 
     /// Where the last record begins that was read or is under way; `None` before the first.

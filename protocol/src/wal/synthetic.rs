@@ -208,6 +208,31 @@ impl Writer {
         self.main_data(RM_XLOG, XLOG_PARAMETER_CHANGE, 0, &data)
     }
 
+    /// `CREATE DATABASE`: `template`'s directory is copied where it is given.
+    pub fn create_database(
+        &mut self,
+        oid: u32,
+        tablespace: u32,
+        template: Option<u32>,
+    ) -> (Lsn, Lsn) {
+        let numbers = match template {
+            Some(template) => vec![oid, tablespace, template, tablespace],
+            None => vec![oid, tablespace],
+        };
+        let info = match template {
+            Some(_) => DATABASE_COPY,
+            None => DATABASE_WAL_LOG,
+        };
+        let data: Vec<u8> = numbers.into_iter().flat_map(u32::to_le_bytes).collect();
+        // XLR_SPECIAL_REL_UPDATE.
+        self.main_data(RM_DATABASE, info | 1, 7, &data)
+    }
+
+    /// A change of `full_page_writes`.
+    pub fn change_full_page_writes(&mut self, on: bool) -> (Lsn, Lsn) {
+        self.main_data(RM_XLOG, XLOG_FPW_CHANGE, 0, &[u8::from(on)])
+    }
+
     /// `pg_switch_wal()`, the rest of the segment filled with `filler`.
     pub fn switch(&mut self, filler: u8) {
         self.record(RM_XLOG, XLOG_SWITCH, 0, &[]);

@@ -304,6 +304,46 @@ fn new_tablespaces_and_parameters_are_marks() {
 }
 
 #[test]
+fn new_databases_and_full_page_writes_are_marks() {
+    let copy = |oid, tablespace, template| {
+        MarkKind::Database(DatabaseDirectory {
+            oid,
+            tablespace,
+            template,
+        })
+    };
+    for (magic, logged) in [
+        (0xD106, false),
+        (0xD10D, false),
+        (0xD110, true),
+        (0xD118, true),
+    ] {
+        let mut writer = Writer::new(8192, magic);
+        writer.create_database(16_400, 1663, Some(1));
+        writer.change_full_page_writes(false);
+        // XLOG_DBASE_DROP: one tablespace of one database. Its number is another's from 15 on.
+        let dropped: Vec<u8> = [16_400u32, 1, 1663].map(u32::to_le_bytes).concat();
+        writer.main_data(RM_DATABASE, if logged { 0x20 } else { 0x10 }, 7, &dropped);
+        if logged {
+            writer.create_database(16_401, 16_385, None);
+        }
+        writer.change_full_page_writes(true);
+        let mut expected = vec![
+            copy(16_400, 1663, Some(1)),
+            MarkKind::FullPageWrites { on: false },
+        ];
+        expected.extend(logged.then(|| copy(16_401, 16_385, None)));
+        expected.push(MarkKind::FullPageWrites { on: true });
+        for pieces in [1, 7, 20_000] {
+            let scan = scan(&writer, std::iter::repeat(pieces));
+            assert!(scan.marks.iter().all(|mark| !mark.kind.has_time()));
+            let kinds: Vec<_> = scan.marks.into_iter().map(|mark| mark.kind).collect();
+            assert_eq!((scan.result, &kinds), (Ok(()), &expected), "{magic:X}");
+        }
+    }
+}
+
+#[test]
 fn the_last_whole_record_is_known() {
     let mut writer = Writer::new(8192, 0xD110);
     let (first, end) = writer.commit(1, 1);

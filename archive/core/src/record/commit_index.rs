@@ -3,10 +3,10 @@
 //!
 //! Attached to every WAL object, so that a restore can say before it begins whether a time, a
 //! transaction or a named point can be reached, which commits stand on either side of it, and which
-//! tablespaces and settings replay needs on its way.
+//! tablespaces, databases and settings replay meets on its way.
 
 use walvault_protocol::codec::{CodecError, Reader, put_varint, unzigzag, zigzag};
-use walvault_protocol::wal::{MarkKind, Parameters, WalMark};
+use walvault_protocol::wal::{DatabaseDirectory, MarkKind, Parameters, WalMark};
 use walvault_protocol::{Lsn, PgTimestamp};
 
 const VERSION: u8 = 1;
@@ -15,6 +15,8 @@ const ABORT: u8 = 1;
 const RESTORE_POINT: u8 = 2;
 const TABLESPACE: u8 = 3;
 const PARAMETERS: u8 = 4;
+const DATABASE: u8 = 5;
+const FULL_PAGE_WRITES: u8 = 6;
 
 /// Packs `marks`, which must be in WAL order. Differences are stored, so that a commit takes
 /// some six bytes.
@@ -31,6 +33,8 @@ pub fn encode(marks: &[WalMark]) -> Vec<u8> {
             MarkKind::RestorePoint { .. } => (RESTORE_POINT, None),
             MarkKind::Tablespace { .. } => (TABLESPACE, None),
             MarkKind::Parameters(_) => (PARAMETERS, None),
+            MarkKind::Database(_) => (DATABASE, None),
+            MarkKind::FullPageWrites { .. } => (FULL_PAGE_WRITES, None),
         };
         out.push(kind);
         put_varint(&mut out, mark.start.0.wrapping_sub(lsn));
@@ -49,7 +53,18 @@ pub fn encode(marks: &[WalMark]) -> Vec<u8> {
                 }
                 continue;
             }
-            _ => {}
+            MarkKind::Database(made) => {
+                put_varint(&mut out, u64::from(made.oid));
+                put_varint(&mut out, u64::from(made.tablespace));
+                // No database has the OID 0, InvalidOid.
+                put_varint(&mut out, u64::from(made.template.unwrap_or(0)));
+                continue;
+            }
+            MarkKind::FullPageWrites { on } => {
+                put_varint(&mut out, u64::from(*on));
+                continue;
+            }
+            MarkKind::Commit { .. } | MarkKind::Abort { .. } | MarkKind::RestorePoint { .. } => {}
         }
         put_varint(&mut out, zigzag(mark.time.0.wrapping_sub(time)));
         time = mark.time.0;
@@ -124,6 +139,27 @@ pub fn decode(input: &[u8]) -> Result<Vec<WalMark>, CodecError> {
                 marks.push(mark(0, MarkKind::Parameters(parameters)));
                 continue;
             }
+            DATABASE => {
+                let oid = number(&mut reader, "database's OID")?;
+                let tablespace = number(&mut reader, "database's tablespace")?;
+                let template = number(&mut reader, "database's template")?;
+                let made = DatabaseDirectory {
+                    oid,
+                    tablespace,
+                    template: (template != 0).then_some(template),
+                };
+                marks.push(mark(0, MarkKind::Database(made)));
+                continue;
+            }
+            FULL_PAGE_WRITES => {
+                let on = match number(&mut reader, "full_page_writes")? {
+                    0 => false,
+                    1 => true,
+                    other => return Err(reader.refuse("full_page_writes", other.into())),
+                };
+                marks.push(mark(0, MarkKind::FullPageWrites { on }));
+                continue;
+            }
             _ => {}
         }
         time = time.wrapping_add(unzigzag(reader.varint("time")?));
@@ -181,17 +217,22 @@ mod tests {
                 max_locks_per_transaction: numbers[4],
                 wal_level: numbers[5],
             })),
+            (any::<u32>(), any::<u32>(), prop::option::of(1..=u32::MAX)).prop_map(
+                |(oid, tablespace, template)| MarkKind::Database(DatabaseDirectory {
+                    oid,
+                    tablespace,
+                    template,
+                })
+            ),
+            any::<bool>().prop_map(|on| MarkKind::FullPageWrites { on }),
         ];
         let mark = (0..u64::MAX / 2, 0..1u64 << 30, any::<i64>(), kind);
         prop::collection::vec(mark, 0..50).prop_map(|marks| {
-            let mark = |(start, length, time, kind)| {
-                let untimed = matches!(kind, MarkKind::Tablespace { .. } | MarkKind::Parameters(_));
-                WalMark {
-                    start: Lsn(start),
-                    end: Lsn(start + length),
-                    time: PgTimestamp(if untimed { 0 } else { time }),
-                    kind,
-                }
+            let mark = |(start, length, time, kind): (u64, u64, i64, MarkKind)| WalMark {
+                start: Lsn(start),
+                end: Lsn(start + length),
+                time: PgTimestamp(if kind.has_time() { time } else { 0 }),
+                kind,
             };
             marks.into_iter().map(mark).collect()
         })

@@ -1,8 +1,9 @@
 //! Scans that do not start where a segment does.
 
 use super::super::synthetic::{MAGICS, RM_HEAP, Writer};
-use super::super::{WalError, page, record};
+use super::super::{WalError, WalScanner, page, record};
 use super::scan_from;
+use crate::lsn::Lsn;
 
 /// The size of a page in bytes.
 const PAGE: u64 = 8192;
@@ -29,6 +30,36 @@ fn the_unused_rest_of_a_segment_is_passed_over() {
             assert_eq!(marks, [commit], "{on_first_page}, {start}");
         }
     }
+}
+
+/// As `pg_resetwal` leaves WAL.
+#[test]
+fn wal_that_begins_anew_is_told_once_and_only_of_the_first_record() {
+    let mut writer = Writer::new(PAGE as usize, MAGICS[0]);
+    let before = writer.previous;
+    writer.previous = Lsn(0);
+    let (first, _) = writer.record(RM_HEAP, 0, 1, &[1; 100]);
+    writer.commit(7, 7);
+    for piece in [1, 777, writer.bytes.len()] {
+        let mut scanner = WalScanner::new(writer.scan_start()).after(before);
+        let mut told = Vec::new();
+        for bytes in writer.bytes.chunks(piece) {
+            scanner.push(bytes).expect("WAL");
+            told.extend(scanner.take_new_beginning());
+        }
+        assert_eq!(told, [first]);
+    }
+    // What follows another record is none.
+    let mut writer = Writer::new(PAGE as usize, MAGICS[0]);
+    writer.commit(7, 7);
+    let mut scanner = WalScanner::new(writer.scan_start()).after(before);
+    scanner.push(&writer.bytes).expect("WAL");
+    assert_eq!(scanner.take_new_beginning(), None);
+    writer.previous = Lsn(0);
+    let (anew, _) = writer.commit(7, 8);
+    let mut scanner = WalScanner::new(writer.scan_start());
+    let refused = scanner.push(&writer.bytes).expect_err("it follows none");
+    assert_eq!(refused.lsn(), anew);
 }
 
 /// Behind what cannot have been a switch, zeros are no unused rest.
