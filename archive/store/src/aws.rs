@@ -1,4 +1,5 @@
-//! What walvault's AWS clients share: one HTTP and TLS stack, and errors told with their causes.
+//! What walvault's AWS clients share: one HTTP and TLS stack, credentials that are read again, and errors told
+//! with their causes.
 
 use std::error::Error;
 use std::path::Path;
@@ -10,11 +11,23 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-/// An HTTP client that trusts the system's certificates, or those in `ca_file` and no others.
+mod authorities;
+pub mod credentials;
+
+/// An HTTP client that trusts the system's certificates, or those in `ca_file` and no others. The
+/// file is read again when it was rewritten.
 ///
 /// # Errors
 /// What is wrong with `ca_file`, with its name.
 pub fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
+    match ca_file {
+        None => client_trusting(None),
+        Some(path) => authorities::http_client(path),
+    }
+}
+
+/// As [`http_client`], with the certificates that `ca_file` holds now.
+fn client_trusting(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
     let trust = match ca_file {
         None => TrustStore::default(),
         Some(path) => {

@@ -28,7 +28,6 @@ use crate::{
 };
 
 mod client;
-mod credentials;
 mod delete;
 mod error;
 mod leftovers;

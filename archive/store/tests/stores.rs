@@ -5,6 +5,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use bytes::Bytes;
 use common::conformance::conforms;
 use tempfile::TempDir;
-use walvault_harness::{Garage, needs_servers};
+use walvault_harness::{Garage, Moto, Outcome, needs_servers};
 use walvault_store::S3Settings;
 use walvault_store::{
     Body, DirectoryStore, MemoryStore, ObjectStore, RetryPolicy, Retrying, S3Store, SharedStore,
@@ -35,6 +36,55 @@ async fn directory_conforms() {
 async fn retrying_conforms() {
     let memory = Arc::new(MemoryStore::new());
     conforms(&Retrying::new(memory, RetryPolicy::default())).await;
+}
+
+/// Authorities are exchanged by rewriting their file, while the process runs.
+#[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
+async fn certificates_that_are_rewritten_are_read_again() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["ours", "theirs"] {
+        certificate(folder.path(), name);
+    }
+    let moto = Moto::start_over_tls(&path("ours.crt"), &path("ours.key"));
+    std::fs::copy(path("theirs.crt"), path("ca.pem")).unwrap();
+    let settings = S3Settings {
+        endpoint: Some(moto.endpoint()),
+        region: Some(Moto::REGION.to_owned()),
+        path_style: true,
+        ca_file: Some(path("ca.pem")),
+        ..S3Settings::default()
+    };
+    let any = credentials("AKIA", "secret");
+    let store = S3Store::open_with(Moto::BUCKET, "prefix", &settings, any);
+    let store = store.await.unwrap();
+    let refused = list_all(&store, "").await.unwrap_err();
+    assert!(refused.to_string().contains("ca_file"), "{refused}");
+    // One that cannot be used changes nothing.
+    std::fs::write(path("ca.pem"), "no certificate").unwrap();
+    assert!(list_all(&store, "").await.is_err());
+    std::fs::copy(path("ours.crt"), path("ca.pem")).unwrap();
+    assert_eq!(list_all(&store, "").await.unwrap(), []);
+    std::fs::write(path("ca.pem"), "no certificate").unwrap();
+    assert_eq!(list_all(&store, "").await.unwrap(), []);
+}
+
+/// A certificate for 127.0.0.1 that is its own authority.
+fn certificate(folder: &Path, name: &str) {
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+        ])
+        .arg(format!("/CN={name}"))
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(folder.join(format!("{name}.key")))
+        .arg("-out")
+        .arg(folder.join(format!("{name}.crt")));
+    let _ = Outcome::of(openssl).succeeded();
 }
 
 /// One server for all: starting it takes longer than any of these.

@@ -13,9 +13,9 @@ pub(super) const ONCE: u32 = 1;
 /// How many records are read at once.
 const READS: usize = 16;
 
-/// How many generations of a data key are read, newest first, until one is a trusted writer's. There are more
-/// only where somebody put them there.
-const GENERATIONS: usize = 1000;
+/// How many generations of a data key are read at once where the newest is not a trusted writer's. There
+/// are many only where somebody put them there.
+const GENERATIONS_AT_ONCE: usize = 8;
 
 /// A data key as stored: everything sealed between two rotations is sealed under one.
 #[derive(Debug)]
@@ -102,42 +102,52 @@ impl Shelf<'_> {
         Ok(Some(self.judge(id, generations).await?))
     }
 
-    /// Reads generations from the newest until one is signed by a trusted writer: whoever may write to the
-    /// store may have put others above it.
+    /// Reads generations from the newest until one is signed by a trusted writer. Whoever may write to the
+    /// store may have put any number above it, so no count ends the search: that would let names decide.
     async fn judge(self, id: KeyId, generations: Vec<u32>) -> Result<KeyEpoch, StoreError> {
-        let mut second = None;
-        for generation in generations.iter().rev().take(GENERATIONS).copied() {
-            let read = self.read(id, generation).await?;
-            let trusted = read
-                .as_ref()
-                .is_ok_and(|signed| self.access.trusts(&signed.writers));
-            let (record, writers) = match read {
-                Ok(signed) => (Ok(signed.record), signed.writers),
-                Err(reason) => (Err(reason), Vec::new()),
+        let mut newest_first = generations.clone().into_iter().rev();
+        let Some(newest) = newest_first.next() else {
+            let nothing = Look {
+                generation: 0,
+                record: Err("has no generation".to_owned()),
+                writers: Vec::new(),
+                trusted: false,
             };
-            let epoch = KeyEpoch {
-                id,
-                generations: generations.clone(),
-                generation,
-                record,
-                writers,
-                trusted,
-            };
-            match (&second, epoch.record.is_ok()) {
-                _ if trusted => return Ok(epoch),
-                (None, _) => second = Some(epoch),
-                (Some(KeyEpoch { record: Err(_), .. }), true) => second = Some(epoch),
-                _ => {}
+            return Ok(nothing.into_epoch(id, generations));
+        };
+        // Nearly always it is a trusted writer's, and nothing else is read beside it.
+        let mut best = self.look(id, newest).await?;
+        if best.trusted {
+            return Ok(best.into_epoch(id, generations));
+        }
+        let earlier = newest_first.map(move |generation| self.look(id, generation));
+        let mut earlier = stream::iter(earlier).buffered(GENERATIONS_AT_ONCE);
+        let mut passed = 1;
+        while let Some(look) = earlier.try_next().await? {
+            if look.trusted {
+                warn_of(id, look.generation, newest, passed);
+                return Ok(look.into_epoch(id, generations));
+            }
+            passed += 1;
+            if best.record.is_err() && look.record.is_ok() {
+                best = look;
             }
         }
-        Ok(second.unwrap_or(KeyEpoch {
-            id,
-            generations,
-            generation: 0,
-            record: Err("has no generation".to_owned()),
-            writers: Vec::new(),
-            trusted: false,
-        }))
+        Ok(best.into_epoch(id, generations))
+    }
+
+    /// Reads one generation, and says whether a trusted writer signed it.
+    async fn look(self, id: KeyId, generation: u32) -> Result<Look, StoreError> {
+        let (record, writers) = match self.read(id, generation).await? {
+            Ok(signed) => (Ok(signed.record), signed.writers),
+            Err(reason) => (Err(reason), Vec::new()),
+        };
+        Ok(Look {
+            generation,
+            trusted: record.is_ok() && self.access.trusts(&writers),
+            record,
+            writers,
+        })
     }
 
     async fn read(
@@ -156,6 +166,38 @@ impl Shelf<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// One generation that was read.
+struct Look {
+    generation: u32,
+    record: Result<KeyRecord, String>,
+    writers: Vec<PublicKey>,
+    trusted: bool,
+}
+
+impl Look {
+    fn into_epoch(self, id: KeyId, generations: Vec<u32>) -> KeyEpoch {
+        KeyEpoch {
+            id,
+            generations,
+            generation: self.generation,
+            record: self.record,
+            writers: self.writers,
+            trusted: self.trusted,
+        }
+    }
+}
+
+/// Names what was put above the generation that counts: each costs a read when the data key is opened.
+fn warn_of(id: KeyId, counts: u32, newest: u32, passed: usize) {
+    let (counts, newest) = (name(id, counts), name(id, newest));
+    tracing::warn!(
+        counts,
+        newest,
+        passed,
+        "no trusted writer signed the newest generations of a data key, and an earlier one counts; delete them, and look who may write to the archive"
+    );
 }
 
 /// The name of a generation's object, which does not depend on a cluster's segments.

@@ -130,7 +130,7 @@ impl Keyring {
         if let Some(key) = self.remembered(id) {
             return Ok(key);
         }
-        let epoch = self.shelf(ONCE).load_one(id).await?;
+        let epoch = self.epoch(id).await?;
         self.open(&epoch.ok_or(KeyError::Missing(id))?).await
     }
 
@@ -386,6 +386,14 @@ impl Keyring {
             Err(_) => true,
         });
         Ok(epochs)
+    }
+
+    /// What is stored of the data key `id`; `None` where there is none of that name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn epoch(&self, id: KeyId) -> Result<Option<KeyEpoch>, StoreError> {
+        self.shelf(ONCE).load_one(id).await
     }
 
     /// The data keys that no trusted writer signed.

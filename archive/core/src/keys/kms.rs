@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{AppName, BehaviorVersion, Region};
+use aws_config::{AppName, Region};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
@@ -24,6 +24,7 @@ use tokio::sync::Mutex;
 use url::Url;
 use walvault_layout::KeyId;
 use walvault_store::aws;
+use walvault_store::aws::credentials::Chain;
 use walvault_store::endpoint::is_loopback;
 use zeroize::Zeroizing;
 
@@ -248,14 +249,16 @@ impl Kms {
         let settings = &self.settings;
         let http = aws::http_client(settings.ca_file.as_deref())
             .map_err(|reason| format!("ca_file {reason}"))?;
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(http)
-            .region(Region::new(region.to_owned()));
-        if let Some(profile) = &settings.profile {
-            loader = loader.profile_name(profile);
-        }
+        let chain = Chain {
+            http,
+            profile: settings.profile.clone(),
+        };
+        let region = Region::new(region.to_owned());
+        let loader = chain.loader().region(region.clone());
         let shared = Box::pin(loader.load()).await;
         let mut config = aws_sdk_kms::config::Builder::from(&shared)
+            // Files of profiles are rewritten when keys are rotated.
+            .credentials_provider(chain.asked_again(region))
             .app_name(AppName::new("walvault").map_err(|error| error.to_string())?)
             .interceptor(OnlyTls)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))

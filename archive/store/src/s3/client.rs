@@ -14,8 +14,8 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Region, RequestChecksumCalculation, ResponseChecksumValidation};
 
-use super::credentials::Chain;
 use crate::aws;
+use crate::aws::credentials::Chain;
 use crate::{S3Settings, StoreError};
 
 /// How long to try to connect.

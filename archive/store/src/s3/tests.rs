@@ -472,3 +472,31 @@ async fn what_is_larger_than_its_kind_is_refused_before_it_is_read() {
     }
     assert_eq!(script.requests().len(), 2);
 }
+
+/// Of a listing of versions.
+fn versions(entries: &str) -> String {
+    let body = format!(
+        "<ListVersionsResult><IsTruncated>false</IsTruncated>{entries}</ListVersionsResult>"
+    );
+    answer(200, "", &body)
+}
+
+/// What such a listing does not show may be there all the same.
+#[tokio::test]
+async fn a_listing_without_versions_proves_nothing_gone() {
+    let without_id = "<Version><Key>p/a</Key></Version>";
+    for entries in ["", without_id] {
+        for (status, is_there) in [(200, true), (404, false)] {
+            // Not found may be the bucket, so that a listing is asked for.
+            let answers = vec![versions(entries), bare(status), listing("p/ab")];
+            let script = Script::begin(answers).await;
+            let store: SharedStore = Arc::new(script.bucket().await);
+            assert_eq!(store.remains("a").await.unwrap(), is_there, "{entries}");
+        }
+        let script = Script::begin(vec![versions(entries), bare(200), bare(204)]).await;
+        let store: SharedStore = Arc::new(script.bucket().await);
+        store.erase("a").await.unwrap();
+        let requests = script.requests();
+        assert!(requests[2].starts_with("delete "), "{requests:?}");
+    }
+}

@@ -5,13 +5,19 @@ use crate::s3::{ANSWER_TIMEOUT, S3Store, lock, within};
 use crate::{ObjectStore, StoreError};
 
 /// Removes an object with all its versions and delete markers. A store without versions has nothing
-/// more than the object.
+/// more than the object; neither has one whose listing of versions leaves objects or their ids out.
 pub(super) async fn erase(store: &S3Store, key: &str) -> Result<(), StoreError> {
     let versions = match list(store, key).await {
         Ok(versions) => versions,
         Err(Answer::NotImplemented) => return store.delete(key).await,
         Err(answer) => return Err(store.context("erase", key).settle(answer)),
     };
+    if versions.is_empty() {
+        return match store.head(key).await? {
+            Some(_) => store.delete(key).await,
+            None => Ok(()),
+        };
+    }
     let context = store.context("erase", key);
     // The newest last: whatever stops this half-way, the object is still listed.
     for version in versions.into_iter().rev() {
@@ -33,11 +39,12 @@ pub(super) async fn erase(store: &S3Store, key: &str) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Whether any version or delete marker of an object is there.
+/// Whether any version or delete marker of an object is there. A listing of versions that has none
+/// does not prove it: some stores leave objects or their ids out.
 pub(super) async fn remains(store: &S3Store, key: &str) -> Result<bool, StoreError> {
     match list(store, key).await {
-        Ok(versions) => Ok(!versions.is_empty()),
-        Err(Answer::NotImplemented) => Ok(store.head(key).await?.is_some()),
+        Ok(versions) if !versions.is_empty() => Ok(true),
+        Ok(_) | Err(Answer::NotImplemented) => Ok(store.head(key).await?.is_some()),
         Err(answer) => Err(store.context("erase", key).settle(answer)),
     }
 }

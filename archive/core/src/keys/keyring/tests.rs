@@ -357,6 +357,24 @@ async fn a_generation_that_no_trusted_writer_signed_hides_no_earlier_one() {
     assert!(matches!(refused, Some(KeyError::CannotUnwrap { .. })));
 }
 
+/// However many there are: a count would let names decide.
+#[tokio::test]
+async fn no_number_of_planted_generations_hides_a_data_key() {
+    let store = store();
+    let id = sealing(&ring(&store, &both(1))).await;
+    for generation in 2..1100 {
+        plant(&store, id, generation, b"nonsense".to_vec()).await;
+    }
+    let opened = ring(&store, &both(1)).get(id).await;
+    assert_eq!(opened.expect("generation 1 opens").id, id);
+    assert_eq!(sealing(&ring(&store, &both(1))).await, id);
+    let epochs = ring(&store, &both(1)).epochs().await.expect("listed");
+    let [epoch] = &epochs[..] else {
+        panic!("one data key: {epochs:?}")
+    };
+    assert_eq!((epoch.generation, epoch.trusted), (1, true));
+}
+
 /// Even who may sign does not give a data key another's name.
 #[tokio::test]
 async fn a_data_key_that_is_not_the_one_that_was_signed_does_not_open() {

@@ -5,10 +5,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_config::{BehaviorVersion, ConfigLoader};
+use aws_config::{BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
-use aws_sdk_s3::config::Region;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use crate::clock;
@@ -19,16 +18,17 @@ const GOOD_FOR: Duration = Duration::from_secs(40);
 
 /// Where AWS's tools look for credentials.
 #[derive(Debug, Clone)]
-pub(super) struct Chain {
+pub struct Chain {
     /// The client for services that hand out credentials.
-    pub(super) http: SharedHttpClient,
+    pub http: SharedHttpClient,
     /// `profile`
-    pub(super) profile: Option<String>,
+    pub profile: Option<String>,
 }
 
 impl Chain {
     /// The SDK's configuration, with the chain as it is now.
-    pub(super) fn loader(&self) -> ConfigLoader {
+    #[must_use]
+    pub fn loader(&self) -> ConfigLoader {
         let loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
         let loader = loader.http_client(self.http.clone());
         match &self.profile {
@@ -38,7 +38,8 @@ impl Chain {
     }
 
     /// The chain for the services of `region`, begun anew whenever it is asked.
-    pub(super) fn asked_again(self, region: Region) -> AskedAgain {
+    #[must_use]
+    pub fn asked_again(self, region: Region) -> AskedAgain {
         AskedAgain {
             chain: self,
             region,
@@ -48,7 +49,7 @@ impl Chain {
 
 /// See [`Chain::asked_again`].
 #[derive(Debug)]
-pub(super) struct AskedAgain {
+pub struct AskedAgain {
     chain: Chain,
     region: Region,
 }
