@@ -80,6 +80,25 @@ impl Archive {
         }
     }
 
+    /// Where no archive opens: [`Error::RecordLost`] if `store` holds objects of one all the same.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn lost(
+        store: &SharedStore,
+        segment_size: SegmentSize,
+    ) -> Result<Option<Error>, Error> {
+        begin::lost(store, segment_size).await
+    }
+
+    /// Whether `store` holds nothing of an archive, so that [`Archive::open_or_begin`] would begin one.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn is_absent(store: &SharedStore, segment_size: SegmentSize) -> Result<bool, Error> {
+        begin::is_absent(store, segment_size).await
+    }
+
     /// Opens the archive of the cluster `system_id`, beginning it when there is none.
     ///
     /// # Errors

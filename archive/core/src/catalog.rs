@@ -20,6 +20,7 @@ use crate::keep::Keeps;
 use crate::record::{BackupRecord, GapRecord, commit_index};
 
 mod backups;
+mod ends;
 pub mod holes;
 mod newest;
 mod proof;
@@ -114,7 +115,7 @@ pub struct WalHeld {
 
 impl Catalog {
     /// Reads what `archive` holds: WAL, histories, backups and gaps. What does not open is left out,
-    /// and a warning names it.
+    /// and a warning names it; of WAL, which is named by listings alone, what lies behind the last that opens.
     ///
     /// # Errors
     /// When the store cannot be read, or this host may open nothing of what it holds.
@@ -135,6 +136,7 @@ impl Catalog {
                 foreign: error.is_foreign(),
             });
         }
+        catalog.prove_ends(archive).await?;
         Ok(catalog)
     }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use walvault_layout::KeyId;
+use walvault_store::StoreError;
 
+use crate::archive::Archive;
 use crate::error::Error;
 use crate::keys::KeyError;
 
@@ -72,6 +74,23 @@ pub fn is_damage(error: &Error, keys: &BTreeSet<KeyId>) -> bool {
         | Error::Key(KeyError::Missing(_) | KeyError::Foreign { .. }) => true,
         Error::Key(KeyError::CannotUnwrap { id, .. }) => keys.contains(id),
         _ => false,
+    }
+}
+
+/// Whether an error says that an object opens for nobody: it is damaged, foreign, or sealed under a data key
+/// that no trusted writer signed. What the store does not give, and what this host merely may not open, may
+/// be sound.
+///
+/// # Errors
+/// When the store cannot be reached.
+pub async fn opens_nowhere(archive: &Archive, error: &Error) -> Result<bool, Error> {
+    match error {
+        Error::Key(KeyError::CannotUnwrap { id, .. }) => {
+            let epoch = archive.keyring().epoch(*id).await?;
+            Ok(epoch.is_none_or(|epoch| !epoch.trusted))
+        }
+        Error::NewerFormat { .. } | Error::Store(StoreError::TooLarge { .. }) => Ok(true),
+        error => Ok(is_damage(error, &BTreeSet::new())),
     }
 }
 

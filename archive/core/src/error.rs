@@ -77,7 +77,7 @@ pub enum Error {
     },
     /// The archive belongs to another PostgreSQL system.
     #[error(
-        "{url} belongs to the PostgreSQL system {archive}, but the server is system {server}; give every cluster an archive of its own: choose another [archive] url"
+        "{url} belongs to the PostgreSQL system {archive}, but the server is system {server}; give every cluster an archive of its own, also one that pg_upgrade or initdb made anew: choose another [archive] url"
     )]
     OtherSystem {
         /// The archive.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use walvault_layout::BackupId;
+use walvault_protocol::TimelineId;
 
 /// What stays. A rule that is not set keeps nothing; a policy without any rule frees nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,6 +82,11 @@ pub enum Rule {
     },
     /// What was said about keeping it was removed in part.
     KeepsMissing,
+    /// It may lead to a timeline whose history does not open.
+    HistoryUnread {
+        /// That timeline.
+        timeline: TimelineId,
+    },
     /// The newest that can be restored is never removed.
     Newest,
     /// No rule is set.
@@ -105,6 +111,11 @@ impl fmt::Display for Rule {
             Rule::Hold { number, reason } => write!(f, "hold {number} ({reason})"),
             Rule::Leased { until } => write!(f, "leased by who reads it until {until}"),
             Rule::KeepsMissing => f.write_str("records of keeps are missing or do not open"),
+            Rule::HistoryUnread { timeline } => write!(
+                f,
+                "may lead to timeline {}, whose history does not open",
+                timeline.get()
+            ),
             Rule::Newest => f.write_str("newest"),
             Rule::NoPolicy => f.write_str("no retention is set"),
             Rule::Locked { until } => write!(f, "locked until {until}"),

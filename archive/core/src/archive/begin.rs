@@ -95,6 +95,33 @@ fn unreadable(store: &SharedStore, reason: String) -> Error {
     }
 }
 
+/// Whether `store` holds neither the record of an archive nor any other object of one.
+pub(super) async fn is_absent(
+    store: &SharedStore,
+    segment_size: SegmentSize,
+) -> Result<bool, Error> {
+    let name = ObjectKey::Archive.spell(segment_size);
+    match store.get(&name, None).await {
+        Ok(_) => Ok(false),
+        Err(StoreError::Missing { .. }) => {
+            Ok(object_of_archive(store, segment_size).await?.is_none())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The error of an archive whose record was lost; `None` where `store` shows nothing of an archive.
+pub(super) async fn lost(
+    store: &SharedStore,
+    segment_size: SegmentSize,
+) -> Result<Option<Error>, Error> {
+    let key = object_of_archive(store, segment_size).await?;
+    Ok(key.map(|key| Error::RecordLost {
+        url: store.url().to_owned(),
+        key,
+    }))
+}
+
 /// Begins an archive where nothing is left of another. Under a new id no object that was sealed before
 /// would open, so a record that was lost is not replaced.
 async fn begin_anew(
@@ -233,17 +260,23 @@ mod tests {
         ] {
             put(not_ours.to_owned(), empty.clone()).await;
         }
+        let absent = || is_absent(&store, SegmentSize::DEFAULT);
+        assert!(absent().await.expect("asked"));
         let first = begin().await.expect("begun");
+        assert!(!absent().await.expect("asked"));
         let name = ObjectKey::Archive.spell(SegmentSize::DEFAULT);
         let record = store.get(&name, None).await.expect("read");
         let history = ObjectKey::History(TimelineId::FIRST).spell(SegmentSize::DEFAULT);
         put(history.clone(), empty).await;
         store.delete(&name).await.expect("lost");
+        assert!(!absent().await.expect("asked"), "it was one");
         let refused = begin().await.expect_err("refused");
         assert!(
             matches!(&refused, Error::RecordLost { key, .. } if *key == history),
             "{refused}"
         );
+        let told = lost(&store, SegmentSize::DEFAULT).await.expect("asked");
+        assert!(matches!(told, Some(Error::RecordLost { .. })), "{told:?}");
         assert!(store.head(&name).await.expect("asked").is_none());
 
         // It is another's that begins in the same moment, or it is brought back.

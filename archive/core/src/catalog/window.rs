@@ -24,7 +24,8 @@ pub struct RecoveryWindow {
     /// The first instant in it, by the server's clock: the time of the newest transaction that the
     /// backup holds. Where WAL tells of none, when the backup had been read.
     pub start_time: jiff::Timestamp,
-    /// The newest commit within it, when it holds one.
+    /// The last commit within it, when it holds one. Its first instant, where the server's clock was set
+    /// back to before that.
     pub end_time: Option<jiff::Timestamp>,
 }
 
@@ -73,7 +74,7 @@ impl Catalog {
                         start_lsn: backup.stop_lsn,
                         end_lsn: end,
                         start_time,
-                        end_time,
+                        end_time: end_time.map(|end| end.max(start_time)),
                     });
                 }
             }
@@ -204,7 +205,7 @@ impl Catalog {
 
 /// Of the objects that hold the byte at `lsn`, the one that reaches furthest. An object is never
 /// longer than the largest WAL object, so that only a few before `lsn` are looked at.
-fn furthest(objects: &[WalHeld], lsn: Lsn) -> Option<&WalHeld> {
+pub(super) fn furthest(objects: &[WalHeld], lsn: Lsn) -> Option<&WalHeld> {
     let end = objects.partition_point(|held| held.range.start <= lsn);
     let nearest = lsn.0.saturating_sub(walvault_layout::MAX_WAL_OBJECT);
     objects[..end]

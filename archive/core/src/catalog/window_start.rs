@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -22,10 +23,11 @@ use crate::record::BackupRecord;
 /// How many segments before a backup are looked through for transactions that its files hold.
 pub const LOOK_BACK: u64 = 16;
 /// How far the times of transactions may be out of the order of their records: each takes its time a
-/// moment before its record is written.
-const DISORDER: SignedDuration = SignedDuration::from_secs(60);
-/// How many objects before a backup's end are read at most, and how many at once.
-const MOST: usize = 64;
+/// moment before its record is written. By more than that the server's clock was set back.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+/// The same, signed.
+const SET_BACK: SignedDuration = SignedDuration::from_secs(CLOCK_TOLERANCE.as_secs().cast_signed());
+/// How many objects before a backup's end are read at once.
 const AT_ONCE: usize = 16;
 /// How many objects behind a backup are looked through for the first transaction.
 const LOOK_AHEAD: usize = 16;
@@ -98,7 +100,10 @@ impl Catalog {
         Ok(stopped_at)
     }
 
-    /// The time of the newest transaction that `backup` holds, as far as the WAL before its end tells.
+    /// The time of the newest transaction that `backup` holds, as far as the WAL before its end tells. Of
+    /// those before its redo point, a time that is far ahead of the last one's is of a clock that was set
+    /// back since, and comes again. What replay meets before the backup's end counts whatever its clock
+    /// was: recovery would stop there.
     async fn newest_end(
         &self,
         archive: &Archive,
@@ -109,22 +114,25 @@ impl Catalog {
             .unbroken_before(history, backup.start_lsn, LOOK_BACK)
             .unwrap_or(backup.start_lsn);
         let path = self.path_objects(history.timeline(), from, backup.stop_lsn);
-        let newest_first = path.into_iter().rev().take(MOST);
+        let newest_first = path.into_iter().rev();
         let read = |(timeline, held): (TimelineId, WalHeld)| async move {
             self.ends_within(archive, history, timeline, &held).await
         };
         let mut objects = stream::iter(newest_first.map(read)).buffered(AT_ONCE);
-        let mut newest: Option<Timestamp> = None;
+        let (mut newest, mut last): (Option<Timestamp>, Option<Timestamp>) = (None, None);
         while let Some(ends) = objects.next().await {
             let ends = ends?;
-            let held_by_it = ends.iter().filter(|end| end.start < backup.stop_lsn);
-            let latest = held_by_it.filter_map(time).max();
-            if let (Some(newest), Some(latest)) = (newest, latest)
-                && newest.duration_since(latest) > DISORDER
-            {
-                break;
+            let held_by_it = ends.iter().rev().filter(|end| end.start < backup.stop_lsn);
+            for end in held_by_it {
+                let Some(time) = time(end) else { continue };
+                if end.start < backup.start_lsn {
+                    let last = *last.get_or_insert(time);
+                    if time.duration_since(last) > SET_BACK {
+                        continue;
+                    }
+                }
+                newest = newest.max(Some(time));
             }
-            newest = newest.max(latest);
         }
         Ok(newest)
     }

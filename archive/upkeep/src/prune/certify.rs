@@ -6,7 +6,7 @@ use serde::Serialize;
 use walvault_archive::archive::Archive;
 use walvault_archive::catalog::Catalog;
 use walvault_archive::error::Error;
-use walvault_layout::BackupId;
+use walvault_layout::{BackupId, ObjectKey};
 
 use super::{PrunePlan, Removal};
 
@@ -76,7 +76,18 @@ pub async fn certify(archive: &Archive, plan: &PrunePlan) -> Result<Certificate,
         }
     }
     let catalog = Catalog::load(archive).await?;
+    let goes = |id: &BackupId| plan.backups.iter().any(|fate| fate.goes && fate.id == *id);
     for backup in catalog.backups() {
+        // Its record was removed, and is there again or still: it does not stay, and is not gone.
+        if goes(&backup.id) {
+            let key = archive.name(&ObjectKey::BackupRecord(backup.id.clone()));
+            if !certificate.held.iter().any(|held| held.key == key) {
+                certificate.gone = certificate.gone.saturating_sub(1);
+                let until = archive.store().locked_until(&key).await?;
+                certificate.held.push(Held { key, until });
+            }
+            continue;
+        }
         let history = catalog.history(backup.timeline);
         match catalog.reach_from(&history, backup) >= backup.stop_lsn {
             true => certificate.restorable.push(backup.id.clone()),

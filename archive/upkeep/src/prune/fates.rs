@@ -65,6 +65,11 @@ pub(super) fn judge(
         if let Some(until) = leases.good.get(&backup.id) {
             keep(&backup.id, Rule::Leased { until: *until });
         }
+        let mut untold = catalog.unread_histories().iter();
+        if let Some(timeline) = untold.find(|timeline| **timeline > backup.timeline) {
+            let timeline = *timeline;
+            keep(&backup.id, Rule::HistoryUnread { timeline });
+        }
         if !policy.is_set() || sound.is_empty() {
             keep(&backup.id, Rule::NoPolicy);
         }

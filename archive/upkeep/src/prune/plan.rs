@@ -9,6 +9,7 @@ use walvault_archive::catalog::{Catalog, TimelineWal, WalHeld};
 use walvault_archive::damage::left_out;
 use walvault_archive::error::Error;
 use walvault_archive::key_usage;
+use walvault_archive::keys::KeyError;
 use walvault_archive::record::BackupRecord;
 use walvault_layout::{BackupId, ObjectKey, backup_prefix};
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
@@ -118,33 +119,50 @@ pub async fn plan(archive: &Archive, asked: &Asked) -> Result<PrunePlan, PruneEr
 }
 
 /// The catalog, in which nothing may be lacking: what does not open may be all that keeps a backup, or
-/// needs WAL. The name of a history alone, of a timeline of which no WAL opens, keeps nothing.
+/// needs WAL. The name of a history alone, of a timeline of which no WAL opens, keeps nothing. Where a
+/// timeline exists and a stranger sealed what lies in the place of its history, the timeline stays among
+/// [`Catalog::unread_histories`]: whatever may lead to it stays, and one such object stops no prune.
 async fn load(archive: &Archive) -> Result<Catalog, PruneError> {
     let (catalog, found) = Catalog::load_finding(archive).await?;
     let unread = catalog.unread_histories();
+    let mut forged = BTreeSet::new();
     for (object, error) in found {
+        let is_foreign = is_foreign(archive, &error).await?;
         match ObjectKey::parse(&object, archive.segment_size()) {
             Some(ObjectKey::History(timeline))
-                if !error.is_withheld() && !unread.contains(&timeline) =>
+                if (is_foreign || !error.is_withheld()) && !unread.contains(&timeline) =>
             {
                 left_out(&object, &error);
             }
-            Some(ObjectKey::History(_)) if error.is_foreign() => {
-                return Err(unreadable(object, error));
+            Some(ObjectKey::History(timeline)) if is_foreign => {
+                left_out(&object, &error);
+                forged.insert(timeline);
             }
             // It is nobody's that is known: it keeps nothing, and nothing of it goes.
-            _ if error.is_foreign() => left_out(&object, &error),
+            _ if is_foreign => left_out(&object, &error),
             _ if error.is_withheld() => return Err(error.into()),
             _ => return Err(unreadable(object, error)),
         }
     }
     // It is gone, and any backup may lead to its timeline.
-    if let Some(timeline) = unread.first() {
+    if let Some(timeline) = unread.difference(&forged).next() {
         let object = archive.name(&ObjectKey::History(*timeline));
         let gone = StoreError::missing(archive.url(), &object);
         return Err(unreadable(object, gone.into()));
     }
     Ok(catalog)
+}
+
+/// Whether a data key sealed it that no trusted writer signed, for whatever purpose and for whomever.
+async fn is_foreign(archive: &Archive, error: &Error) -> Result<bool, Error> {
+    match error {
+        Error::Key(KeyError::CannotUnwrap { id, .. }) => {
+            let epoch = archive.keyring().epoch(*id).await?;
+            // A record that does not read may be a trusted writer's.
+            Ok(epoch.is_some_and(|epoch| epoch.record.is_ok() && !epoch.trusted))
+        }
+        error => Ok(error.is_foreign()),
+    }
 }
 
 fn unreadable(object: String, error: Error) -> PruneError {
@@ -224,6 +242,7 @@ fn wal(
         needs: &needs,
         under_way,
         margin: policy.grace + SKEW,
+        untold: catalog.unread_histories().last().copied(),
     };
     let size = catalog.segment_size();
     let name = |timeline, held: &WalHeld| wal_key(timeline, held.range, held.whole).spell(size);
@@ -249,7 +268,7 @@ fn wal(
     }
     for gap in catalog.gaps() {
         // Its cause explains where a window begins, as long as there is anything before it.
-        let needed = needs.who(gap.timeline, gap.range).is_some();
+        let needed = needs.who(gap.timeline, gap.range).is_some() || judge.may_lead(gap.timeline);
         if policy.is_set() && !needed && needs.begins_after(gap.timeline, gap.range.end) {
             removals.gaps.push(Removal {
                 key: ObjectKey::Gap(gap.timeline, gap.range),
@@ -270,9 +289,16 @@ struct Judge<'a> {
     under_way: &'a UnderWay,
     /// How long before a backup was begun the WAL that it starts from may have been stored.
     margin: Duration,
+    /// The newest timeline of which nobody can say how it came to be.
+    untold: Option<TimelineId>,
 }
 
 impl Judge<'_> {
+    /// Whether `timeline` may lead to one that nobody can say how it came to be, or is it.
+    fn may_lead(&self, timeline: TimelineId) -> bool {
+        self.untold.is_some_and(|untold| timeline <= untold)
+    }
+
     /// From where on a backup that is being taken may need `wal`.
     fn awaited(&self, wal: &TimelineWal) -> Option<Lsn> {
         self.under_way.needs_from(self.catalog, wal, self.margin)
@@ -290,7 +316,7 @@ impl Judge<'_> {
         if !self.has_policy {
             return (false, WalReason::NoPolicy);
         }
-        if self.founds_latest(timeline, held.range) {
+        if self.may_lead(timeline) || self.founds_latest(timeline, held.range) {
             return (false, WalReason::Unfounded);
         }
         // Without its history nobody can say which backups lead to it.

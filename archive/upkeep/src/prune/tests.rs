@@ -384,3 +384,25 @@ async fn a_prune_is_written_down_and_explains_what_is_gone() {
     }
     assert!(!record.explains(&ObjectKey::BackupRecord(history.ids()[0].clone()), "x"));
 }
+
+/// On a store that removes nothing although it says so.
+#[tokio::test]
+async fn a_certificate_does_not_say_of_one_backup_that_it_is_gone_and_stays() {
+    use Event::{Backup, Hours, Wal};
+    let day = [Backup(false), Wal(2), Hours(24)];
+    let days = day.iter().cloned().cycle().take(12);
+    let history = history(days.chain([Backup(false)])).await;
+    let plan = history.plan(&last(2)).await.expect("a plan");
+    let removed = plan.backups.iter().filter(|fate| fate.goes);
+    let removed: Vec<_> = removed.map(|fate| fate.id.clone()).collect();
+    assert!(!removed.is_empty());
+    let certificate = certify(&history.archive, &plan).await.expect("certified");
+    assert_eq!(certificate.gone, 0);
+    for id in &removed {
+        let record = history.archive.name(&ObjectKey::BackupRecord(id.clone()));
+        assert!(certificate.held.iter().any(|held| held.key == record));
+        let named = certificate.restorable.iter().chain(&certificate.lacking);
+        assert!(!named.into_iter().any(|named| named == id), "{id}");
+    }
+    assert_eq!(certificate.restorable.len(), 2);
+}

@@ -260,6 +260,50 @@ async fn forged_backups_count_for_nothing_and_release_no_hold() {
     );
 }
 
+/// Whoever seals what a host puts in the place of a history stops no prune, and frees nothing either.
+#[tokio::test]
+async fn a_forged_history_of_a_timeline_that_exists_keeps_what_may_lead_there() {
+    use Event::{Backup, Fork, Hours, Wal};
+    let hosts = Hosts::new();
+    let mut history = History::begin_with(hosts.another()).await;
+    let day = [Backup(false), Wal(3), Hours(24)];
+    let fork = [Backup(false), Fork(3), Wal(1), Hours(49)];
+    for event in day.iter().chain(&day).chain(&fork).cloned() {
+        history.happen(event).await.expect("it holds");
+    }
+    let goes = |plan: &PrunePlan| {
+        plan.backups
+            .iter()
+            .map(|fate| fate.goes)
+            .collect::<Vec<_>>()
+    };
+    let before = history.plan(&last(1)).await.expect("a plan");
+    assert_eq!(goes(&before), [true, false, false]);
+
+    let key = ObjectKey::History(tli(2));
+    let name = history.archive.name(&key);
+    let genuine = history.archive.get(&key).await.expect("a history").payload;
+    history.archive.store().delete(&name).await.expect("gone");
+    let forger = KeyAccess::trusting(
+        hosts.another().recipients().to_vec(),
+        Vec::new(),
+        hosts.another().rotation(),
+        Trust {
+            signing_key: Some(SigningKey::ephemeral().expect("random bits")),
+            writers: Vec::new(),
+        },
+    );
+    let honest = history.seal_with(forger);
+    let forged = history.archive.put_payload(&key, genuine.into()).await;
+    forged.expect("stored");
+    let _ = history.seal_with(honest);
+    let after = history.try_plan(&last(1), false).await.expect("a plan");
+    assert_eq!(goes(&after), [false, false, false]);
+    let rule = Rule::HistoryUnread { timeline: tli(2) };
+    assert!(after.backups[0].kept_by.contains(&rule), "{after:?}");
+    assert!(after.removals.wal.is_empty(), "{after:?}");
+}
+
 /// Where a writer is forgotten, what it sealed is foreign: then it is not shown, and not removed either.
 #[tokio::test]
 async fn what_is_foreign_is_not_removed() {
