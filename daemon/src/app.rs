@@ -92,6 +92,8 @@ pub struct App {
     pub keys: KeyAccess,
     /// Where it is noted what is done.
     pub journal: Journal,
+    /// Whether an archive is begun though the slot tells of one before.
+    pub new_archive: bool,
 }
 
 impl App {
@@ -162,6 +164,7 @@ impl App {
             copies,
             metrics,
             config,
+            new_archive: false,
         })
     }
 
@@ -207,6 +210,7 @@ impl App {
             temporary: false,
             from: Origin::Archive,
             standby_waits: self.config.postgres.standby == Standby::Wait,
+            new_archive: self.new_archive,
             settings: self.settings,
             state: watch::Sender::new(StreamState::default()),
             writing: watch::Sender::new(None),

@@ -11,12 +11,13 @@
 //! Everything is bounded, so that a store that is slow makes the server wait: plaintext by one part,
 //! sealed parts by three, whatever the size of the database. Only the list of files grows with it.
 
+use jiff::Timestamp;
 use walvault_archive::record::{BackupFiles, BackupRecord, TablespaceRecord};
 use walvault_archive::{Archive, Error as ArchiveError};
 use walvault_layout::{BackupId, ObjectKey};
-use walvault_protocol::LsnRange;
 use walvault_protocol::client::{BackupStream, Session, Tablespace};
 use walvault_protocol::manifest::BackupManifest;
+use walvault_protocol::{LsnRange, ServerVersion, SystemId};
 use walvault_store::{chance, clock};
 
 pub mod attempt;
@@ -28,6 +29,7 @@ pub mod desk;
 pub mod due;
 mod error;
 mod input;
+mod leftovers;
 mod lock;
 mod options;
 mod progress;
@@ -53,8 +55,9 @@ const NOT_VERIFIED: &str = "the checksums of data pages were not verified; 'walv
                             checks those that are stored";
 
 /// Takes a full base backup over `session`, which must be in replication mode, and returns its
-/// record once that is stored. Until then there is no backup: whatever fails, or when the returned
-/// future is dropped, what was stored is garbage that nothing lists.
+/// record once that is stored. Until then there is no backup. What a failed one stored is removed
+/// again, where this host may delete it; otherwise, and when the returned future is dropped, it is
+/// garbage that nothing lists and that a prune removes.
 ///
 /// `wal` must see to it that the server keeps, or the archive receives, the WAL written from now on.
 ///
@@ -81,9 +84,45 @@ pub async fn take(
             server: system_id,
         }));
     }
-    let server_version = session.server_version();
     let started_at = clock::now();
-    let id = BackupId::new(started_at, chance::token() as u16);
+    let begun = Begun {
+        id: BackupId::new(started_at, chance::token() as u16),
+        started_at,
+        system_id,
+        server_version: session.server_version(),
+    };
+    let stored = store(archive, session, options, &begun, wal, progress).await;
+    let (files, record) = match stored {
+        Ok(stored) => stored,
+        Err(error) => {
+            leftovers::remove(archive, &begun.id, &error).await;
+            return Err(error);
+        }
+    };
+    // A record whose PUT got no answer may be there: from here on nothing is removed.
+    let record = complete::publish(archive, &files, record).await?;
+    progress.stage(&Stage::Done);
+    Ok(record)
+}
+
+/// A backup that is being taken.
+struct Begun {
+    id: BackupId,
+    started_at: Timestamp,
+    system_id: SystemId,
+    server_version: ServerVersion,
+}
+
+/// Stores everything of a backup but its record, once its WAL is stored as well.
+async fn store(
+    archive: &Archive,
+    session: Session,
+    options: &BackupOptions,
+    begun: &Begun,
+    wal: &mut dyn WalSecured,
+    progress: &dyn Progress,
+) -> Result<(BackupFiles, BackupRecord), BackupError> {
+    let Begun { id, .. } = begun;
     let sealer = archive.sealer(options.codec).await?;
 
     progress.stage(&Stage::Checkpoint { backup: id.clone() });
@@ -96,10 +135,10 @@ pub async fn take(
     });
     let mut copied = copy::copy(
         archive,
-        &id,
+        id,
         sealer,
         &mut stream,
-        server_version,
+        begun.server_version,
         options.part_size,
         progress,
     )
@@ -125,7 +164,7 @@ pub async fn take(
     progress.stage(&Stage::Verifying);
     let needed = LsnRange::new(started.lsn, copied.end.lsn);
     let manifest = BackupManifest::parse(&copied.manifest)?;
-    verify::belongs(&manifest, system_id, started.timeline, needed)?;
+    verify::belongs(&manifest, begun.system_id, started.timeline, needed)?;
     verify::agrees(&manifest, &copied.files)?;
 
     let stored_manifest = archive
@@ -142,15 +181,15 @@ pub async fn take(
     let parts_stored: u64 = files.parts.iter().map(|part| part.stored).sum();
     let record = BackupRecord {
         version: 1,
-        id,
+        id: id.clone(),
         kind: "full".to_owned(),
         label: options.label.as_str().to_owned(),
-        system_id,
-        server_version,
+        system_id: begun.system_id,
+        server_version: begun.server_version,
         timeline: started.timeline,
         start_lsn: needed.start,
         stop_lsn: needed.end,
-        started_at,
+        started_at: begun.started_at,
         stopped_at,
         size: files.files.iter().map(|file| file.size).sum(),
         stored_size: parts_stored + stored_manifest,
@@ -162,9 +201,8 @@ pub async fn take(
     };
     let range = record.wal_needed(archive.segment_size());
     progress.stage(&Stage::Wal { range });
-    let record = complete(archive, &files, record, wal).await?;
-    progress.stage(&Stage::Done);
-    Ok(record)
+    let record = complete::prepare(archive, &files, record, wal).await?;
+    Ok((files, record))
 }
 
 /// Asks for the backup and waits for its checkpoint.

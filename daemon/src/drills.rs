@@ -1,10 +1,11 @@
 //! What is known of drills, wherever they were run: from the names of their records, and from the records
 //! where they are for this host to read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use walvault_archive::damage::is_damage;
 use walvault_archive::record::DrillRecord;
 use walvault_archive::{Archive, Error};
 use walvault_config::{AuditSettings, Config};
@@ -35,15 +36,26 @@ pub struct DrillSeen {
     pub error: Option<String>,
 }
 
+/// What is known of a drill beyond its name.
+enum Known {
+    /// Its record.
+    Read(Box<DrillRecord>),
+    /// Nothing: the record is not for this host to read, or was not read yet.
+    Named,
+    /// What lies under its name is no record of it.
+    Forged,
+}
+
 /// Looks at drills; records are read once.
 #[derive(Default)]
 pub struct Drills {
     trail: Option<Archive>,
-    known: BTreeMap<DrillId, Option<DrillRecord>>,
+    known: BTreeMap<DrillId, Known>,
 }
 
 impl Drills {
-    /// The newest drill of each scenario.
+    /// The newest drill of each scenario. Whoever may write to the store can put a name: one whose record
+    /// this host may read and that is none counts for nothing.
     ///
     /// # Errors
     /// When the archive cannot be listed.
@@ -52,18 +64,42 @@ impl Drills {
         archive: &Archive,
         config: &Config,
     ) -> Result<Vec<DrillSeen>, Error> {
-        let mut newest: BTreeMap<String, (DrillId, Option<Timestamp>)> = BTreeMap::new();
+        let mut drilled: BTreeMap<String, Vec<DrillId>> = BTreeMap::new();
         for id in drill::list(archive).await? {
-            let before = newest.get(id.scenario()).and_then(|(_, passed)| *passed);
-            let passed = if id.passed() { id.begun() } else { before };
-            newest.insert(id.scenario().to_owned(), (id, passed));
+            drilled
+                .entry(id.scenario().to_owned())
+                .or_default()
+                .push(id);
         }
-        let ids: Vec<&DrillId> = newest.values().map(|(id, _)| id).collect();
-        self.known.retain(|id, _| ids.contains(&id));
+        self.known.retain(|id, _| {
+            drilled
+                .get(id.scenario())
+                .is_some_and(|ids| ids.contains(id))
+        });
         let mut seen = Vec::new();
-        for (scenario, (id, last_passed)) in newest {
-            let Some(begun) = id.begun() else { continue };
-            let record = self.record(archive, config, &id).await;
+        for (scenario, ids) in drilled {
+            let (mut newest, mut last_passed) = (None, None);
+            for id in ids.into_iter().rev() {
+                let wanted = newest.is_none() || id.passed();
+                let Some(begun) = id.begun().filter(|_| wanted) else {
+                    continue;
+                };
+                self.learn(archive, config, &id).await;
+                if matches!(self.known.get(&id), Some(Known::Forged)) {
+                    continue;
+                }
+                let passed = id.passed();
+                newest = newest.or(Some((id, begun)));
+                if passed {
+                    last_passed = Some(begun);
+                    break;
+                }
+            }
+            let Some((id, begun)) = newest else { continue };
+            let record = match self.known.get(&id) {
+                Some(Known::Read(record)) => Some(record),
+                _ => None,
+            };
             let measured = record.map(|record| &record.measured);
             seen.push(DrillSeen {
                 begun,
@@ -80,23 +116,23 @@ impl Drills {
         Ok(seen)
     }
 
-    async fn record(
-        &mut self,
-        archive: &Archive,
-        config: &Config,
-        id: &DrillId,
-    ) -> Option<&DrillRecord> {
-        if !self.known.contains_key(id) {
-            let record = match self.open(archive, config, id).await {
-                Ok(record) => Some(record),
-                Err(error) => {
-                    tracing::debug!(%error, drill = %id, "of this drill only its name is known here");
-                    None
-                }
-            };
-            self.known.insert(id.clone(), record);
+    /// Reads the record of a drill, unless it was read before.
+    async fn learn(&mut self, archive: &Archive, config: &Config, id: &DrillId) {
+        if self.known.contains_key(id) {
+            return;
         }
-        self.known.get(id)?.as_ref()
+        let known = match self.open(archive, config, id).await {
+            Ok(record) => Known::Read(Box::new(record)),
+            Err(audit::AuditError::Archive(error)) if is_damage(&error, &BTreeSet::new()) => {
+                tracing::warn!(%error, drill = %id, "what lies under the name of a drill is no record of one, and does not count");
+                Known::Forged
+            }
+            Err(error) => {
+                tracing::debug!(%error, drill = %id, "of this drill only its name is known here");
+                Known::Named
+            }
+        };
+        self.known.insert(id.clone(), known);
     }
 
     async fn open(

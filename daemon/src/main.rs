@@ -24,7 +24,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Stream WAL into the archive until told to stop
-    Run,
+    Run(command::run::Arguments),
     /// Take a base backup now
     Backup(command::backup::Arguments),
     /// Try everything that streaming and backups need, and say how to mend what is not right
@@ -78,7 +78,7 @@ async fn run(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let stop = app::stop_on_signal()?;
     match command {
-        Command::Run => command::run::run(config, stop).await?,
+        Command::Run(arguments) => command::run::run(config, arguments, stop).await?,
         Command::Backup(arguments) => command::backup::run(config, arguments, stop).await?,
         Command::Check(arguments) => command::check::run(config, arguments).await?,
         Command::Health(arguments) => command::health::run(&config.admin, arguments).await?,

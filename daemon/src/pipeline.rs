@@ -27,7 +27,7 @@ pub use catch_up::{Brought, CatchUp};
 pub use chunker::{Chunker, Cut};
 pub use destination::Destination;
 pub use proven::{Begin, Proven};
-pub use pump::{Pump, PumpEnd, PumpError, Reports};
+pub use pump::{Impassable, Pump, PumpEnd, PumpError, Reports};
 pub use removals::Removals;
 pub use resume::Resume;
 pub use source::WalSource;

@@ -181,7 +181,7 @@ impl StatusSource {
             slot_status: now.slot.map(|slot| slot.state.status.name()),
             slot_retained_bytes: now.slot.map(|slot| slot.state.retained),
             slot_headroom_bytes: now.slot.and_then(|slot| slot.state.safe),
-            wal_disk_free_bytes: now.slot.and_then(|slot| slot.state.disk),
+            wal_disk_free_bytes: now.wal_disk,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the decision where to resume and what a failure means. What happens to the bytes is the
 //! pipeline's concern.
 
+pub mod begin;
 mod canary;
 pub mod connect;
 mod error;

@@ -26,7 +26,7 @@ use walvault_daemon::pipeline::{CatchUp, Removals, Settings};
 use walvault_daemon::stream::connect;
 use walvault_daemon::stream::follow::{Context, Origin};
 use walvault_harness::{Outcome, Postgres, needs_servers};
-use walvault_layout::ObjectKey;
+use walvault_layout::{BACKUPS_PREFIX, BackupId, ObjectKey};
 use walvault_protocol::LsnRange;
 use walvault_protocol::TimelineId;
 use walvault_protocol::client::ConnInfo;
@@ -81,6 +81,7 @@ impl Bench {
             temporary: true,
             from: Origin::Slot,
             standby_waits: false,
+            new_archive: false,
             settings: Settings {
                 receiver_timeout: std::time::Duration::from_secs(60),
                 max_delay: Duration::from_millis(100),
@@ -119,6 +120,11 @@ impl Bench {
     /// Of a backup that must fail before it comes to its WAL.
     async fn fail(&self, options: &BackupOptions, progress: &dyn Progress) -> BackupError {
         self.take(options, &mut NoWal, progress).await.unwrap_err()
+    }
+
+    /// How many objects of backups there are, complete or not.
+    async fn objects(&self) -> usize {
+        self.archive.list(BACKUPS_PREFIX).await.unwrap().len()
     }
 
     async fn backups(&self) -> Vec<BackupRecord> {
@@ -516,6 +522,88 @@ async fn a_store_that_is_full_is_named() {
         "{error}"
     );
     assert_eq!(bench.backups().await, []);
+    assert_eq!(bench.objects().await, 0, "what it stored is removed");
+}
+
+/// A store that lets nothing be removed, and counts who tries.
+#[derive(Debug, Default)]
+struct KeepsAll {
+    tried: AtomicU64,
+}
+
+#[async_trait]
+impl Hooks for KeepsAll {
+    async fn asked(
+        &self,
+        store: &dyn ObjectStore,
+        operation: Operation,
+        key: &str,
+    ) -> Result<(), StoreError> {
+        if operation == Operation::Delete {
+            self.tried.fetch_add(1, Ordering::Relaxed);
+            return Err(StoreError::refused(
+                store.url(),
+                "delete",
+                key,
+                "access denied",
+                "grant it",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A cluster one of whose pages is damaged: PostgreSQL says so when all of it has been sent.
+async fn fails_late(wrap: impl FnOnce(SharedStore) -> SharedStore) -> Bench {
+    let mut bench = Bench::with_store(Postgres::start_new(), wrap).await;
+    bench.fill("damaged", 4, "pg_default");
+    let path: String = bench.server.value("SELECT pg_relation_filepath('damaged')");
+    bench.server.stop(walvault_harness::Shutdown::Fast);
+    let relation = bench.server.data_directory().join(&path);
+    let mut relation = fs::OpenOptions::new().write(true).open(relation).unwrap();
+    relation.seek(SeekFrom::Start(3 * 8192 + 4000)).unwrap();
+    relation.write_all(b"damage").unwrap();
+    bench.server.start();
+    bench
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
+async fn what_a_failed_backup_stored_is_removed_and_nothing_else() {
+    let bench = fails_late(|store| store).await;
+    // Another backup that is being taken, and has stored a part.
+    let other = BackupId::new(jiff::Timestamp::now(), 1);
+    let part = ObjectKey::BackupPart(other, 1);
+    let content = bytes::Bytes::from_static(b"x");
+    bench.archive.put_payload(&part, content).await.unwrap();
+
+    let error = bench.fail(&small_parts(), &Silent).await;
+    assert!(
+        matches!(error, BackupError::PageChecksums { .. }),
+        "{error}"
+    );
+    let left = bench.archive.list(BACKUPS_PREFIX).await.unwrap();
+    let left: Vec<_> = left.into_iter().map(|object| object.key).collect();
+    assert_eq!(left, [part]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[needs_servers]
+async fn a_host_that_may_not_delete_asks_once_and_leaves_it_to_a_prune() {
+    let mut keeps = None;
+    let bench = fails_late(|inner| {
+        let store = Hooked::over(inner, KeepsAll::default());
+        keeps = Some(store.clone());
+        Arc::new(store)
+    })
+    .await;
+    let error = bench.fail(&small_parts(), &Silent).await;
+    assert!(
+        matches!(error, BackupError::PageChecksums { .. }),
+        "{error}"
+    );
+    assert!(bench.objects().await > 4);
+    assert_eq!(keeps.unwrap().tried.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

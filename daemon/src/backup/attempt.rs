@@ -4,6 +4,7 @@ use walvault_archive::Archive;
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::record::BackupRecord;
 use walvault_evidence::audit::{Action, Outcome};
+use walvault_protocol::ServerVersion;
 use walvault_protocol::client::{ClientError, Mode, Session};
 use walvault_store::SharedStore;
 
@@ -11,12 +12,20 @@ use super::{
     BackupError, BackupOptions, BringAlong, Patience, Progress, WalSecured, Watched, lock,
     lock_name, slot_is_active, take,
 };
+use crate::stream::begin::open_or_begin;
 use crate::stream::follow::Context;
-use crate::stream::{Server, StreamError, connect};
+use crate::stream::{StreamError, connect};
 
 /// `application_name` of the stream of a backup. The name that `synchronous_standby_names` waits for is the
 /// sidecar's: this stream may begin behind a hole in the archive, and must not answer for a commit.
 pub const APPLICATION_NAME: &str = "walvault-backup";
+
+/// The version from which on the server sends each tablespace "in place" as an archive of its own.
+const ALL_IN_PLACE_SINCE: u32 = 16;
+
+/// Whether there is a tablespace "in place". The location of `pg_default` and `pg_global` is empty.
+const IN_PLACE: &str = "SELECT count(*) > 0 FROM pg_catalog.pg_tablespace \
+     WHERE pg_catalog.pg_tablespace_location(oid) LIKE 'pg\\_tblspc/%'";
 
 /// The server that backups are taken of, and the archive that they are stored in.
 pub struct BackupSource {
@@ -90,15 +99,9 @@ async fn begin(
     options: &BackupOptions,
     progress: &dyn Progress,
 ) -> Result<BackupRecord, AttemptError> {
-    let Server {
-        session,
-        identity,
-        segment_size,
-    } = connect(&source.stream.info).await?;
-    let store = source.store.clone();
-    let archive =
-        Archive::open_or_begin(store, source.keys.clone(), identity.system_id, segment_size)
-            .await?;
+    let mut server = connect(&source.stream.info).await?;
+    let archive = open_or_begin(&source.store, &source.keys, &mut server, &source.stream).await?;
+    let session = server.session;
     source.stream.journal.keep_in(&archive);
     let label = options.label.as_str();
     source
@@ -128,7 +131,29 @@ async fn take_from(
         lock(&mut server.session, &name, true).await?;
         Box::new(BringAlong::start(archive, &source.stream, server, name).await?)
     };
-    Ok(take(archive, session, options, &mut *wal, progress).await?)
+    let options = BackupOptions {
+        in_place_tablespaces: leaves_out(source, session.server_version()).await,
+        ..options.clone()
+    };
+    Ok(take(archive, session, &options, &mut *wal, progress).await?)
+}
+
+/// Whether the server has tablespaces "in place" that `BASE_BACKUP` leaves out with `TABLESPACE_MAP`, as
+/// versions before 16 do with all that lies in `pg_tblspc` (`sendDir` in `basebackup.c`).
+async fn leaves_out(source: &BackupSource, version: ServerVersion) -> bool {
+    if version.major() >= ALL_IN_PLACE_SINCE {
+        return false;
+    }
+    let looked = async {
+        let mut sql = Session::connect(&source.stream.info, Mode::Regular).await?;
+        let found = sql.query(IN_PLACE).await?;
+        sql.close().await;
+        Ok::<_, ClientError>(found.text(0, 0) == Some("t"))
+    };
+    looked.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot see whether there are tablespaces in place; if allow_in_place_tablespaces was used, the backup lacks them");
+        false
+    })
 }
 
 /// Whether somebody brings the backup's WAL already; if not, we do.

@@ -9,8 +9,23 @@ use walvault_upkeep::lock::{LOOK_EVERY, Lock};
 use super::secure::Held;
 use super::{BackupError, WalSecured};
 
-/// Stores `files` and `record` of a backup whose parts and manifest are stored, once its WAL is. The
-/// size of `files` as stored is added to the record's.
+/// Stores `files` and `record` of a backup whose parts and manifest are stored, once its WAL is: what
+/// [`prepare`] and [`publish`] do.
+///
+/// # Errors
+/// When the WAL does not reach the archive, or something that was there is gone.
+pub async fn complete(
+    archive: &Archive,
+    files: &BackupFiles,
+    record: BackupRecord,
+    wal: &mut dyn WalSecured,
+) -> Result<BackupRecord, BackupError> {
+    let record = prepare(archive, files, record, wal).await?;
+    publish(archive, files, record).await
+}
+
+/// Waits for the WAL of a backup and stores `files`, the last object before its record. The size of
+/// `files` as stored is added to the record's.
 ///
 /// A prune that was planned before any of the backup could be seen may be about to remove WAL that it
 /// needs; it holds the upkeep lock until it is done. One that is planned later sees the backup.
@@ -19,7 +34,7 @@ use super::{BackupError, WalSecured};
 ///
 /// # Errors
 /// When the WAL does not reach the archive, or something that was there is gone.
-pub async fn complete(
+pub(super) async fn prepare(
     archive: &Archive,
     files: &BackupFiles,
     mut record: BackupRecord,
@@ -49,10 +64,22 @@ pub async fn complete(
         }
     }
     objects_are_there(archive, &id, files).await?;
-    let key = ObjectKey::BackupRecord(id.clone());
+    Ok(record)
+}
+
+/// Stores the record of a backup of which everything else is stored: with it the backup exists.
+///
+/// # Errors
+/// When it cannot be stored, or something that was there is gone. The record may be there all the same.
+pub(super) async fn publish(
+    archive: &Archive,
+    files: &BackupFiles,
+    record: BackupRecord,
+) -> Result<BackupRecord, BackupError> {
+    let key = ObjectKey::BackupRecord(record.id.clone());
     archive.put_record(&key, &record).await?;
     // A prune without a grace time may have taken them meanwhile; then the record tells of nothing.
-    objects_are_there(archive, &id, files).await?;
+    objects_are_there(archive, &record.id, files).await?;
     Ok(record)
 }
 

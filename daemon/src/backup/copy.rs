@@ -33,8 +33,8 @@ pub(super) struct Copied {
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads the whole backup and stores its parts. The first thing that fails ends all of it; threads
-/// end when their channels close, which dropping the future does.
+/// Reads the whole backup and stores its parts. The first thing that fails ends all of it, once the
+/// uploads under way have ended; threads end when their channels close, which dropping the future does.
 pub(super) async fn copy(
     archive: &Archive,
     id: &BackupId,
@@ -54,12 +54,23 @@ pub(super) async fn copy(
     let parser = tokio::spawn(compute::elsewhere(move || {
         parse(input, end_mark, part_size, feed)
     }));
-    let ((end, manifest, warnings), files, parts, ()) = tokio::try_join!(
-        receive(stream, pieces, progress),
-        joined(parser),
-        upload::store(archive, id, sealed),
-        all_joined(threads),
-    )?;
+    let mut uploads = upload::Uploads::new();
+    let copied = async {
+        tokio::try_join!(
+            receive(stream, pieces, progress),
+            joined(parser),
+            upload::store(archive, id, sealed, &mut uploads),
+            all_joined(threads),
+        )
+    }
+    .await;
+    let ((end, manifest, warnings), files, parts, ()) = match copied {
+        Ok(copied) => copied,
+        Err(error) => {
+            upload::settle(uploads).await;
+            return Err(error);
+        }
+    };
     Ok(Copied {
         end,
         manifest,

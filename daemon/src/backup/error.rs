@@ -133,7 +133,7 @@ pub enum BackupError {
     Archive(#[from] ArchiveError),
     /// The WAL that the backup needs does not arrive.
     #[error(
-        "the backup is stored, but the WAL {range} of timeline {timeline} that it needs is archived only up to {reached}, and nothing came for {} s; see whether 'walvaultd run' streams and its store answers, then take the backup again",
+        "the backup is stored, but the WAL {range} of timeline {timeline} that it needs is archived only up to {reached}, and nothing came for {} s; see in pg_replication_slots which process holds the slot (active_pid), whether the walvaultd behind it runs and its store answers, then take the backup again",
         waited.as_secs()
     )]
     WalStalled {

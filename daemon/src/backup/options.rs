@@ -36,6 +36,9 @@ pub struct BackupOptions {
     pub codec: Codec,
     /// Whether retention must leave the backup alone.
     pub keep: bool,
+    /// Whether tablespaces "in place" are to come with the data directory: before version 16 the server
+    /// leaves them out where links travel as `tablespace_map`.
+    pub in_place_tablespaces: bool,
 }
 
 impl Default for BackupOptions {
@@ -49,6 +52,7 @@ impl Default for BackupOptions {
             part_size: 32 << 20,
             codec: Codec::Lz4,
             keep: false,
+            in_place_tablespaces: false,
         }
     }
 }
@@ -77,7 +81,7 @@ impl BackupOptions {
             max_rate_kib: self.max_rate_kib,
             manifest: true,
             verify_checksums: self.verify_page_checksums,
-            tablespace_map: true,
+            tablespace_map: !self.in_place_tablespaces,
         }
     }
 }

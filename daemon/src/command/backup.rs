@@ -41,6 +41,9 @@ pub struct Arguments {
     /// Take it though the checksums of data pages are wrong
     #[arg(long)]
     no_verify_checksums: bool,
+    /// Begin an archive where none is, though the replication slot tells that there was one
+    #[arg(long)]
+    new_archive: bool,
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
@@ -94,7 +97,8 @@ pub async fn run(
     let begun = std::time::Instant::now();
     let label = Label::new(&arguments.label)?;
     let patience = config.backup.store_timeout;
-    let app = App::new(config, Some(patience)).await?;
+    let mut app = App::new(config, Some(patience)).await?;
+    app.new_archive = arguments.new_archive;
     let options = options(&app, &arguments, label);
     let progress = choose_progress(arguments.json);
     let source = app.backup_source();

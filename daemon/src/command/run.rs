@@ -39,6 +39,14 @@ const LAST_WORD: Duration = Duration::from_secs(20);
 /// How often the main loop shows that it turns.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// How it is begun.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Begin an archive where none is, though the replication slot tells that there was one
+    #[arg(long)]
+    new_archive: bool,
+}
+
 /// Why `run` ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -63,9 +71,14 @@ pub enum RunError {
 ///
 /// # Errors
 /// When it cannot begin, must not go on, or cannot end in time.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    arguments: Arguments,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
     let admin = Admin::bind(&config.admin)?;
-    let app = App::new(config, None).await?;
+    let mut app = App::new(config, None).await?;
+    app.new_archive = arguments.new_archive;
     let context = app.stream_context();
     let (backups, desk) = Backups::new(
         app.backup_source(),

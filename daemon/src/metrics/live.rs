@@ -79,6 +79,10 @@ pub struct Snapshot {
     pub store_failing: Option<(Duration, String)>,
     /// The slot.
     pub slot: Option<Slot>,
+    /// Whether streaming did not begin because PostgreSQL had invalidated the slot.
+    pub slot_invalid: bool,
+    /// Bytes free on the disk of `pg_wal`; `None` where that cannot be seen.
+    pub wal_disk: Option<u64>,
     /// The time of the newest commit that was received and is in the archive, by the server's clock.
     pub last_commit_archived: Option<jiff::Timestamp>,
     /// Why the archive's keys cannot be used, if they cannot.
@@ -119,6 +123,8 @@ struct State {
     /// By whether it is PUTs that fail.
     stores_failing: BTreeMap<(usize, bool), Failing>,
     slot: Option<Slot>,
+    slot_invalid: bool,
+    wal_disk: Option<u64>,
     key_trouble: Option<String>,
     commits_wait: bool,
 }
@@ -153,6 +159,8 @@ impl Default for Live {
             stores: 1,
             stores_failing: BTreeMap::new(),
             slot: None,
+            slot_invalid: false,
+            wal_disk: None,
             key_trouble: None,
             commits_wait: false,
         }))
@@ -228,6 +236,7 @@ impl Live {
         state.phase = Phase::Streaming;
         state.started = true;
         state.key_trouble = None;
+        state.slot_invalid = false;
         state.moved = Instant::now();
         state.rpo.connected(start, durable);
         state.stream.timeline = Some(timeline);
@@ -251,6 +260,7 @@ impl Live {
         let now = Instant::now();
         state.rpo.disconnected(now);
         state.slot = None;
+        state.wal_disk = None;
         state.commits_wait = false;
     }
 
@@ -323,6 +333,16 @@ impl Live {
         self.state().slot = slot;
     }
 
+    /// PostgreSQL invalidated the slot; so until streaming begins.
+    pub fn slot_invalid(&self) {
+        self.state().slot_invalid = true;
+    }
+
+    /// The room on the disk of `pg_wal`, in bytes.
+    pub fn wal_disk(&self, free: Option<u64>) {
+        self.state().wal_disk = free;
+    }
+
     /// A copy of everything.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -342,6 +362,8 @@ impl Live {
                 .flatten()
                 .map(|failing| (now.duration_since(failing.since), failing.error.clone())),
             slot: state.slot,
+            slot_invalid: state.slot_invalid,
+            wal_disk: state.wal_disk,
             last_commit_archived: state
                 .rpo
                 .newest_durable()
@@ -384,10 +406,8 @@ impl Live {
         metrics
             .slot_headroom_bytes
             .set(limit(slot.and_then(|slot| slot.safe)));
-        metrics
-            .wal_disk_free_bytes
-            .set(limit(slot.and_then(|slot| slot.disk)));
-        let headroom = limit(slot.and_then(|slot| slot.headroom()));
+        metrics.wal_disk_free_bytes.set(limit(now.wal_disk));
+        let headroom = limit(slot.map_or(now.wal_disk, |slot| slot.headroom()));
         let rate = now.slot.map_or(0.0, |slot| slot.rate);
         // What is archived is let go: only a stream that does not keep up uses the room up.
         let exhaustion = match rate > 0.0 && headroom.is_finite() {
@@ -396,7 +416,7 @@ impl Live {
         };
         metrics.slot_exhaustion_seconds.set(exhaustion);
         let lost = now.slot.is_some_and(|slot| slot.outlook == Outlook::Lost);
-        metrics.slot_lost.set(lost.into());
+        metrics.slot_lost.set((lost || now.slot_invalid).into());
         metrics.key_trouble.set(now.key_trouble.is_some().into());
     }
 }

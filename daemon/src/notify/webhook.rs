@@ -1,6 +1,7 @@
 //! Events on their way: in order, signed, and tried again until they are taken or too old.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,7 +39,7 @@ pub enum NotifyError {
     #[error("{path}: {reason}; check [notify] secret_file")]
     Secret {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
@@ -60,9 +61,26 @@ impl Outbox {
 /// Delivers what is put into the outbox.
 pub struct Webhook {
     url: Secret,
+    secret: SigningSecret,
+    ca_file: Option<PathBuf>,
+    means: Means,
+    inbox: mpsc::Receiver<Event>,
+}
+
+/// What is read from files: they may be rewritten.
+struct Means {
     key: hmac::Key,
     client: Client,
-    inbox: mpsc::Receiver<Event>,
+}
+
+impl Means {
+    fn read(secret: &SigningSecret, ca_file: Option<&PathBuf>) -> Result<Means, NotifyError> {
+        let secret = read(secret)?;
+        Ok(Means {
+            key: hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes()),
+            client: Client::new(ca_file.cloned())?,
+        })
+    }
 }
 
 impl Webhook {
@@ -75,11 +93,11 @@ impl Webhook {
             return Ok(None);
         };
         let (sender, inbox) = mpsc::channel(WAITING);
-        let secret = read(secret)?;
         let webhook = Webhook {
             url: url.clone(),
-            key: hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes()),
-            client: Client::new(settings.ca_file.clone())?,
+            secret: secret.clone(),
+            ca_file: settings.ca_file.clone(),
+            means: Means::read(secret, settings.ca_file.as_ref())?,
             inbox,
         };
         Ok(Some((Outbox(sender), webhook)))
@@ -93,7 +111,7 @@ impl Webhook {
         std::future::pending().await
     }
 
-    async fn deliver_one(&self, event: &Event) {
+    async fn deliver_one(&mut self, event: &Event) {
         let body = Bytes::from(serde_json::to_vec(event).expect("plain JSON"));
         let begun = Instant::now();
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -102,9 +120,8 @@ impl Webhook {
                 (CONTENT_TYPE, HeaderValue::from_static("application/json")),
                 (SIGNATURE, self.sign(&body)),
             ];
-            let sent = self
-                .client
-                .send(Method::POST, self.url.reveal(), &headers, body.clone());
+            let client = &self.means.client;
+            let sent = client.send(Method::POST, self.url.reveal(), &headers, body.clone());
             let Err(error) = sent.await else {
                 return;
             };
@@ -115,6 +132,11 @@ impl Webhook {
             let wait = backoff.pause();
             tracing::warn!(%error, event = ?event.event, retry_in_ms = wait.as_millis() as u64, "the webhook did not take an event");
             tokio::time::sleep(wait).await;
+            // Secret and certificates may have been exchanged.
+            match Means::read(&self.secret, self.ca_file.as_ref()) {
+                Ok(means) => self.means = means,
+                Err(error) => tracing::warn!(%error, "what was read before is used"),
+            }
         }
     }
 
@@ -122,7 +144,7 @@ impl Webhook {
     /// nobody can replay it later.
     fn sign(&self, body: &[u8]) -> HeaderValue {
         let at = clock::now().as_second();
-        let mut context = hmac::Context::with_key(&self.key);
+        let mut context = hmac::Context::with_key(&self.means.key);
         context.update(format!("{at}.").as_bytes());
         context.update(body);
         let tag = hex::encode(context.sign());
@@ -141,7 +163,7 @@ pub async fn heartbeat(
     let Some(url) = &settings.heartbeat else {
         return std::future::pending().await;
     };
-    let client = Client::new(settings.ca_file.clone())?;
+    let mut client = Client::new(settings.ca_file.clone())?;
     let mut every = tokio::time::interval(HEARTBEAT);
     loop {
         every.tick().await;
@@ -151,6 +173,10 @@ pub async fn heartbeat(
         let sent = client.send(Method::GET, url.reveal(), &[], Bytes::new());
         if let Err(error) = sent.await {
             tracing::warn!(%error, "the heartbeat was not taken");
+            // The certificates may have been exchanged.
+            if let Ok(anew) = Client::new(settings.ca_file.clone()) {
+                client = anew;
+            }
         }
     }
 }

@@ -23,6 +23,9 @@ pub struct Proven {
     pub newest: bool,
     /// Where the archive's last record begins, where it ends with a whole unit.
     pub last_record: Option<Lsn>,
+    /// Where the stream begins, if archived WAL ends there, by its name: what is received has to go on
+    /// from it.
+    pub joins: Option<Lsn>,
     /// The whole units that open: their chunks may go. By their first byte.
     pub units: BTreeSet<Lsn>,
 }

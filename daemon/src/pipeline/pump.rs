@@ -110,8 +110,24 @@ pub struct Reports {
     pub metrics: Arc<Metrics>,
     /// For whoever brings an archive what it missed.
     pub copies: CatchUp,
-    /// For whoever records what no replay passes over: the records after which WAL is not complete.
-    pub impassable: mpsc::UnboundedSender<LsnRange>,
+    /// For whoever records what no replay passes over.
+    pub impassable: mpsc::UnboundedSender<Impassable>,
+}
+
+/// WAL that is archived and that no replay passes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Impassable {
+    /// Where.
+    pub range: LsnRange,
+    /// Why.
+    pub cause: &'static str,
+}
+
+impl Impassable {
+    const MINIMAL: &'static str =
+        "the server was started with wal_level = minimal, and WAL from then on lacks changes";
+    const ANEW: &'static str =
+        "pg_resetwal began the server's WAL anew, and it does not go on from the WAL before it";
 }
 
 /// One timeline's stream on its way into the archive.
@@ -135,7 +151,7 @@ pub struct Pump {
     events: mpsc::UnboundedReceiver<Uploaded>,
     state: watch::Sender<StreamState>,
     metrics: Arc<Metrics>,
-    impassable: mpsc::UnboundedSender<LsnRange>,
+    impassable: mpsc::UnboundedSender<Impassable>,
     /// Whether commits wait for us.
     commits_wait: watch::Receiver<bool>,
     server_end: Lsn,
@@ -446,7 +462,19 @@ impl Pump {
                 |mark| matches!(&mark.kind, MarkKind::Parameters(set) if set.ends_replay()),
             );
             for mark in ends {
-                let _ = self.impassable.send(LsnRange::new(mark.start, mark.end));
+                let _ = self.impassable.send(Impassable {
+                    range: LsnRange::new(mark.start, mark.end),
+                    cause: Impassable::MINIMAL,
+                });
+            }
+            let record = self.scanner.take_new_beginning();
+            if let (Some(end), Some(record)) = (self.proven.joins, record)
+                && end < record
+            {
+                let _ = self.impassable.send(Impassable {
+                    range: LsnRange::new(end, record),
+                    cause: Impassable::ANEW,
+                });
             }
             let position = self.chunker.position() + head.len() as u64;
             self.metrics

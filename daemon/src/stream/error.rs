@@ -37,7 +37,7 @@ pub enum StreamError {
     SegmentSize(String),
     /// The server's WAL ends before the archive's.
     #[error(
-        "the archive holds timeline {timeline:?} up to {archived_to}, but this server's WAL ends at {server_end}: it is a clone, or was set back to an older state; archive it elsewhere, or restore it from the archive and promote it, which gives it a timeline of its own"
+        "the archive holds timeline {timeline:?} up to {archived_to}, but this server's WAL ends at {server_end}: it is a clone, or was set back to an older state, such as a snapshot of its machine; archive it elsewhere (another [archive] url, begun by 'walvaultd backup --new-archive'), or restore it from the archive and promote it, which gives it a timeline of its own"
     )]
     Behind {
         /// The timeline.
@@ -68,9 +68,21 @@ pub enum StreamError {
         /// What the server said.
         cause: String,
     },
-    /// WAL is gone, and what the slot still keeps cannot be asked.
+    /// The store is empty, and a sidecar archived already.
     #[error(
-        "what the replication slot keeps is not known while the server takes no SQL; asking again before a gap is recorded"
+        "{url} holds no archive, but replication slot \"{slot}\" keeps WAL from {kept_from} on, so that there was one: mount its disk, or correct [archive] url; if a new archive is wanted, begin it with 'walvaultd backup --new-archive' or 'walvaultd run --new-archive', or drop the slot"
+    )]
+    ArchiveGone {
+        /// Where it was looked for.
+        url: String,
+        /// The slot.
+        slot: SlotName,
+        /// What it keeps.
+        kept_from: Lsn,
+    },
+    /// What the slot keeps cannot be asked, and much depends on it.
+    #[error(
+        "what the replication slot keeps is not known while the server takes no SQL; asking again before a gap is recorded or an archive begun"
     )]
     SlotUnknown,
     /// The server was let go without the last of its WAL.
@@ -91,6 +103,16 @@ pub enum StreamError {
         "replication slot \"{0}\" is a logical slot; choose another name in [postgres] slot, or drop it"
     )]
     LogicalSlot(SlotName),
+    /// The server is on a timeline that no promotion made.
+    #[error(
+        "the server is on timeline {timeline:?} and has no history of it ({cause}): 'pg_resetwal -l' named a timeline that no promotion made; give the cluster an archive of its own, or bring its {timeline}.history back into pg_wal"
+    )]
+    NoHistory {
+        /// The server's timeline.
+        timeline: TimelineId,
+        /// What the server said.
+        cause: String,
+    },
     /// The server ended a timeline without saying what follows.
     #[error("timeline {0:?} ended at the server, but nothing follows it there; reconnecting")]
     DeadEnd(TimelineId),
@@ -109,6 +131,8 @@ impl StreamError {
             StreamError::TooOld(_)
             | StreamError::SegmentSize(_)
             | StreamError::LogicalSlot(_)
+            | StreamError::ArchiveGone { .. }
+            | StreamError::NoHistory { .. }
             | StreamError::Behind { .. } => true,
             // The old primary will be rewound and come back as a standby.
             StreamError::Superseded(_)
@@ -149,6 +173,7 @@ impl StreamError {
             StreamError::Client(_) | StreamError::Silent(_) => "connection",
             StreamError::Archive(_)
             | StreamError::Pump(PumpError::Archive(_))
+            | StreamError::ArchiveGone { .. }
             | StreamError::HeldUp { .. } => "archive",
             StreamError::Pump(_) => "wal",
             StreamError::Superseded(_) | StreamError::Behind { .. } => "superseded",
@@ -175,7 +200,7 @@ impl StreamError {
     pub fn is_conflict(&self) -> bool {
         use walvault_archive::Error;
         match self {
-            StreamError::Behind { .. } => true,
+            StreamError::Behind { .. } | StreamError::ArchiveGone { .. } => true,
             StreamError::Archive(Error::Key(error))
             | StreamError::Pump(PumpError::Archive(Error::Key(error))) => !error.is_transient(),
             StreamError::Archive(error) | StreamError::Pump(PumpError::Archive(error)) => matches!(

@@ -60,6 +60,8 @@ pub struct Context {
     pub from: Origin,
     /// Whether a standby is left alone until it is promoted.
     pub standby_waits: bool,
+    /// Whether an archive is begun though the slot tells of one before.
+    pub new_archive: bool,
     /// How WAL is cut and stored.
     pub settings: Settings,
     /// Where progress is published.

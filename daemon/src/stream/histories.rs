@@ -16,6 +16,9 @@ use super::StreamError;
 /// How many are stored or compared at once: a server may have a hundred ancestors.
 const AT_ONCE: usize = 16;
 
+/// `ERRCODE_UNDEFINED_FILE`.
+const UNDEFINED_FILE: &str = "58P01";
+
 /// The history files that this process stored, or found in the archive as its server has them. They
 /// never change. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +38,8 @@ impl Histories {
         if timeline == TimelineId::FIRST {
             return Ok(TimelineHistory::root(timeline));
         }
-        let content = session.timeline_history(timeline).await?.content;
+        let file = session.timeline_history(timeline).await;
+        let content = file.map_err(|error| without(timeline, error))?.content;
         let history = TimelineHistory::parse(timeline, &content)?;
         if self.known().get(&timeline) == Some(&content) {
             return Ok(history);
@@ -62,6 +66,17 @@ impl Histories {
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<TimelineId, Bytes>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells a history that the server does not have from every other failure.
+fn without(timeline: TimelineId, error: ClientError) -> StreamError {
+    match error.sqlstate() {
+        Some(UNDEFINED_FILE) => StreamError::NoHistory {
+            timeline,
+            cause: error.to_string(),
+        },
+        _ => error.into(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! WAL that is held and leads nowhere: what `wal_level = minimal` left out.
+//! WAL that is held and leads nowhere: what `wal_level = minimal` left out, and what `pg_resetwal` began anew.
 //!
 //! Owns the records of gaps, which only a new base backup leads over.
 
@@ -13,6 +13,8 @@ use walvault_layout::ObjectKey;
 use walvault_protocol::{LsnRange, TimelineId};
 use walvault_store::{StoreError, clock};
 
+use crate::pipeline::Impassable;
+
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -21,12 +23,10 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub async fn record_impassable(
     archive: &Archive,
     timeline: TimelineId,
-    mut found: mpsc::UnboundedReceiver<LsnRange>,
+    mut found: mpsc::UnboundedReceiver<Impassable>,
     recorded: impl Fn(),
 ) -> Infallible {
-    let cause =
-        "the server was started with wal_level = minimal, and WAL from then on lacks changes";
-    while let Some(range) = found.recv().await {
+    while let Some(Impassable { range, cause }) = found.recv().await {
         while let Err(error) = put(archive, timeline, range, cause).await {
             tracing::error!(%error, %range, "a gap could not be recorded; trying again");
             sleep(PAUSE).await;

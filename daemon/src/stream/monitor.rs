@@ -145,7 +145,9 @@ impl Looks {
 
     /// Asks everything once; whether it was news that commits wait, or no longer do.
     async fn look(&mut self) -> Result<bool, ClientError> {
+        // A slot that reserves nothing yet has no row to tell of, and the disk fills all the same.
         let free = self.disk.free().await;
+        self.metrics.live.wal_disk(free);
         let mut sql = Session::connect(&self.info, Mode::Regular).await?;
         let query = format!(
             "select (select sync_state from pg_catalog.pg_stat_replication where pid = {}), \

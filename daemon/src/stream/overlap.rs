@@ -149,8 +149,13 @@ pub async fn confirm(
     place: Resume,
     known: Lsn,
 ) -> Result<(Session, Proven), StreamError> {
+    let joins = joins(catalog, place);
     let Some(newest) = newest(archive, catalog, place).await? else {
-        return Ok((session, Proven::default()));
+        let unread = Proven {
+            joins,
+            ..Proven::default()
+        };
+        return Ok((session, unread));
     };
     // Of what opens in one replica, another's chunks tell nothing.
     let units = match context.copies.replicas() {
@@ -160,6 +165,7 @@ pub async fn confirm(
     let mut proven = Proven {
         newest: true,
         last_record: None,
+        joins,
         units,
     };
     if newest.range.start >= place.start {
@@ -184,6 +190,14 @@ pub async fn confirm(
         Err(error) => return Err(error),
     }
     Ok((session, proven))
+}
+
+/// Where the stream begins, if an archived object ends there.
+fn joins(catalog: &Catalog, place: Resume) -> Option<Lsn> {
+    let mut objects = catalog.wal(place.timeline)?.objects.iter();
+    objects
+        .any(|held| held.range.end == place.start)
+        .then_some(place.start)
 }
 
 /// An archived object and its WAL.

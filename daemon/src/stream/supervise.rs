@@ -11,6 +11,7 @@ use walvault_archive::keys::KeyAccess;
 use walvault_store::Backoff;
 use walvault_store::SharedStore;
 
+use super::begin::open_or_begin;
 use super::connect::{Server, connect, recreate_slot};
 use super::error::StreamError;
 use super::follow::{Context, Followed, Writer, follow};
@@ -78,7 +79,7 @@ pub async fn supervise(
                 writer = Writer::Epoch(None);
                 server = connect(info).await?;
             }
-            let opened = open(store, keys, &server, archive.clone()).await?;
+            let opened = open(store, keys, &mut server, context, archive.clone()).await?;
             archive = Some(opened.clone());
             Ok::<_, StreamError>((server, opened))
         };
@@ -121,6 +122,7 @@ pub async fn supervise(
             }
         }
         if error.is_slot_invalid() {
+            context.metrics.live.slot_invalid();
             let remade = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -209,19 +211,17 @@ async fn note_gap(
 async fn open(
     store: &SharedStore,
     keys: &KeyAccess,
-    server: &Server,
+    server: &mut Server,
+    context: &Context,
     known: Option<Archive>,
 ) -> Result<Archive, StreamError> {
-    let (system_id, segment_size) = (server.identity.system_id, server.segment_size);
     match known {
         Some(archive) => {
-            archive.belongs_to(system_id, segment_size)?;
+            archive.belongs_to(server.identity.system_id, server.segment_size)?;
             Ok(archive)
         }
         None => {
-            let archive =
-                Archive::open_or_begin(store.clone(), keys.clone(), system_id, segment_size)
-                    .await?;
+            let archive = open_or_begin(store, keys, server, context).await?;
             if store
                 .ignores_conditions()
                 .await

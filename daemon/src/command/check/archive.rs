@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use walvault_archive::{Archive, Error};
 use walvault_layout::probe_key;
+use walvault_protocol::SegmentSize;
 use walvault_store::{Body, ObjectStore, StoreError, chance};
 
 use super::Findings;
@@ -119,10 +120,14 @@ async fn open(app: &App, server: Option<&Found>, findings: &mut Findings) {
     let archive = match Archive::open(app.store.clone(), app.keys.clone()).await {
         Ok(archive) => archive,
         Err(Error::NotAnArchive { .. }) => {
-            findings.ok(
-                "archive: identity",
-                "there is none yet; 'walvaultd run' begins it",
-            );
+            let segment_size = server.map_or(SegmentSize::DEFAULT, |found| found.segment_size);
+            match Archive::lost(&app.store, segment_size).await {
+                Ok(None) => findings.ok(
+                    "archive: identity",
+                    "there is none yet; 'walvaultd run' begins it",
+                ),
+                Ok(Some(error)) | Err(error) => findings.error("archive: identity", &error),
+            }
             return;
         }
         Err(error) => {

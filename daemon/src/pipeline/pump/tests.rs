@@ -211,6 +211,32 @@ async fn a_panic_while_storing_ends_the_stream() {
     );
 }
 
+/// The archive ends where the first segment begins that `pg_resetwal` wrote.
+#[tokio::test(start_paused = true)]
+async fn wal_that_begins_anew_behind_what_is_archived_is_told_as_impassable() {
+    let mut written = Writer::new(8192, MAGICS[5]);
+    let last = written.previous;
+    written.previous = Lsn::INVALID;
+    let (record, _) = written.commit(7, 0);
+    for joins in [Some(written.start), None] {
+        let store = Arc::new(Hooked::<Troubled>::default());
+        let archive = archive(&store).await;
+        let mut server = sends(&written);
+        server.goes_away = true;
+        let mut pump = pump(&archive, written.start, &Removals::default()).await;
+        let (impassable, mut found) = mpsc::unbounded_channel();
+        pump.impassable = impassable;
+        pump.proven.joins = joins;
+        pump.scanner = pump.scanner.clone().after(last);
+        let ended = pump.run(&mut server, &CancellationToken::new()).await;
+        assert!(matches!(ended, Ok(PumpEnd::Lost(_))), "{ended:?}");
+        let told = found.try_recv().ok();
+        let expected = joins.map(|start| LsnRange::new(start, record));
+        assert_eq!(told.map(|told| told.range), expected);
+        assert!(told.is_none_or(|told| told.cause.contains("pg_resetwal")));
+    }
+}
+
 /// `wal_sender_timeout` may be seconds, and what a server asks stands behind WAL that is not read.
 #[tokio::test(start_paused = true)]
 async fn a_server_hears_every_second_while_memory_is_full() {
