@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use walvault_archive::keys::KeyAccess;
 use walvault_archive::seal::reads_whole;
 use walvault_archive::{Archive, Catalog};
 use walvault_config::{Config, ConfigError, CopySettings};
+use walvault_layout::ObjectKey;
+use walvault_protocol::SegmentSize;
 use walvault_store as store;
 use walvault_store::{Quorum, ReadOnly, RetryPolicy, Retrying, SharedStore, StoreError, Unopened};
 
@@ -16,6 +19,9 @@ use crate::exit::{CommandError, REFUSED};
 
 /// The longest wait between two attempts to reach an archive.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a replica is asked whether it answers.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// How many catalogs [`on_catalog`] loads at most.
 const CATALOGS: u32 = 6;
@@ -139,6 +145,41 @@ async fn open_each(
     }
 }
 
+/// A replica that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Away {
+    /// Its URL.
+    pub url: String,
+    /// Why it does not.
+    pub reason: String,
+}
+
+/// The replicas of the archive that cannot be asked now. What they alone hold is in no catalog. None where
+/// the archive has no other: it answered, or nothing was opened.
+pub async fn away(config: &Config) -> Vec<Away> {
+    let places = config.archive.places();
+    if places.len() < 2 {
+        return Vec::new();
+    }
+    let asked = places.iter().map(|place| async move {
+        let url = place.url.to_string();
+        // Any segment size spells it alike.
+        let key = ObjectKey::Archive.spell(SegmentSize::DEFAULT);
+        let ask = async {
+            let store = store::open_at(&place.url, &place.options).await?;
+            store.head(&key).await
+        };
+        let reason = match tokio::time::timeout(LONGEST_LOOK, ask).await {
+            Ok(Ok(Some(_))) => return None,
+            Ok(Ok(None)) => format!("it has no {key}"),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it did not answer within {} s", LONGEST_LOOK.as_secs()),
+        };
+        Some(Away { url, reason })
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
 fn keys(config: &Config) -> Result<KeyAccess, AccessError> {
     let keys = KeyAccess::from_settings(&config.encryption);
     Ok(keys.map_err(walvault_archive::Error::from)?)
@@ -250,5 +291,28 @@ mod tests {
                 .await
                 .is_err()
         );
+    }
+
+    #[tokio::test]
+    async fn replicas_that_do_not_answer_are_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [there, empty, gone] = ["there", "empty", "gone"].map(|name| dir.path().join(name));
+        for made in [&there, &empty] {
+            std::fs::create_dir(made).expect("made");
+        }
+        std::fs::write(there.join("archive.json"), "{}").expect("written");
+        let config = |copies: &[&PathBuf]| {
+            let copy =
+                |dir: &&PathBuf| format!("[[archive.copy]]\nurl = \"file://{}\"\n", dir.display());
+            let copies: String = copies.iter().map(copy).collect();
+            let text = format!("[archive]\nurl = \"file://{}\"\n{copies}", there.display());
+            Config::from_toml(&text).expect("valid")
+        };
+        assert!(away(&config(&[])).await.is_empty());
+        let away = away(&config(&[&empty, &gone])).await;
+        let urls: Vec<&str> = away.iter().map(|away| away.url.as_str()).collect();
+        let url = |dir: &PathBuf| format!("file://{}", dir.display());
+        assert_eq!(urls, [url(&empty), url(&gone)]);
+        assert!(away[0].reason.contains("archive.json"), "{away:?}");
     }
 }

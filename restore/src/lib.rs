@@ -29,6 +29,7 @@ pub mod report;
 pub mod reporting;
 pub mod runtime;
 pub mod settings;
+pub mod shell;
 pub mod target;
 pub mod trial;
 pub mod wal;

@@ -14,7 +14,7 @@ use crate::line::{Line, Piece};
 mod records;
 mod search;
 
-pub use search::{CLOCK_TOLERANCE, Search, TOLERANCE_MICROS};
+pub use search::{Search, TOLERANCE_MICROS};
 
 /// How many objects are looked into at once.
 const AT_ONCE: usize = 32;
@@ -147,13 +147,17 @@ pub fn is_transaction_end(mark: &WalMark) -> bool {
     matches!(mark.kind, MarkKind::Commit { .. } | MarkKind::Abort { .. })
 }
 
-/// Whether replay of this mark's record changes what the restored server needs around it.
+/// Whether replay of this mark's record changes the cluster, or what the restored server needs
+/// around it, so that a plan tells of it.
 #[must_use]
 pub fn is_change(mark: &WalMark) -> bool {
-    matches!(
-        mark.kind,
-        MarkKind::Tablespace { .. } | MarkKind::Parameters(_)
-    )
+    match mark.kind {
+        MarkKind::Commit { .. } | MarkKind::Abort { .. } | MarkKind::RestorePoint { .. } => false,
+        MarkKind::Tablespace { .. }
+        | MarkKind::Parameters(_)
+        | MarkKind::Database(_)
+        | MarkKind::FullPageWrites { .. } => true,
+    }
 }
 
 fn changes_of(marks: &[WalMark]) -> Vec<WalMark> {

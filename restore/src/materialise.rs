@@ -271,7 +271,8 @@ impl Prepared<'_> {
         let amended = job.settings.amend(auto_conf, &conf, control);
         site.write(AUTO_CONF, &amended)?;
         site.write(job.settings.signal_file(), b"")?;
-        if site.is_remapped() {
+        // One that was taken with links instead has none.
+        if site.is_remapped() || site.has_tablespaces() && !tree.has_file(TABLESPACE_MAP) {
             site.write(TABLESPACE_MAP, &site.tablespace_map())?;
         }
         let control = held

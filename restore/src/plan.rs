@@ -23,7 +23,7 @@ mod way;
 
 pub use choose::{Request, plan};
 pub use error::{Nearest, PlanError};
-pub use way::{NeededSetting, NewTablespace, named};
+pub use way::{ChangedSetting, NeededSetting, NewDatabase, NewTablespace, named};
 
 /// What a restore is going to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,21 +42,24 @@ pub struct RestorePlan {
     pub stop: Stop,
     /// Tablespaces that replay creates on its way, in the order of the WAL.
     pub tablespaces: Vec<NewTablespace>,
+    /// Databases that replay creates on its way, in the order of the WAL.
+    pub databases: Vec<NewDatabase>,
     /// Settings that replay needs, where they were changed on its way.
     pub settings: Vec<NeededSetting>,
+    /// Settings of the server that wrote the WAL, where they changed on the way, in the order of the
+    /// WAL.
+    pub changed: Vec<ChangedSetting>,
     /// What the operator should know before.
     pub warnings: Vec<String>,
 }
 
 impl RestorePlan {
     /// What `wal-fetch` is told of the end: a hole from there on is no error. It may have been planned, or be
-    /// WAL that is on its way to the archive while what follows it is there.
+    /// WAL that is on its way to the archive while what follows it is there. A recovery to a target
+    /// fails by itself where it has not reached it.
     #[must_use]
     pub fn fetch_arguments(&self) -> Vec<OsString> {
-        match self.stop.reason {
-            StopReason::EndOfWal => vec!["--ends-at".into(), self.stop.lsn.to_string().into()],
-            _ => Vec::new(),
-        }
+        vec!["--ends-at".into(), self.stop.lsn.to_string().into()]
     }
 
     /// What PostgreSQL is given as the target, where `asked` was asked for. It fails to reach the time
@@ -160,11 +163,16 @@ impl From<&WalMark> for StopMark {
             MarkKind::Commit { xid } | MarkKind::Abort { xid } => (Some(*xid), None),
             MarkKind::RestorePoint { name } => (None, Some(name.clone())),
             // No target names them.
-            MarkKind::Tablespace { .. } | MarkKind::Parameters(_) => (None, None),
+            MarkKind::Tablespace { .. }
+            | MarkKind::Parameters(_)
+            | MarkKind::Database(_)
+            | MarkKind::FullPageWrites { .. } => (None, None),
         };
         StopMark {
             lsn: mark.start,
-            time: Timestamp::from_microsecond(mark.time.unix_micros()).ok(),
+            time: Timestamp::from_microsecond(mark.time.unix_micros())
+                .ok()
+                .filter(|_| mark.kind.has_time()),
             xid,
             name,
         }

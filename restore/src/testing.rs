@@ -137,7 +137,9 @@ pub(crate) fn plan_to(stop: Stop) -> RestorePlan {
         },
         stop,
         tablespaces: Vec::new(),
+        databases: Vec::new(),
         settings: Vec::new(),
+        changed: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -2,20 +2,18 @@
 //!
 //! A segment that is stored whole is one object. Otherwise it is assembled from its pieces and
 //! chunks, as far as they reach from its start without a hole, and filled with zeros: PostgreSQL
-//! takes those for the end of the WAL. Memory holds one object at a time, as it is stored.
+//! takes those for the end of the WAL. A hole that is not the end is refused, and so is what does not
+//! open, unless other objects hold it. Memory holds one object at a time, as it is stored.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use walvault_archive::archive::wal_key;
-use walvault_archive::catalog::{Catalog, WalHeld};
-use walvault_archive::record::PruneRecord;
+use walvault_archive::catalog::Catalog;
 use walvault_archive::{Archive, Error};
 use walvault_layout::{
-    MAX_WAL_OBJECT, ObjectKey, PRUNED_PREFIX, WAL_PREFIX, WalObject, tail_prefix,
-    tail_timeline_prefix, wal_prefix,
+    MAX_WAL_OBJECT, ObjectKey, WAL_PREFIX, WalObject, tail_prefix, tail_timeline_prefix, wal_prefix,
 };
 use walvault_protocol::segment::segment_name;
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId, WalFileName};
@@ -23,9 +21,13 @@ use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId, WalFileName};
 use crate::line::{Line, Piece};
 
 mod file;
+mod hole;
 pub mod local;
+mod passed_over;
 
 pub use file::{WalFile, is_leftover};
+use hole::Behind;
+use passed_over::PassedOver;
 
 /// How often a segment is looked at again when its chunks vanish, because they are merged or it is
 /// stored whole, before any more of it was read.
@@ -38,6 +40,29 @@ pub enum Fetched {
     Found,
     /// The archive was asked and does not hold it.
     Absent,
+}
+
+/// Which hole in the WAL a recovery may take for its end, though more is held behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holes {
+    /// None.
+    Refused,
+    /// One that begins there or later: the plan of the recovery ended there.
+    EndAt(Lsn),
+    /// One within a segment: a standby replays what is before it, and streams the rest.
+    Streamed,
+}
+
+impl Holes {
+    /// Whether a hole that begins at `at` is none to look into; `whole` says whether it is all of a
+    /// segment.
+    fn allow(self, at: Lsn, whole: bool) -> bool {
+        match self {
+            Holes::Refused => false,
+            Holes::EndAt(end) => at >= end,
+            Holes::Streamed => !whole,
+        }
+    }
 }
 
 /// Why a file of WAL was not fetched, though the archive may hold it.
@@ -64,11 +89,13 @@ pub enum WalFetchError {
     Unstable(String),
     /// PostgreSQL would take it for the end of the WAL, and it is none.
     #[error(
-        "the archive holds nothing of WAL segment {segment}, but WAL from {behind} on, which a recovery that ends here would lose: bring the segment back from a replica or another copy ('walvault copy'), or restore to an earlier target"
+        "the archive lacks WAL from {missing} on, in segment {segment}, but holds WAL from {behind} on, which a recovery that ends here would lose: bring the missing WAL back from a replica or another copy ('walvault copy'), or restore to a target before {missing}"
     )]
     Hole {
         /// The segment.
         segment: String,
+        /// The first byte that is missing.
+        missing: Lsn,
         /// Where the next WAL begins that is held of its timeline.
         behind: Lsn,
     },
@@ -81,18 +108,21 @@ impl WalFetchError {
     }
 }
 
-/// Fetches the file that PostgreSQL calls `name` into `file`.
+/// Fetches the file that PostgreSQL calls `name` into `file`. `holes` says where recovery may end
+/// before the WAL does.
 ///
 /// # Errors
-/// When it cannot be told whether the archive has it, or it cannot be read or written.
+/// When it cannot be told whether the archive has it, it cannot be read or written, or a segment has
+/// a hole that would pass for the end of the WAL.
 pub async fn fetch(
     archive: &Archive,
     name: &str,
+    holes: Holes,
     file: &mut WalFile,
 ) -> Result<Fetched, WalFetchError> {
     match WalFileName::parse(name, archive.segment_size()) {
         Some(WalFileName::Segment(timeline, number)) => {
-            segment(archive, timeline, number, file).await
+            segment(archive, timeline, number, holes, file).await
         }
         Some(WalFileName::History(timeline)) => history(archive, timeline, file).await,
         // Written by PostgreSQL's own archiver; what they hold is in segments and backups.
@@ -150,52 +180,79 @@ pub async fn fetch_whole(
     let catalog = Catalog::from_listing(size, &listing);
     let pieces = Line::new(&catalog, timeline).pieces(range.start, range.end);
     let end = pieces.last().map_or(range.start, |piece| piece.span.end);
-    Ok(end == range.end && assemble(archive, range, range.start, &pieces, file).await? >= end)
+    // What does not open is found again by whoever asks for the segment.
+    let mut passed = PassedOver::default();
+    Ok(end == range.end
+        && assemble(archive, range, range.start, &pieces, &mut passed, file).await? >= end)
 }
 
 async fn segment(
     archive: &Archive,
     timeline: TimelineId,
     number: SegmentNumber,
+    holes: Holes,
     file: &mut WalFile,
 ) -> Result<Fetched, WalFetchError> {
     let size = archive.segment_size();
     let range = number.range(size);
     let (mut at, mut looks, mut is_sure) = (range.start, 0, false);
+    let mut passed = PassedOver::default();
     while looks < LOOKS {
-        if whole(archive, timeline, range, file).await? {
+        if opened_whole(archive, timeline, range, &mut passed, file).await? {
             return Ok(Fetched::Found);
         }
-        let mut pieces = pieces(archive, timeline, range).await?;
+        let Beginning {
+            mut pieces,
+            goes_on,
+            is_switch,
+        } = beginning(archive, timeline, range, &passed).await?;
         let end = pieces.last().map_or(range.start, |piece| piece.span.end);
         // Chunks go as soon as the segment is stored whole. That it is not, after they were
         // listed, proves that none of them had gone before.
-        if end < range.end && whole(archive, timeline, range, file).await? {
+        if end < range.end && opened_whole(archive, timeline, range, &mut passed, file).await? {
             return Ok(Fetched::Found);
         }
-        if pieces.is_empty() && !is_nowhere(archive, timeline, range).await? {
+        if pieces.is_empty() && !is_nowhere(archive, timeline, range, &passed).await? {
             looks += 1;
             continue;
         }
-        if pieces.is_empty() {
-            match held_behind(archive, timeline, range).await? {
-                None => return Ok(Fetched::Absent),
-                Some(behind) if is_sure => {
-                    let segment = segment_name(timeline, number, size);
-                    return Err(WalFetchError::Hole { segment, behind });
+        if end < range.end && !holes.allow(end, pieces.is_empty()) {
+            if let Some(error) = passed.take_error_at(end) {
+                return Err(error.into());
+            }
+            match hole::behind(archive, timeline, range, end, goes_on).await? {
+                Behind::Nothing => {}
+                // A chunk was merged into another while the chunks were listed.
+                Behind::Held => {
+                    looks += 1;
+                    continue;
+                }
+                Behind::Lost(behind) if is_sure => {
+                    return Err(WalFetchError::Hole {
+                        segment: segment_name(timeline, number, size),
+                        missing: end,
+                        behind,
+                    });
                 }
                 // What follows may have come to the archive before it: by now it is there as well.
-                Some(_) => is_sure = true,
+                Behind::Lost(_) => {
+                    is_sure = true;
+                    continue;
+                }
             }
-            continue;
+        }
+        if pieces.is_empty() && !is_switch {
+            return Ok(Fetched::Absent);
         }
         // What was read before a chunk went is not read again, so that each look comes further.
         pieces.retain(|piece| piece.span.end > at);
-        let reached = assemble(archive, range, at, &pieces, file).await?;
+        let before = passed.count();
+        let reached = assemble(archive, range, at, &pieces, &mut passed, file).await?;
         if reached >= end {
             return Ok(Fetched::Found);
         }
-        looks = if reached > at { 0 } else { looks + 1 };
+        let got_on = reached > at || passed.count() > before;
+        looks = if got_on { 0 } else { looks + 1 };
         at = reached;
     }
     Err(WalFetchError::Unstable(segment_name(
@@ -209,6 +266,7 @@ async fn is_nowhere(
     archive: &Archive,
     timeline: TimelineId,
     range: LsnRange,
+    passed: &PassedOver,
 ) -> Result<bool, Error> {
     if archive.store().replicas().is_empty() {
         return Ok(true);
@@ -216,98 +274,34 @@ async fn is_nowhere(
     let end = range.end.min(range.start + MAX_WAL_OBJECT);
     let unit = wal_key(timeline, LsnRange::new(range.start, end), true);
     // A place that holds no archive, such as an empty mount point, is away for this.
-    if archive.store().head(&archive.name(&unit)).await?.is_some() {
+    if !passed.contains(&unit) && archive.store().head(&archive.name(&unit)).await?.is_some() {
         return Ok(false);
     }
     for place in archive.each() {
-        if !pieces(&place, timeline, range).await?.is_empty() {
+        let beginning = beginning(&place, timeline, range, passed).await?;
+        if !beginning.pieces.is_empty() {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Where the WAL begins that a recovery would lose which took the absent segment at `range` for the end of
-/// the WAL. `None` where nothing follows, or recovery is planned to end here: at a recorded gap, and
-/// where a prune left a backup with the WAL up to here alone.
-async fn held_behind(
+/// The whole segment, where it is one object that opens.
+async fn opened_whole(
     archive: &Archive,
     timeline: TimelineId,
     range: LsnRange,
-) -> Result<Option<Lsn>, Error> {
-    if !goes_on(archive, timeline, range).await? {
-        return Ok(None);
-    }
-    let catalog = Catalog::load(archive).await?;
-    let is_behind =
-        |on: TimelineId, held: &WalHeld| on == timeline && held.range.start >= range.end;
-    let behind = catalog.restricted(&BTreeSet::new(), is_behind);
-    let first = behind
-        .wal(timeline)
-        .and_then(|wal| wal.coverage.ranges().first());
-    let Some(first) = first else {
-        return Ok(None);
-    };
-    let is_recorded = catalog
-        .gaps()
-        .iter()
-        .any(|gap| gap.timeline == timeline && gap.range.contains(range.start));
-    // Anybody may have put names: what does not open is no WAL.
-    if is_recorded || !behind.proves(archive, timeline).await? {
-        return Ok(None);
-    }
-    let holes = catalog.unrecorded_holes(archive).await?;
-    let is_lost = holes
-        .iter()
-        .any(|hole| hole.timeline == timeline && hole.range.contains(range.start) && !hole.pruned);
-    let is_lost = is_lost || was_pruned(archive, &catalog, timeline, range.start).await?;
-    Ok(is_lost.then_some(first.start))
-}
-
-/// Whether there are names of WAL of a timeline behind the segment at `range`: a page of each kind tells.
-async fn goes_on(archive: &Archive, timeline: TimelineId, range: LsnRange) -> Result<bool, Error> {
-    let (size, store) = (archive.segment_size(), archive.store());
-    let name = segment_name(timeline, SegmentNumber::containing(range.start, size), size);
-    let chunks = tail_prefix(timeline, range.start, size);
-    // Chunks first: one goes only when the piece that holds its WAL is there.
-    let prefix = tail_timeline_prefix(timeline);
-    let tail = store.list(&prefix, Some(&chunks)).await?;
-    if !tail.objects.is_empty() {
-        return Ok(true);
-    }
-    let prefix = wal_prefix(timeline);
-    let after = format!("{prefix}{name}");
-    let wal = store.list(&prefix, Some(&after)).await?;
-    Ok(!wal.objects.is_empty())
-}
-
-/// Whether a prune removed the WAL at `at` and before it, while a recovery was on its way through it.
-async fn was_pruned(
-    archive: &Archive,
-    catalog: &Catalog,
-    timeline: TimelineId,
-    at: Lsn,
-) -> Result<bool, Error> {
-    let before = Lsn(at.0.saturating_sub(1));
-    let held = catalog.wal(timeline);
-    if held.is_some_and(|wal| wal.coverage.holding(before).is_some()) {
+    passed: &mut PassedOver,
+    file: &mut WalFile,
+) -> Result<bool, WalFetchError> {
+    let key = ObjectKey::Wal(WalObject { timeline, range });
+    if passed.contains(&key) {
         return Ok(false);
     }
-    for object in archive.list(PRUNED_PREFIX).await? {
-        let removed = match archive.get_record::<PruneRecord>(&object.key).await {
-            Ok(record) => record.wal,
-            Err(error) if error.is_transient() => return Err(error),
-            // Anybody may have put it.
-            Err(_) => continue,
-        };
-        let names_it = removed
-            .iter()
-            .any(|wal| wal.timeline == timeline && wal.range.contains(at));
-        if names_it {
-            return Ok(true);
-        }
+    match whole(archive, timeline, range, file).await {
+        Ok(is_held) => Ok(is_held),
+        Err(error) => passed.add(archive, key, range, error).await.map(|()| false),
     }
-    Ok(false)
 }
 
 /// The whole segment, where it is one object.
@@ -338,12 +332,22 @@ fn too_short(archive: &Archive, key: &ObjectKey) -> WalFetchError {
     })
 }
 
-/// What to assemble a segment from, in order, up to the first hole.
-async fn pieces(
+/// What is held of a segment from its start on.
+struct Beginning {
+    /// What to assemble it from, in order, up to the first hole.
+    pieces: Vec<Piece>,
+    /// Whether WAL behind that hole was seen.
+    goes_on: bool,
+    /// Whether its timeline begins where it does, nothing of it is held, and its ancestor went on.
+    is_switch: bool,
+}
+
+async fn beginning(
     archive: &Archive,
     timeline: TimelineId,
     range: LsnRange,
-) -> Result<Vec<Piece>, Error> {
+    passed: &PassedOver,
+) -> Result<Beginning, Error> {
     let size = archive.segment_size();
     // Chunks first: one goes only when the piece that holds its WAL is there.
     let mut listing = archive
@@ -357,19 +361,38 @@ async fn pieces(
                 .await?,
         );
     }
-    if listing.is_empty() {
-        return Ok(Vec::new());
-    }
-    let catalog = Catalog::from_listing(size, &listing);
-    let pieces = Line::new(&catalog, timeline).pieces(range.start, range.end);
+    let catalog = passed.without(Catalog::from_listing(size, &listing));
+    let line = Line::new(&catalog, timeline);
+    let pieces = line.pieces(range.start, range.end);
     let end = pieces.last().map_or(range.start, |piece| piece.span.end);
-    if end < range.end && forks_within(archive, timeline, LsnRange::new(end, range.end)).await? {
-        // PostgreSQL reads the segment in which a timeline began from that timeline; below the
-        // switch point its ancestor's bytes are the same, and more of them may be held.
-        let catalog = Catalog::load_wal(archive).await?;
-        return Ok(Line::new(&catalog, timeline).pieces(range.start, range.end));
+    if end == range.end || !forks_within(archive, timeline, LsnRange::new(end, range.end)).await? {
+        return Ok(Beginning {
+            pieces,
+            goes_on: line.end() > end,
+            is_switch: false,
+        });
     }
-    Ok(pieces)
+    // PostgreSQL reads the segment in which a timeline began from that timeline; below the switch
+    // point its ancestor's bytes are the same, and more of them may be held. Where nothing of the
+    // timeline is held, it would take its ancestor's segment instead (`XLogFileReadAnyTLI`), and
+    // replay what that wrote behind the switch.
+    let catalog = passed.without(Catalog::load_wal(archive).await?);
+    let line = Line::new(&catalog, timeline);
+    let pieces = line.pieces(range.start, range.end);
+    let end = pieces.last().map_or(range.start, |piece| piece.span.end);
+    let history = catalog.history(timeline);
+    let begins = history.begins_at() == range.start && pieces.is_empty();
+    let mut ancestors = history.switches().iter().map(|switch| switch.timeline);
+    let went_on = ancestors.any(|ancestor| {
+        catalog
+            .wal(ancestor)
+            .is_some_and(|wal| wal.coverage.unbroken_to(range.start) > range.start)
+    });
+    Ok(Beginning {
+        pieces,
+        goes_on: line.end() > end,
+        is_switch: begins && went_on,
+    })
 }
 
 /// Whether `timeline` began within `range`.
@@ -389,12 +412,13 @@ async fn forks_within(
 }
 
 /// Writes `pieces` to a file that holds the WAL up to `at`, and returns how far it does then: not to
-/// their end if one of them has gone.
+/// their end if one of them has gone, or is passed over from now on.
 async fn assemble(
     archive: &Archive,
     range: LsnRange,
     mut at: Lsn,
     pieces: &[Piece],
+    passed: &mut PassedOver,
     file: &mut WalFile,
 ) -> Result<Lsn, WalFetchError> {
     for Piece {
@@ -419,13 +443,20 @@ async fn assemble(
             rest.store(left, Ordering::Relaxed);
             writer.write(&bytes[..taken as usize])
         };
-        match archive.read(&key, take).await {
-            Ok(()) if missing.load(Ordering::Relaxed) == 0 => at = span.end,
-            Ok(()) => return Err(too_short(archive, &key)),
+        let error = match archive.read(&key, take).await {
+            Ok(()) if missing.load(Ordering::Relaxed) == 0 => {
+                at = span.end;
+                continue;
+            }
+            Ok(()) => too_short(archive, &key),
             Err(error) if error.is_missing() => return Ok(at),
-            Err(error) => return Err(error),
-        }
+            Err(error) => error,
+        };
+        passed.add(archive, key, held.range, error).await?;
+        return Ok(at);
     }
+    // What was read of an object that does not open to its end may go further.
+    file.set_len(at - range.start)?;
     file.set_len(range.len())?;
     Ok(at)
 }

@@ -29,6 +29,7 @@ use crate::trial::{self, Programs, Reached, Trial, roles, told_to_end};
 
 mod at_least;
 mod describe;
+mod left_out;
 mod next;
 mod precious;
 mod started;
@@ -223,6 +224,14 @@ impl Restore {
         if let Some(at_least) = self.at_least {
             at_least.check(&plan)?;
         }
+        plan.warnings.extend(left_out::warnings(&catalog, &plan));
+        let away = access::away(config).await.into_iter();
+        plan.warnings.extend(away.map(|away| {
+            format!(
+                "the replica {} is not in this plan, and what it alone holds is missing from it, be it a newer backup or later WAL ({}); plan again once it answers, or take it out of [[archive.copy]] if it is lost for good",
+                away.url, away.reason
+            )
+        }));
         let beyond = wal_beyond(&self.pgdata, &catalog).filter(|_| self.delta);
         if let Some((timeline, archived, page)) = beyond {
             plan.warnings.push(format!(

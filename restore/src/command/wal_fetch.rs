@@ -15,20 +15,20 @@ use std::time::Duration;
 
 use walvault_archive::keys::KeyError;
 use walvault_config::Config;
-use walvault_protocol::{Lsn, SegmentSize, WalFileName};
+use walvault_protocol::Lsn;
 
 use crate::access::{self, AccessError as Failure};
 use crate::exit::{self, CommandError};
 use crate::place::Place;
 use crate::prefetch::Prefetch;
 use crate::wal::local::goes_further;
-use crate::wal::{Fetched, WalFetchError, WalFile, fetch};
+use crate::wal::{Fetched, Holes, WalFetchError, WalFile, fetch};
 
 /// The archive was asked and does not hold the file, or less of it than the server itself.
 pub const ABSENT: u8 = 1;
 /// The archive could not be asked, for as long as `[restore] retry_for` says.
 pub const UNREACHABLE: u8 = 200;
-/// What the archive holds is damaged, or a segment is gone from between others.
+/// What the archive holds is damaged, or WAL is gone from between other WAL.
 pub const CORRUPT: u8 = 201;
 /// The key file does not open it.
 pub const WRONG_KEY: u8 = 202;
@@ -64,16 +64,6 @@ pub struct WalFetch {
     ends_at: Option<Lsn>,
     #[command(flatten)]
     place: Place,
-}
-
-impl WalFetch {
-    /// Whether recovery was planned to end in this segment, or before it.
-    fn is_planned_end(&self, size: SegmentSize) -> bool {
-        match (self.ends_at, WalFileName::parse(&self.name, size)) {
-            (Some(end), Some(WalFileName::Segment(_, number))) => number.range(size).end > end,
-            _ => false,
-        }
-    }
 }
 
 /// Fetches it, and says how that went by the exit code.
@@ -122,7 +112,7 @@ impl WalFetchFailure {
         code(self) == UNREACHABLE || key.is_some_and(KeyError::is_transient)
     }
 
-    /// Whether a segment is gone from between others. A standby does not end recovery there, but streams; on
+    /// Whether WAL is gone from between other WAL. A standby does not end recovery there, but streams; on
     /// its way to the archive a segment may come after those that follow it.
     fn is_hole(&self) -> bool {
         matches!(self, WalFetchFailure::Fetch(WalFetchError::Hole { .. }))
@@ -229,12 +219,12 @@ fn from_archive(
     runtime.block_on(async {
         let archive = access::open_within(&config, retry_for).await?;
         let mut file = WalFile::create(&command.path)?;
-        let fetched = match fetch(&archive, &command.name, &mut file).await {
-            Err(WalFetchError::Hole { .. }) if command.is_planned_end(archive.segment_size()) => {
-                Fetched::Absent
-            }
-            fetched => fetched?,
+        let holes = match command.ends_at {
+            Some(end) => Holes::EndAt(end),
+            None if goes_on => Holes::Streamed,
+            None => Holes::Refused,
         };
+        let fetched = fetch(&archive, &command.name, holes, &mut file).await?;
         if fetched == Fetched::Found {
             file.finish()?;
         }
@@ -306,7 +296,8 @@ mod tests {
             WalFetchFailure::Fetch(WalFetchError::Unstable("x".to_owned())),
             WalFetchFailure::Fetch(WalFetchError::Hole {
                 segment: "x".to_owned(),
-                behind: walvault_protocol::Lsn(1),
+                missing: Lsn(1),
+                behind: Lsn(2),
             }),
             Failure::Archive(walvault_archive::Error::NotAnArchive {
                 url: "s3://b".to_owned(),

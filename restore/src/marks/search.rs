@@ -4,10 +4,9 @@
 //! this: the commit indexes of the line are read in order, some at once, up to the one that has it. Nothing is
 //! guessed from times that should rise, so that a clock that was set back changes no answer.
 
-use std::time::Duration;
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 use walvault_archive::Error;
+use walvault_archive::catalog::window_start::CLOCK_TOLERANCE;
 use walvault_protocol::Lsn;
 use walvault_protocol::wal::WalMark;
 
@@ -15,9 +14,8 @@ use super::{AT_ONCE, MarkSource, changes_of_piece, is_transaction_end, marks_of,
 use crate::line::Piece;
 use crate::target::Target;
 
-/// How far times may be out of the order of their records before the clock counts as set back.
-pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
-/// The same in microseconds.
+/// How far times may be out of the order of their records before the clock counts as set back, in
+/// microseconds. Windows begin by the same rule.
 pub const TOLERANCE_MICROS: i64 = CLOCK_TOLERANCE.as_micros() as i64;
 
 /// A search through the pieces of a line from where replay begins.

@@ -7,6 +7,7 @@ use walvault_layout::BackupId;
 use walvault_protocol::{Lsn, SystemId};
 
 use crate::exit::{CommandError, DAMAGED, REFUSED};
+use crate::shell::word;
 
 /// Why a data directory was not made. What was refused before anything was written left everything as it
 /// was; what broke off later left a directory on which no server can start, and which the next
@@ -66,10 +67,20 @@ pub enum MaterialiseError {
         system: SystemId,
     },
     /// Somebody's tablespace may be in it.
-    #[error("the tablespace directory {dir} is not empty; give the tablespace another place with --tablespace-map {dir}=NEW", dir = dir.display())]
+    #[error("the tablespace directory {dir} is not empty; give the tablespace another place, NEW, with --tablespace-map {old}", dir = dir.display(), old = mapping(dir))]
     TablespaceNotEmpty {
         /// The directory.
         dir: PathBuf,
+    },
+    /// What is made there would be made elsewhere, or not at all.
+    #[error(
+        "{} is a symbolic link to {}, which is not there; make that directory, or remove the link, and restore again", link.display(), target.display()
+    )]
+    DanglingLink {
+        /// The link.
+        link: PathBuf,
+        /// What it names.
+        target: PathBuf,
     },
     /// Replay would write into what may be a running server's files.
     #[error(
@@ -179,6 +190,12 @@ pub enum MaterialiseError {
     /// The operator, or the machine going down.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// A `--tablespace-map` of what was at `old`, as a word for the shell.
+fn mapping(old: &Path) -> String {
+    let old = old.display().to_string().replace('=', "\\=");
+    word(&format!("{old}=NEW"))
 }
 
 impl CommandError for MaterialiseError {

@@ -113,7 +113,16 @@ fn names(path: &Path) -> Result<Option<Vec<String>>, MaterialiseError> {
     let refuse = || MaterialiseError::io("read the directory", path);
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Nothing can be made under the name of a link that leads nowhere.
+            return match fs::read_link(path) {
+                Ok(target) => Err(MaterialiseError::DanglingLink {
+                    link: path.to_owned(),
+                    target,
+                }),
+                Err(_) => Ok(None),
+            };
+        }
         Err(error) => return Err(refuse()(error)),
     };
     let mut names = Vec::new();

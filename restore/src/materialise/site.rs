@@ -204,6 +204,11 @@ impl Site {
             .any(|(tablespace, _)| tablespace.is_moved)
     }
 
+    /// Whether there are tablespaces outside the data directory.
+    pub(super) fn has_tablespaces(&self) -> bool {
+        !self.tablespaces.is_empty()
+    }
+
     /// The `tablespace_map` that a server reads when it starts on the backup.
     pub(super) fn tablespace_map(&self) -> Vec<u8> {
         tablespaces::map_content(self.tablespaces.iter().map(|(tablespace, _)| tablespace))

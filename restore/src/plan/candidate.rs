@@ -184,11 +184,8 @@ impl<'a> Candidate<'a> {
                 false => Found::Nothing,
             });
         };
+        // Where the clock was set back, it may be the time of another than the last.
         let wanted = PgTimestamp::from_unix_micros(time.as_microsecond());
-        // Not to look for a time that is long after.
-        if last.time.0.saturating_add(TOLERANCE_MICROS) < wanted.0 {
-            return Ok(Found::Nothing);
-        }
         let near = &self.pieces[self.pieces.len().saturating_sub(NEAR_END)..];
         let search = Search::new(source, near, self.backup.start_lsn);
         let is_it = |mark: &WalMark| is_transaction_end(mark) && mark.time == wanted;

@@ -225,7 +225,9 @@ fn assemble(
         },
         stop,
         tablespaces: way.tablespaces,
+        databases: way.databases,
         settings: way.settings,
+        changed: way.changed,
         warnings,
     }
 }

@@ -5,7 +5,7 @@ mod property;
 mod times;
 
 use walvault_archive::Catalog;
-use walvault_protocol::wal::Parameters;
+use walvault_protocol::wal::{DatabaseDirectory, Parameters};
 use walvault_protocol::{LsnRange, PgTimestamp};
 
 use super::*;
@@ -154,6 +154,13 @@ fn what_replay_meets_on_its_way_is_in_the_plan() {
     };
     assert_eq!((late.settings[0], late.settings.len()), (connections, 5));
 
+    let level = ChangedSetting {
+        name: "wal_level",
+        value: "replica",
+        lsn: past.first[52].start,
+    };
+    assert_eq!(late.changed, [level], "the same value is no change");
+
     past.first[55].mark = Some((zero, parameters(150, 0)));
     let refused = refusal(&past, Point::End);
     let lsn = past.first[55].start.to_string();
@@ -162,6 +169,46 @@ fn what_replay_meets_on_its_way_is_in_the_plan() {
         "{refused}"
     );
     assert!(planned(&past, Point::Lsn(past.first[54].start)).is_ok());
+}
+
+#[test]
+fn databases_and_settings_of_the_server_on_the_way_are_in_the_plan() {
+    let mut past = quiet_past();
+    let zero = PgTimestamp(0);
+    let database = |oid, tablespace, template| {
+        MarkKind::Database(DatabaseDirectory {
+            oid,
+            tablespace,
+            template,
+        })
+    };
+    let writes = |on| MarkKind::FullPageWrites { on };
+    past.first[50].mark = Some((zero, database(16_400, 1663, Some(1))));
+    // Its template has files in another tablespace; and later it is moved.
+    past.first[51].mark = Some((zero, database(16_400, 16_385, Some(1))));
+    past.first[52].mark = Some((zero, database(16_400, 16_386, Some(16_400))));
+    past.first[53].mark = Some((zero, writes(false)));
+    past.first[54].mark = Some((zero, database(16_401, 1663, None)));
+    past.first[55].mark = Some((zero, writes(true)));
+    let early = planned(&past, Point::Lsn(past.first[49].start)).expect("within reach");
+    assert!(early.databases.is_empty() && early.changed.is_empty());
+    let late = planned(&past, Point::Lsn(past.first[60].start)).expect("within reach");
+    let new = |oid, template, record: usize| NewDatabase {
+        oid,
+        tablespace: 1663,
+        template,
+        lsn: past.first[record].start,
+    };
+    assert_eq!(
+        late.databases,
+        [new(16_400, Some(1), 50), new(16_401, None, 54)]
+    );
+    let set = |value, record: usize| ChangedSetting {
+        name: "full_page_writes",
+        value,
+        lsn: past.first[record].start,
+    };
+    assert_eq!(late.changed, [set("off", 53), set("on", 55)]);
 }
 
 #[test]

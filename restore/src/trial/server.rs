@@ -332,7 +332,7 @@ pub(crate) fn command(program: &Path, owner: Option<Owner>) -> Command {
             command
                 .arg(format!("--reuid={}", owner.user()))
                 .arg(format!("--regid={}", owner.group()))
-                .args(["--init-groups", "--"])
+                .args(["--init-groups", "--no-new-privs", "--"])
                 .arg(program);
             command
         }

@@ -3,7 +3,6 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use walvault_archive::record::{GapRecord, PrunedWal};
 use walvault_archive::seal::reads_whole;
 use walvault_protocol::SegmentSize;
 use walvault_store::hooked::{Hooked, Hooks};
@@ -14,6 +13,9 @@ use walvault_store::{
 
 use super::*;
 use crate::testing::{archive, archive_in, put_history, put_wal, range, tli};
+
+mod holes;
+mod planted;
 
 const MIB: u64 = 1 << 20;
 /// Segment 3 of segments of 1 MiB.
@@ -45,6 +47,14 @@ async fn put(archive: &Archive, timeline: u32, start: u64, end: u64, whole: bool
 
 /// The file that is fetched, and nothing else in its directory; `None` if it is absent.
 async fn fetched(archive: &Archive, name: &str) -> Result<Option<Vec<u8>>, WalFetchError> {
+    fetched_over(archive, name, Holes::Refused).await
+}
+
+async fn fetched_over(
+    archive: &Archive,
+    name: &str,
+    holes: Holes,
+) -> Result<Option<Vec<u8>>, WalFetchError> {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("RECOVERYXLOG");
     let entries = || -> Vec<PathBuf> {
@@ -54,7 +64,7 @@ async fn fetched(archive: &Archive, name: &str) -> Result<Option<Vec<u8>>, WalFe
             .collect()
     };
     let mut file = WalFile::create(&path)?;
-    let outcome = fetch(archive, name, &mut file).await;
+    let outcome = fetch(archive, name, holes, &mut file).await;
     if matches!(outcome, Ok(Fetched::Found)) {
         file.finish()?;
         assert_eq!(entries(), std::slice::from_ref(&path));
@@ -103,7 +113,22 @@ async fn chunks_are_put_together_up_to_the_first_hole() {
     ] {
         put(&archive, 1, SEGMENT + start, SEGMENT + end, false).await;
     }
-    assert_eq!(found(&archive, NAME).await, padded(12_345));
+    let hole = SEGMENT + 12_345;
+    for holes in [Holes::EndAt(Lsn(hole)), Holes::Streamed] {
+        let fetched = fetched_over(&archive, NAME, holes).await.expect("fetched");
+        assert!(fetched == Some(padded(12_345)), "{holes:?}");
+    }
+    // PostgreSQL would take the zeros for the end of the WAL.
+    for holes in [Holes::EndAt(Lsn(hole + 1)), Holes::Refused] {
+        let error = fetched_over(&archive, NAME, holes)
+            .await
+            .expect_err("a hole");
+        assert!(
+            matches!(&error, WalFetchError::Hole { segment, missing, behind }
+                if segment == NAME && missing.0 == hole && behind.0 == SEGMENT + 20_000),
+            "{error}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -358,82 +383,9 @@ async fn a_history_is_handed_out_only_if_it_opens() {
     );
 }
 
-async fn assert_hole(archive: &Archive) {
-    let hole = fetched(archive, NAME).await.expect_err("a hole");
-    assert!(
-        matches!(&hole, WalFetchError::Hole { segment, behind }
-            if segment == NAME && *behind == Lsn(SEGMENT + MIB)),
-        "{hole}"
-    );
-}
-
 async fn assert_absent(archive: &Archive, name: &str) {
     let asked = fetched(archive, name).await.expect("told");
     assert_eq!(asked, None, "{name}");
-}
-
-#[tokio::test]
-async fn a_segment_that_is_gone_from_between_others_is_not_the_end() {
-    let archive = archive(size()).await;
-    put(&archive, 1, SEGMENT - MIB, SEGMENT, true).await;
-    assert_absent(&archive, NAME).await;
-    put(&archive, 1, SEGMENT + MIB, SEGMENT + MIB + 1000, false).await;
-    assert_hole(&archive).await;
-    for outside in [
-        "000000010000000000000001",
-        "000000010000000000000005",
-        "000000020000000000000003",
-    ] {
-        assert_absent(&archive, outside).await;
-    }
-    // Where its cause is recorded, recovery is planned to end.
-    let gap = GapRecord {
-        version: 1,
-        timeline: tli(1),
-        range: range(SEGMENT, SEGMENT + MIB),
-        cause: "removed by the server".to_owned(),
-        noticed_at: jiff::Timestamp::UNIX_EPOCH,
-    };
-    let key = ObjectKey::Gap(gap.timeline, gap.range);
-    archive.put_record(&key, &gap).await.expect("stored");
-    assert_absent(&archive, NAME).await;
-}
-
-#[tokio::test]
-async fn a_planted_name_behind_the_end_does_not_stop_recovery() {
-    let archive = archive(size()).await;
-    put(&archive, 1, SEGMENT - MIB, SEGMENT, true).await;
-    let body = Body::new(Bytes::from_static(b"planted"));
-    let planted = "wal/00000001/0000000100000000000000F0";
-    archive.store().put(planted, body).await.expect("put");
-    assert_absent(&archive, NAME).await;
-}
-
-#[tokio::test]
-async fn what_a_prune_removed_on_the_way_is_not_the_end() {
-    let pruned = PruneRecord {
-        version: 1,
-        at: jiff::Timestamp::UNIX_EPOCH,
-        by: "a test".to_owned(),
-        backups: Vec::new(),
-        wal: vec![PrunedWal {
-            timeline: tli(1),
-            range: range(MIB, SEGMENT + MIB),
-        }],
-        orphans: Vec::new(),
-    };
-    let record = ObjectKey::Pruned(1);
-    // The WAL before it went as well.
-    let passed = archive(size()).await;
-    passed.put_record(&record, &pruned).await.expect("stored");
-    put(&passed, 1, SEGMENT + MIB, SEGMENT + MIB + 1000, false).await;
-    assert_hole(&passed).await;
-    // A backup was left with its own WAL: it is restored up to there.
-    let kept = archive(size()).await;
-    kept.put_record(&record, &pruned).await.expect("stored");
-    put(&kept, 1, SEGMENT - MIB, SEGMENT, true).await;
-    put(&kept, 1, SEGMENT + MIB, SEGMENT + MIB + 1000, false).await;
-    assert_absent(&kept, NAME).await;
 }
 
 #[tokio::test]

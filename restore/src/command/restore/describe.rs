@@ -8,8 +8,9 @@ use walvault_layout::BackupId;
 use super::next::Configuration;
 use crate::estimate::Estimate;
 use crate::materialise::{Job, LOST_FOUND, Made, Work};
-use crate::plan::{NewTablespace, RestorePlan, Stop, StopReason};
+use crate::plan::{ChangedSetting, NewDatabase, NewTablespace, RestorePlan, Stop, StopReason};
 use crate::report::{bytes, exact_instant, instant, span};
+use crate::shell::word;
 use crate::target::{Point, TargetAction};
 use crate::trial::Reached;
 
@@ -116,6 +117,23 @@ pub(super) fn plan(
         line(
             "Creates",
             format!("tablespace {oid} in {location}, when it replays LSN {lsn}"),
+        );
+    }
+    for made in &plan.databases {
+        let NewDatabase { oid, lsn, .. } = made;
+        let template = made
+            .template
+            .map_or_else(String::new, |template| format!(" as a copy of {template}"));
+        line(
+            "Creates",
+            format!("database {oid}{template}, when it replays LSN {lsn}"),
+        );
+    }
+    for changed in &plan.changed {
+        let ChangedSetting { name, value, lsn } = changed;
+        line(
+            "Changes",
+            format!("{name} is {value} in what was written from LSN {lsn} on"),
         );
     }
     if !plan.settings.is_empty() {
@@ -233,8 +251,8 @@ pub(super) fn made(
         }
     });
     text.push_str(&format!(
-        ": once it is the primary, 'walvault settle --pgdata {}' takes out what was set for recovery.\n",
-        job.pgdata.display()
+        ": once it is the primary, this takes out what was set for recovery: walvault settle --pgdata {}\n",
+        word(&job.pgdata.display().to_string())
     ));
     if rustix::process::geteuid().is_root() && job.owner.is_none() {
         text.push_str("All of it belongs to root, and PostgreSQL does not run as root: chown it to the user that runs PostgreSQL (--owner does that).\n");

@@ -10,6 +10,7 @@ use walvault_config::env_lookup;
 
 use crate::materialise::POSTGRESQL_CONF;
 use crate::settings::{includes, setting_in};
+use crate::shell::{quoted, word};
 
 /// What tells Debian's programs, and so these tests, where another directory is used.
 const CONF_ROOT: &str = "PG_CLUSTER_CONF_ROOT";
@@ -81,19 +82,6 @@ fn other_directory(pgdata: &Path) -> Option<String> {
 /// The `postgresql.conf` in `dir`; before it is restored there is none.
 fn read_in(dir: &Path) -> Vec<u8> {
     fs::read(dir.join(POSTGRESQL_CONF)).unwrap_or_default()
-}
-
-/// A word for the shell, as it is where it needs no quotes.
-fn word(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@".contains(&byte);
-    match !text.is_empty() && text.bytes().all(is_plain) {
-        true => text.to_owned(),
-        false => quoted(text),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The name of the cluster whose configuration below `root` names `pgdata`.

@@ -29,6 +29,24 @@ async fn what_is_in_the_way_stays_untouched() {
         .expect("an empty file system");
 }
 
+/// A mount that is missing, or a link from before.
+#[tokio::test]
+async fn a_link_that_leads_nowhere_is_named() {
+    let stored = store(usual_directories(), &usual_files(), Vec::new()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (link, target) = (dir.path().join("data"), dir.path().join("gone"));
+    std::os::unix::fs::symlink(&target, &link).expect("linked");
+    let error = stored.restore(&link, &[]).await.expect_err("no directory");
+    assert!(
+        matches!(&error, MaterialiseError::DanglingLink { link: named, target: of }
+            if *named == link && *of == target),
+        "{error}"
+    );
+    assert!(!target.exists());
+    fs::create_dir(&target).expect("made");
+    stored.restore(&link, &[]).await.expect("restored");
+}
+
 #[tokio::test]
 async fn a_backup_that_is_not_sound_makes_no_data_directory() {
     let usual = async || store(usual_directories(), &usual_files(), Vec::new()).await;

@@ -77,3 +77,15 @@ async fn tablespaces_go_where_they_are_mapped() {
     );
     assert!(!old.exists());
 }
+
+/// What is said can be given back, through a shell.
+#[test]
+fn the_mapping_that_is_advised_is_one_word() {
+    let dir = PathBuf::from("/data/it's a=b");
+    let advice = MaterialiseError::TablespaceNotEmpty { dir }.to_string();
+    let expected = r"--tablespace-map '/data/it'\''s a\=b=NEW'";
+    assert!(advice.ends_with(expected), "{advice}");
+    let word = r"/data/it's a\=b=/NEW";
+    let mapping: TablespaceMapping = word.parse().expect("a mapping");
+    assert_eq!(mapping.old, Path::new("/data/it's a=b"));
+}

@@ -49,6 +49,16 @@ impl Past {
         }
     }
 
+    /// From the record at `index` of timeline 1 on, and on timeline 2, the server's clock is `seconds` behind.
+    pub(super) fn set_clock_back(&mut self, index: usize, seconds: i64) {
+        let second = self.second.iter_mut().flat_map(|(_, records)| records);
+        for record in self.first[index..].iter_mut().chain(second) {
+            if let Some((time, _)) = &mut record.mark {
+                time.0 -= seconds * SECOND;
+            }
+        }
+    }
+
     pub(super) fn newest_timeline(&self) -> u32 {
         if self.second.is_some() { 2 } else { 1 }
     }
@@ -337,9 +347,7 @@ pub(super) fn at_last(
     let is_known = begins || ends.iter().any(|(ended, _)| *ended == time);
     match ends.last().filter(|(_, end)| *end > backup.stop_lsn) {
         None if begins => Recovery::Stops(backup.stop_lsn),
-        Some((last, end)) if is_known && last + crate::marks::TOLERANCE_MICROS >= time => {
-            Recovery::Stops(*end)
-        }
+        Some((_, end)) if is_known => Recovery::Stops(*end),
         _ => Recovery::EndsBeforeTarget,
     }
 }

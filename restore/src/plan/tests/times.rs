@@ -1,10 +1,11 @@
 //! Times: what tells whether a backup leads to one, and those that PostgreSQL would not reach.
 
 use jiff::Timestamp;
+use walvault_archive::Catalog;
 
 use super::super::*;
 use super::model::{NOON, SECOND};
-use super::{at, planned, quiet_past, refusal, time_at};
+use super::{at, planned, quiet_past, refusal, run, time_at};
 use crate::target::{Point, Target};
 
 /// The sidecar's clock is behind the server's: what the backup holds is told by the WAL.
@@ -84,4 +85,28 @@ fn the_time_at_which_a_window_begins_is_reached_though_nothing_follows() {
     past.backups[0].stopped_at = at(30);
     assert!(planned(&past, time_at(30)).is_ok());
     assert!(planned(&past, time_at(31)).is_err());
+}
+
+/// `list` and the page print the ends of a window; each is a target, as it is printed.
+#[test]
+fn the_window_of_a_clock_that_was_set_back_is_reached_to_the_digit() {
+    // Before the backup, while it was taken, and behind it; by less and by more than the tolerance.
+    for index in [50, 95, 105, 300] {
+        for seconds in [30, 90, 1000] {
+            let mut past = quiet_past();
+            let backup = &mut past.backups[0];
+            (backup.start_lsn, backup.stop_lsn) = (past.first[100].start, past.first[110].end);
+            past.set_clock_back(index, seconds);
+            let windows = run(async {
+                let archive = past.archive().await;
+                let catalog = Catalog::load(&archive).await.expect("a catalog");
+                catalog.windows(&archive).await.expect("windows")
+            });
+            let end = windows[0].end_time.expect("a commit");
+            for time in [windows[0].start_time, end] {
+                let planned = planned(&past, Point::Time(time));
+                assert!(planned.is_ok(), "{index}, {seconds}, {time}: {planned:?}");
+            }
+        }
+    }
 }
