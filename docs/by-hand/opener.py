@@ -391,9 +391,11 @@ def place(opened, backup, pgdata):
                         file.write(part.read(extent["length"]))
             os.chmod(path, entry["mode"] & 0o777)
             require(os.path.getsize(path) == entry["size"], f"{path!r} has another size")
-        # Links to tablespaces are PostgreSQL's to make, from tablespace_map.
-        elif not path.startswith(os.path.join(os.fsencode(pgdata), b"pg_tblspc")):
-            os.symlink(os.fsencode(entry["kind"]["symlink"]), path)
+        else:
+            # Links to tablespaces are PostgreSQL's to make, from tablespace_map. walvault stores no others.
+            steps = safe(path_of(entry)).split(b"/")
+            is_space = len(steps) == 2 and steps[0] == b"pg_tblspc" and os.fsdecode(steps[1]) in spaces
+            require(is_space, f"{path!r} is a link that is no tablespace's")
     if spaces:
         lines = [f"{oid} {space.resolve()}\n" for oid, space in spaces.items()]
         (pgdata / "tablespace_map").write_text("".join(lines))

@@ -154,8 +154,14 @@ impl Scenario {
     /// Starts `walvaultd run --config FILE`.
     #[must_use]
     pub fn run(&self) -> Walvaultd {
+        self.run_with(&[])
+    }
+
+    /// As [`Scenario::run`], with more options.
+    #[must_use]
+    pub fn run_with(&self, options: &[&str]) -> Walvaultd {
         Walvaultd::spawn(
-            self.command("walvaultd", &["run"]),
+            self.command("walvaultd", &[&["run"][..], options].concat()),
             &self.path("walvaultd.log"),
         )
     }

@@ -66,7 +66,6 @@ fn health_metrics_and_who_may_ask() {
     let puts = "walvault_store_request_seconds_count{operation=\"put\"}";
     assert!(metric(&text, puts) >= Some(1.0), "{text}");
     check_metrics(&text);
-    // A look at a slot that reserves nothing yet tells nothing of the disk; the next one does.
     wait_for("the room on the disk of pg_wal", || {
         let room = metric(&get(admin, "/metrics").body, "walvault_wal_disk_free_bytes");
         room.is_some_and(|room| room.is_finite() && room > 0.0)

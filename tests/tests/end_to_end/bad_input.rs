@@ -142,8 +142,8 @@ fn a_slot_that_somebody_else_uses() {
         (server.query("SELECT active FROM pg_replication_slots") == "t").then_some(())
     });
     // The other may be a predecessor whose connection is not yet known to be dead, so the sidecar
-    // says so and waits.
-    let daemon = scenario.run();
+    // says so and waits. A slot that was made by hand looks like one that was streamed from.
+    let daemon = scenario.run_with(&["--new-archive"]);
     daemon.wait_until_saying(&["slot", "walvault", "active", "stop the other"]);
     assert!(!server.is_streaming_to_walvault());
     drop(other);
@@ -153,6 +153,36 @@ fn a_slot_that_somebody_else_uses() {
         .run_to_its_end()
         .failed_saying(&["slot", "walvault", "active", "stop the other"]);
     assert!(server.is_streaming_to_walvault());
+}
+
+#[test]
+fn an_archive_that_is_not_mounted_is_not_begun_anew() {
+    let archived = Archived::create();
+    let (server, scenario) = (archived.server(), archived.scenario());
+    let (place, disk) = (scenario.path("archive"), scenario.path("disk"));
+    let unmount = || {
+        fs::rename(&place, &disk).expect("moved");
+        fs::create_dir(&place).expect("an empty mount point");
+        give_to_server_user(&place);
+    };
+    unmount();
+    let said = ["holds no archive", "keeps WAL from", "--new-archive"];
+    scenario.walvaultd(&["backup"]).failed_saying(&said);
+    let _ = scenario.run_into_conflict(&said);
+    assert!(nothing_stored(scenario));
+
+    fs::remove_dir(&place).expect("empty");
+    fs::rename(&disk, &place).expect("mounted");
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(server);
+    assert!(daemon.stop().success());
+
+    // Whoever wants a new one says so, once.
+    unmount();
+    let _ = scenario.walvaultd(&["backup", "--new-archive"]).succeeded();
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(server);
+    assert!(daemon.stop().success());
 }
 
 #[test]
@@ -266,6 +296,50 @@ fn a_target_outside_the_recovery_window() {
         .try_restore("restored", &["--target-xid", "4000000000"])
         .failed_saying(&["4000000000"]);
     assert!(!scenario.path("restored").exists());
+}
+
+#[test]
+fn an_archive_that_shows_less_than_is_known_of_it() {
+    let archived = Archived::create();
+    let (server, scenario) = (archived.server(), archived.scenario());
+    let objects = || {
+        [
+            scenario.archive().files("wal/"),
+            scenario.archive().files("tail/"),
+        ]
+        .concat()
+    };
+    let before = objects();
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(server);
+    server.query("CREATE TABLE newer AS SELECT 1");
+    server.switch_wal();
+    let known = daemon.wait_until_archived(server).to_string();
+    assert!(daemon.stop().success());
+    let pgdata = scenario.path("restored");
+    let into = pgdata.to_str().expect("a path in UTF-8");
+    let restore = ["restore", "--pgdata", into, "--at-least", &known];
+
+    let newer: Vec<_> = objects()
+        .into_iter()
+        .filter(|object| !before.contains(object))
+        .collect();
+    assert!(!newer.is_empty());
+    let hidden = |index: usize| scenario.path(&format!("hidden-{index}"));
+    for (index, object) in newer.iter().enumerate() {
+        fs::rename(object, hidden(index)).expect("hidden");
+    }
+    scenario
+        .walvault(&restore)
+        .failed_saying(&["--at-least", &known]);
+    assert!(!pgdata.exists());
+    for (index, object) in newer.iter().enumerate() {
+        fs::rename(hidden(index), object).expect("shown");
+    }
+    let _ = scenario.walvault(&restore).succeeded();
+    let restored = scenario.start_restored(server.major(), &pgdata);
+    restored.wait_until_recovered();
+    assert_eq!(restored.query("SELECT count(*) FROM newer"), "1");
 }
 
 #[test]

@@ -18,6 +18,25 @@ fn verdict(findings: &serde_json::Value, check: &str) -> String {
     found["verdict"].as_str().expect("a verdict").to_owned()
 }
 
+/// An archive whose record is gone is not one that was never begun.
+#[test]
+fn check_says_that_the_record_of_an_archive_was_lost() {
+    let server = Postgres::builder().start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let _ = scenario.walvaultd(&["backup"]).succeeded();
+    for record in scenario.archive().files("archive.json") {
+        std::fs::remove_file(record).expect("removed");
+    }
+    let outcome = scenario.walvaultd(&["check"]);
+    outcome.failed_saying(&["1 of what was tried does not work"]);
+    assert!(
+        outcome.stdout.contains("FAILED   archive: identity")
+            && outcome.stdout.contains("archive.json is not there"),
+        "{outcome}"
+    );
+}
+
 #[test]
 fn check_tries_everything_and_says_how_to_mend_it() {
     let server = Postgres::builder().start();

@@ -137,6 +137,18 @@ fn a_copy_is_checked_and_restores_by_itself_and_with_the_other() {
     let _ = copied(&scenario, &["--from", &third_url, "--to", &url]);
     fs::rename(&archive, scenario.path("lost")).expect("renamed");
     let _ = scenario.walvault(&["list"]).succeeded();
+    // A plan names what was not asked.
+    let pgdata = scenario.path("planned");
+    let pgdata = pgdata.to_str().expect("a path in UTF-8");
+    let plan = ["restore", "--pgdata", pgdata, "--dry-run", "--json"];
+    let planned = scenario.walvault(&plan).succeeded();
+    let planned: Value = serde_json::from_str(&planned.stdout).expect("JSON");
+    let warnings = planned["warnings"].as_array().expect("a list");
+    let is_named = |warning: &Value| {
+        let named = warning.as_str().unwrap_or_default();
+        named.contains("is not in this plan") && named.contains(&archive.display().to_string())
+    };
+    assert!(warnings.iter().any(is_named), "{planned:#}");
 }
 
 const CLIENTS: u32 = 3;

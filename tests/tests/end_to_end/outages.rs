@@ -1,8 +1,9 @@
 //! Either side goes away under load and comes back.
 
 use walvault_tests::commit_log::assert_rows;
+use walvault_tests::http::get;
 use walvault_tests::wait::wait_for;
-use walvault_tests::{ArchiveKind, CommitLog, Postgres, Scenario, cache, test};
+use walvault_tests::{ArchiveKind, CommitLog, Positions, Postgres, Scenario, cache, test};
 
 #[test]
 fn what_is_written_while_the_archive_is_away_arrives_later() {
@@ -66,6 +67,63 @@ fn commits_that_wait_for_the_archive_return_when_it_is_back() {
     let mut rows = log.rows(&restored);
     rows.retain(|row| acknowledged.contains(row));
     assert_rows(&rows, &acknowledged, &restored.log());
+}
+
+/// The slot kept more WAL than memory takes while the sidecar was away.
+#[test]
+fn a_backlog_larger_than_memory_is_archived_within_its_limit() {
+    const LIMIT: u64 = 32 << 20;
+    const BACKLOG: u64 = 160 << 20;
+    let mut server = Postgres::start_new();
+    let scenario = Scenario::new(ArchiveKind::Garage);
+    let mut config = scenario.config(&server.url());
+    config.set("wal", "memory", "32MiB");
+    scenario.configure(&config);
+    let log = CommitLog::create(&server);
+    let daemon = scenario.run_and_back_up(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+    let mebibyte = "pg_logical_emit_message(true, '', repeat('x', 1048576))";
+    let mebibytes = BACKLOG >> 20;
+    server.query(&format!(
+        "SELECT count({mebibyte}) FROM generate_series(1, {mebibytes})"
+    ));
+    let _ = log.commit(&server);
+    let end = server.flushed();
+
+    let daemon = scenario.run();
+    daemon.wait_until_streaming(&server);
+    let admin = daemon.admin();
+    let mut most = 0.0_f64;
+    wait_for("the backlog to be archived", || {
+        let metrics = get(admin, "/metrics").body;
+        let mut lines = metrics.lines();
+        let held = lines.find_map(|line| {
+            line.strip_prefix("walvault_memory_in_flight_bytes ")?
+                .parse()
+                .ok()
+        });
+        most = most.max(held.unwrap_or_default());
+        server.archived() >= Some(end)
+    });
+    assert!(most <= LIMIT as f64, "{most} bytes in flight");
+    let peak = peak_memory(daemon.pid());
+    assert!(peak < BACKLOG, "{peak} bytes at the most");
+    let rows = log.rows(&server);
+    server.lose();
+    assert!(daemon.stop().success());
+    let restored = scenario.restore_and_start(cache::DEBIAN_MAJOR, "restored", &[]);
+    assert_rows(&log.rows(&restored), &rows, &restored.log());
+}
+
+/// The most memory that a process had, in bytes (proc(5), `VmHWM`).
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+    let kibibytes: u64 = line.expect("VmHWM").trim().parse().expect("a number");
+    kibibytes << 10
 }
 
 #[test]

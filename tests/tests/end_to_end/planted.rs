@@ -155,6 +155,30 @@ fn names_that_nobody_gave_stop_nothing() {
     assert_eq!(restored.query("SELECT count(*) FROM after_that"), "1");
 }
 
+/// Whoever may only put objects can name WAL behind the last of the archive.
+#[test]
+fn names_behind_the_last_wal_do_not_lengthen_it() {
+    let archived = Archived::create();
+    let (server, scenario) = (archived.server(), archived.scenario());
+    let before = json(scenario, &["list", "--json"]);
+    let rows = server.query("SELECT count(*) FROM commits");
+    let next = server.query(
+        "SELECT pg_walfile_name(pg_current_wal_lsn() + s.setting::numeric) \
+         FROM pg_settings s WHERE s.name = 'wal_segment_size'",
+    );
+    let object = format!("wal/00000001/{next}");
+    plant(scenario, &object, b"nothing that walvault wrote");
+    let listing = json(scenario, &["list", "--json"]);
+    assert_eq!(listing["tail"]["end_lsn"], before["tail"]["end_lsn"]);
+    assert_eq!(
+        listing["windows"][0]["end_lsn"],
+        before["windows"][0]["end_lsn"]
+    );
+    assert_eq!(unreadable(&listing), [object.as_str()]);
+    let restored = scenario.restore_and_start(server.major(), "restored", &[]);
+    assert_eq!(restored.query("SELECT count(*) FROM commits"), rows);
+}
+
 #[test]
 fn a_record_that_rotted_stops_nothing_but_its_backup_and_prunes() {
     let archived = Archived::create();

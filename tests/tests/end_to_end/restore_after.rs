@@ -255,3 +255,32 @@ fn the_time_of_the_last_commit_of_the_archive_is_a_target() {
     restored.wait_until_recovered();
     assert_eq!(log.rows(&restored), [last.id]);
 }
+
+/// The slot that logical replication waits for on the server that was backed up is in no copy.
+#[test]
+fn logical_consumers_of_a_promoted_copy_wait_for_no_slot() {
+    let server = Postgres::builder()
+        .major(17)
+        .setting("wal_level", "logical")
+        .setting("synchronized_standby_slots", "walvault")
+        .start();
+    let scenario = Scenario::new(ArchiveKind::Directory);
+    scenario.configure_for(&server);
+    let log = CommitLog::create(&server);
+    server.query("CREATE PUBLICATION everything FOR ALL TABLES");
+    let daemon = scenario.run_and_back_up(&server);
+    daemon.wait_until_archived(&server);
+    assert!(daemon.stop().success());
+
+    let copy = scenario.restore_and_start(17, "copy", &[]);
+    copy.wait_until_recovered();
+    copy.query(
+        "SELECT pg_create_logical_replication_slot('subscriber', 'pgoutput', false, false, true)",
+    );
+    let _ = log.commit(&copy);
+    let changes = "SELECT count(*) > 0 FROM pg_logical_slot_get_binary_changes('subscriber', NULL, \
+                   NULL, 'proto_version', '1', 'publication_names', 'everything')";
+    let limit = "SET statement_timeout = '30s'";
+    let got = Outcome::of(copy.psql(&["-c", limit, "-c", changes])).succeeded();
+    assert_eq!(got.stdout.lines().last(), Some("t"), "{got}");
+}

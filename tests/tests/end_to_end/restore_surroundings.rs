@@ -334,3 +334,47 @@ fn settings_that_were_raised_after_the_backup_are_raised_in_the_restored_cluster
         }
     }
 }
+
+/// What changed in the cluster since the backup is told before anything is touched.
+#[test]
+fn databases_and_full_page_writes_on_the_way_are_in_the_plan() {
+    for major in [13, cache::DEBIAN_MAJOR] {
+        let server = Postgres::builder().major(major).start();
+        let scenario = Scenario::new(ArchiveKind::Directory);
+        scenario.configure_for(&server);
+        let daemon = scenario.run_and_back_up(&server);
+        server.query("CREATE DATABASE later");
+        let oid: u64 = server.value("SELECT oid FROM pg_database WHERE datname = 'later'");
+        for (value, shown) in [("off", "f"), ("on", "t")] {
+            server.query(&format!("ALTER SYSTEM SET full_page_writes = {value}"));
+            server.query("SELECT pg_reload_conf()");
+            // The checkpointer writes the record when it has read the configuration.
+            wait_until("the setting is in force", || {
+                server.query("CHECKPOINT");
+                let now = server.query("SELECT full_page_writes FROM pg_control_checkpoint()");
+                (now == shown).then_some(())
+            });
+        }
+        daemon.wait_until_archived(&server);
+        assert!(daemon.stop().success());
+
+        let report = json(&restore(&scenario, "planned", &["--dry-run", "--json"]).succeeded());
+        assert_eq!(report["databases"][0]["oid"], oid, "{report:#}");
+        // Before PostgreSQL 15 replay copies the files of template1.
+        let copied = report["databases"][0]["template"].as_u64();
+        assert_eq!(copied, (major < 15).then_some(1), "{report:#}");
+        let changed = report["changed"].as_array().expect("a list");
+        let values: Vec<&Value> = changed
+            .iter()
+            .filter(|changed| changed["name"] == "full_page_writes")
+            .map(|changed| &changed["value"])
+            .collect();
+        assert_eq!(values, ["off", "on"], "{report:#}");
+        let plan = restore(&scenario, "planned", &["--dry-run"]).succeeded();
+        plan.stdout
+            .lines()
+            .find(|line| line.starts_with("Creates") && line.contains(&format!("database {oid}")))
+            .unwrap_or_else(|| panic!("{plan}"));
+        assert!(plan.stdout.contains("full_page_writes is off"), "{plan}");
+    }
+}

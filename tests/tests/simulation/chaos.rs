@@ -15,7 +15,7 @@ use walvault_layout::LOCKS_PREFIX;
 use walvault_protocol::segment::segment_name;
 use walvault_protocol::wal::synthetic::SYSTEM;
 use walvault_protocol::{Lsn, LsnRange, SegmentNumber, TimelineId};
-use walvault_restore::wal::{Fetched, WalFile, fetch};
+use walvault_restore::wal::{Fetched, Holes, WalFile, fetch};
 use walvault_store::simulated;
 use walvault_upkeep::retention::RetentionPolicy;
 
@@ -403,7 +403,9 @@ impl Chaos {
                 let name = segment_name(timeline, number, size);
                 let path = home.path().join(&name);
                 let mut file = WalFile::create(&path).expect("a file");
-                match fetch(&archive, &name, &mut file).await {
+                // What was stored behind the promise may have holes: a restore's plan ends before them.
+                let holes = Holes::EndAt(promised);
+                match fetch(&archive, &name, holes, &mut file).await {
                     Ok(Fetched::Found) => {
                         file.finish().expect("published");
                         found = Some(std::fs::read(&path).expect("the file"));

@@ -54,6 +54,7 @@ impl Process {
             temporary: false,
             from: Origin::Archive,
             standby_waits: true,
+            new_archive: false,
             settings: self.settings,
             state: watch::Sender::new(StreamState::default()),
             writing: watch::Sender::new(None),
