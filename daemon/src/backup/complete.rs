@@ -10,7 +10,7 @@ use super::secure::Held;
 use super::{BackupError, WalSecured};
 
 /// Stores `files` and `record` of a backup whose parts and manifest are stored, once its WAL is: what
-/// [`prepare`] and [`publish`] do.
+/// `prepare` and `publish` do.
 ///
 /// # Errors
 /// When the WAL does not reach the archive, or something that was there is gone.
